@@ -1,0 +1,124 @@
+"""The resources that are served, as data.
+
+Everything that must know which kinds there are (routes, discovery, OpenAPI, client, controllers) reads `RESOURCES`.
+Invariant: (group, version, plural) and (group, version, kind) are each unique.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Resource(msgspec.Struct, frozen=True):
+    """One REST resource. `group` is empty for the core group; `subresources` are names below an object's path."""
+
+    group: str
+    version: str
+    kind: str
+    plural: str
+    namespaced: bool = True
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    subresources: tuple[str, ...] = ()
+    stored: bool = True  # False: a virtual kind that can only be created (reviews)
+
+    @property
+    def singular(self) -> str:
+        """The lower-case kind, as discovery gives it."""
+        return self.kind.lower()
+
+    @property
+    def api_version(self) -> str:
+        """`v1` or `apps/v1`, as objects carry it."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def group_plural(self) -> str:
+        """`services` or `deployments.apps`, as messages name it."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def list_kind(self) -> str:
+        """`ServiceList`."""
+        return f"{self.kind}List"
+
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        """The request path. An empty namespace of a namespaced resource means all namespaces."""
+        parts = [f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"]
+        if self.namespaced and namespace:
+            parts += ["namespaces", namespace]
+        parts.append(self.plural)
+        if name:
+            parts.append(name)
+        if subresource:
+            parts.append(subresource)
+        return "/".join(parts)
+
+
+_ALL = ("all",)
+
+NAMESPACES = Resource("", "v1", "Namespace", "namespaces", False, ("ns",), (), ("status", "finalize"))
+NODES = Resource("", "v1", "Node", "nodes", False, ("no",), (), ("status",))
+PODS = Resource(
+    "", "v1", "Pod", "pods", True, ("po",), _ALL, ("status", "log", "exec", "attach", "binding", "eviction")
+)
+SERVICES = Resource("", "v1", "Service", "services", True, ("svc",), _ALL, ("status",))
+ENDPOINTS = Resource("", "v1", "Endpoints", "endpoints", True, ("ep",))
+CONFIGMAPS = Resource("", "v1", "ConfigMap", "configmaps", True, ("cm",))
+SECRETS = Resource("", "v1", "Secret", "secrets", True)
+SERVICEACCOUNTS = Resource("", "v1", "ServiceAccount", "serviceaccounts", True, ("sa",), (), ("token",))
+EVENTS = Resource("", "v1", "Event", "events", True, ("ev",))
+EVENTS_V1 = Resource("events.k8s.io", "v1", "Event", "events", True, ("ev",))
+ENDPOINTSLICES = Resource("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", True)
+LEASES = Resource("coordination.k8s.io", "v1", "Lease", "leases", True)
+REPLICASETS = Resource("apps", "v1", "ReplicaSet", "replicasets", True, ("rs",), _ALL, ("status", "scale"))
+DEPLOYMENTS = Resource("apps", "v1", "Deployment", "deployments", True, ("deploy",), _ALL, ("status", "scale"))
+SELF_SUBJECT_ACCESS_REVIEWS = Resource(
+    "authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", False, stored=False
+)
+SELF_SUBJECT_RULES_REVIEWS = Resource(
+    "authorization.k8s.io", "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews", False, stored=False
+)
+SELF_SUBJECT_REVIEWS = Resource(
+    "authentication.k8s.io", "v1", "SelfSubjectReview", "selfsubjectreviews", False, stored=False
+)
+
+RESOURCES: tuple[Resource, ...] = (
+    NAMESPACES,
+    NODES,
+    PODS,
+    SERVICES,
+    ENDPOINTS,
+    CONFIGMAPS,
+    SECRETS,
+    SERVICEACCOUNTS,
+    EVENTS,
+    EVENTS_V1,
+    ENDPOINTSLICES,
+    LEASES,
+    REPLICASETS,
+    DEPLOYMENTS,
+    SELF_SUBJECT_ACCESS_REVIEWS,
+    SELF_SUBJECT_RULES_REVIEWS,
+    SELF_SUBJECT_REVIEWS,
+)
+
+_BY_PLURAL = {(r.group, r.version, r.plural): r for r in RESOURCES}
+_BY_KIND = {(r.api_version, r.kind): r for r in RESOURCES}
+
+
+def by_plural(group: str, version: str, plural: str) -> Resource | None:
+    """The resource served at that path, or None."""
+    return _BY_PLURAL.get((group, version, plural))
+
+
+def by_kind(api_version: str, kind: str) -> Resource | None:
+    """The resource of objects with that apiVersion and kind, or None."""
+    return _BY_KIND.get((api_version, kind))
+
+
+def of_object(obj: dict[str, Any]) -> Resource | None:
+    """The resource an object belongs to by its own apiVersion and kind, or None."""
+    return by_kind(obj.get("apiVersion", ""), obj.get("kind", ""))
