@@ -1,0 +1,200 @@
+"""Certificates and keys: the cluster's authority, what it issues, and the key that signs service-account tokens.
+
+Stands beside the server: `cluster` makes everything here at first start and writes it to files (mode 0600, its caller's
+duty); the API server reads it back. All keys are EC P-256, so that making one costs well under a millisecond.
+Invariant: what `issue` returns verifies against the authority it was issued by, for exactly the named uses, also under
+the strict X.509 checks of newer Pythons (key identifiers, key usage, critical basic constraints).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+_CLOCK_SKEW = timedelta(minutes=5)
+AUTHORITY_DAYS = 3650
+LEAF_DAYS = 365
+
+
+class BadCredentials(ValueError):
+    """A certificate or key can't be read. The message says which, and never holds key material."""
+
+
+class KeyPair(msgspec.Struct, frozen=True):
+    """A certificate and its private key, PEM (the key as unencrypted PKCS#8)."""
+
+    cert_pem: bytes
+    key_pem: bytes
+
+    def __repr__(self) -> str:
+        """Without the key: a KeyPair may end up in a log."""
+        return f"KeyPair({ca_hash(self.cert_pem)})"
+
+
+def create_authority(cn: str, *, days: int = AUTHORITY_DAYS, now: datetime | None = None) -> KeyPair:
+    """A self-signed authority named `cn`, which may issue leaves but no further authorities."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _name(cn, ())
+    start = (now or datetime.now(UTC)) - _CLOCK_SKEW
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(authority=True), critical=True)
+        .add_extension(identifier, critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return KeyPair(certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key))
+
+
+def issue(
+    ca: KeyPair,
+    cn: str,
+    organizations: Sequence[str] = (),
+    dns_names: Sequence[str] = (),
+    ips: Sequence[str] = (),
+    *,
+    client: bool = False,
+    server: bool = False,
+    days: int = LEAF_DAYS,
+    now: datetime | None = None,
+) -> KeyPair:
+    """A leaf signed by `ca`. As a client, `cn` is the user's name and `organizations` the groups (upstream's rule).
+
+    `client`/`server` are the uses it verifies for; at least one must be given. Never outlives its authority.
+    Raises BadCredentials when `ca` can't be read or holds no usable key, ValueError when an address isn't one.
+    """
+    if not (client or server):
+        raise ValueError("a certificate needs a use: client, server or both")
+    issuer, issuer_key = _load(ca)
+    key = ec.generate_private_key(ec.SECP256R1())
+    start = (now or datetime.now(UTC)) - _CLOCK_SKEW
+    uses = [ExtendedKeyUsageOID.CLIENT_AUTH] * client + [ExtendedKeyUsageOID.SERVER_AUTH] * server
+    identifier = x509.SubjectKeyIdentifier.from_public_key(issuer_key.public_key())
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(_name(cn, organizations))
+        .issuer_name(issuer.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(min(start + timedelta(days=days), issuer.not_valid_after_utc))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(authority=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
+    )
+    names: list[x509.GeneralName] = [x509.DNSName(name) for name in dns_names]
+    names += [x509.IPAddress(ipaddress.ip_address(ip)) for ip in ips]
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    certificate = builder.sign(issuer_key, hashes.SHA256())
+    return KeyPair(certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key))
+
+
+def create_signing_key() -> bytes:
+    """A private key (PEM) for signing service-account tokens with ES256."""
+    return _key_pem(ec.generate_private_key(ec.SECP256R1()))
+
+
+def public_key_of(private_pem: bytes) -> bytes:
+    """The public half (PEM) of a private key: what tokens are verified with. Raises BadCredentials."""
+    try:
+        key = serialization.load_pem_private_key(private_pem, password=None)
+    except (ValueError, TypeError):
+        raise BadCredentials("the private key is not readable PEM") from None
+    return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def ca_hash(cert_pem: bytes) -> str:
+    """`sha256:<hex>` over the certificate's public key, as kubeadm's --discovery-token-ca-cert-hash takes it."""
+    return "sha256:" + hashlib.sha256(_public_key_der(_certificate(cert_pem))).hexdigest()
+
+
+def expires(cert_pem: bytes) -> datetime:
+    """The moment the certificate stops being valid (UTC). Raises BadCredentials."""
+    return _certificate(cert_pem).not_valid_after_utc
+
+
+def subject_of(cert_pem: bytes) -> tuple[str, tuple[str, ...]]:
+    """The subject's common name and organizations: who a client certificate says it is. Raises BadCredentials."""
+    subject = _certificate(cert_pem).subject
+    names = [str(a.value) for a in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    organizations = tuple(str(a.value) for a in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME))
+    return (names[0] if names else "", organizations)
+
+
+def verify_pair(pair: KeyPair) -> None:
+    """Raises BadCredentials unless the key belongs to the certificate."""
+    _load(pair)
+
+
+def _load(pair: KeyPair) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    certificate = _certificate(pair.cert_pem)
+    try:
+        key = serialization.load_pem_private_key(pair.key_pem, password=None)
+    except (ValueError, TypeError):
+        raise BadCredentials("the private key is not readable PEM") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise BadCredentials("the private key is not an elliptic-curve key")
+    if _der(key.public_key()) != _public_key_der(certificate):
+        raise BadCredentials("the private key does not belong to the certificate")
+    return certificate, key
+
+
+def _certificate(pem: bytes) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(pem)
+    except ValueError:
+        raise BadCredentials("the certificate is not readable PEM") from None
+
+
+def _public_key_der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def _der(key: ec.EllipticCurvePublicKey) -> bytes:
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _name(cn: str, organizations: Sequence[str]) -> x509.Name:
+    attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in organizations]
+    return x509.Name([*attributes, x509.NameAttribute(NameOID.COMMON_NAME, cn)])
+
+
+def _key_usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        encipher_only=False,
+        decipher_only=False,
+    )
