@@ -94,7 +94,7 @@ class Service(msgspec.Struct, frozen=True):
     health_check_node_port: int = 0
     publish_not_ready: bool = False
     traffic_distribution: str = ""
-    ignored_by_proxy: bool = False  # label service-proxy-name or headless
+    ignored_by_proxy: bool = False  # label service-proxy-name or headless, no cluster IP, or ExternalName
     slices: tuple[Slice, ...] = ()  # by name
 
 
@@ -117,6 +117,7 @@ class ServiceSnapshot(msgspec.Struct, frozen=True):
     nodes: Map[str, Node] = Map()
     namespaces: Map[str, None] = Map()
     orphans: Map[ServiceKey, tuple[Slice, ...]] = Map()  # slices whose Service is not there (yet)
+    owners: Map[tuple[str, str], ServiceKey] = Map()  # (namespace, name of a slice) → the Service it belongs to
     synced: bool = False
 
 
