@@ -1,0 +1,173 @@
+"""Applies the plan to this node, and attaches pods to it.
+
+Runs in the node's network namespace, in the agent's event loop: every call is a few netlink round trips. Invariant:
+each call may be repeated after a crash at any point; what is already there is kept, so running pods keep their links.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from fairlead.discovery.model import Node
+from fairlead.linux.links import Links, Route
+from fairlead.podnetwork.addresses import AddressBook
+from fairlead.podnetwork.plan import BRIDGE, NodePlan, gateway, link_name, mac_address, plan, render_nat
+
+log = logging.getLogger("fairlead.podnetwork")
+
+NAT_TABLE = "fairlead-pods"
+_SYSCTLS = {
+    "net/ipv4/ip_forward": "1",
+    # Pods on one bridge: without this, a reply between them bypasses conntrack and is never translated back.
+    "net/bridge/bridge-nf-call-iptables": "1",
+    # The LAN's port is the way back of what came in by another (NodePort through this node).
+    "net/ipv4/conf/all/rp_filter": "0",
+}
+
+
+class PodNetworkOptions(msgspec.Struct, frozen=True):
+    """`state_dir` survives restarts. `cluster_cidrs` hold every node's pods."""
+
+    node_name: str
+    state_dir: Path
+    cluster_cidrs: tuple[str, ...] = ("10.244.0.0/16",)
+    mtu: int = 1500
+
+
+class PodAddress(msgspec.Struct, frozen=True):
+    """What a pod got: its addresses (the first is status.podIP), their gateways, and its MAC."""
+
+    ips: tuple[str, ...]
+    gateways: tuple[str, ...]
+    mac: str
+
+
+class PodNetwork:
+    """One node's pod network. `ready` is set once pods can be attached."""
+
+    def __init__(self, options: PodNetworkOptions) -> None:
+        self._options = options
+        self._links = Links()
+        self._plan: NodePlan | None = None
+        self._books: list[AddressBook] = []
+        self.ready = asyncio.Event()
+
+    def close(self) -> None:
+        """Release the socket. Links, addresses and routes stay."""
+        self._links.close()
+
+    async def sync(self, nodes: Mapping[str, Node]) -> None:
+        """Make this node as the cluster's nodes demand: the bridge, the NAT, the routes to peers."""
+        wanted = plan(self._options.node_name, nodes, self._options.cluster_cidrs)
+        if wanted is None or wanted == self._plan:
+            return
+        if self._plan is None or self._plan.pod_cidrs != wanted.pod_cidrs:
+            await self._set_up(wanted)
+        self._route(wanted)
+        self._plan = wanted
+        self.ready.set()
+
+    async def attach(self, pod_uid: str, namespace: Path | str | int) -> PodAddress:
+        """Give the pod's network namespace its eth0. Repeated for a pod that has one, says what it has."""
+        await self.ready.wait()
+        assert self._plan is not None
+        addresses = [book.take(pod_uid) for book in self._books]
+        mac = mac_address(addresses[0])
+        result = PodAddress(
+            ips=tuple(map(str, addresses)), gateways=tuple(str(g.ip) for g in self._plan.gateways), mac=mac
+        )
+        name = link_name(pod_uid)
+        fd = namespace if isinstance(namespace, int) else os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with Links(fd) as inside:
+                if inside.get("eth0") is None:
+                    self._links.delete(name)  # left by an attach that was cut short, in a namespace that is gone
+                    bridge = self._links.index(BRIDGE)
+                    self._links.create_veth(
+                        name, "eth0", peer_namespace=fd, master=bridge, mtu=self._options.mtu, peer_mac=mac
+                    )
+                    self._links.set_hairpin(self._links.index(name))
+                inside.set_up(inside.index("lo"))
+                device = inside.index("eth0")
+                inside.set_up(device)
+                for address, via in zip(addresses, self._plan.gateways, strict=True):
+                    width = via.network.prefixlen
+                    inside.ensure_address(device, ipaddress.ip_interface(f"{address}/{width}"))
+                    everywhere = ipaddress.ip_network("0.0.0.0/0" if via.version == 4 else "::/0")
+                    inside.ensure_route(Route(everywhere, via.ip, device))
+        finally:
+            if not isinstance(namespace, int):
+                os.close(fd)
+        return result
+
+    async def detach(self, pod_uid: str) -> None:
+        """Take the pod's link and give its address back. Detaching what is not attached is fine."""
+        self._links.delete(link_name(pod_uid))
+        for book in self._books:
+            book.give_back(pod_uid)
+
+    def attached(self) -> set[str]:
+        """The UIDs of the pods that hold an address here; after a crash, some may be gone."""
+        return set().union(*(book.owners() for book in self._books))
+
+    async def _set_up(self, wanted: NodePlan) -> None:
+        for key, value in _SYSCTLS.items():
+            write_sysctl(key, value)
+        mac = mac_address(wanted.gateways[0].ip)
+        bridge = self._links.ensure_bridge(BRIDGE, mac)
+        for address in wanted.gateways:
+            self._links.ensure_address(bridge.index, address)
+        await apply_script(render_nat(NAT_TABLE, wanted))
+        root = self._options.state_dir / "addresses"
+        self._books = [AddressBook(c, root / str(c).replace("/", "_").replace(":", "-")) for c in wanted.pod_cidrs]
+        log.info("pod network %s ready, gateway %s", wanted.pod_cidrs[0], gateway(wanted.pod_cidrs[0]).ip)
+
+    def _route(self, wanted: NodePlan) -> None:
+        present = {r.destination: r for r in self._links.routes() if r.ours}
+        reachable = [r for r in self._links.routes() if r.gateway is None]
+        for peer in wanted.routes:
+            device = next((r.device for r in reachable if peer.via in r.destination), None)
+            if device is None:
+                log.warning("pods %s: node address %s is on no network of this node", peer.destination, peer.via)
+                continue
+            route = Route(peer.destination, peer.via, device)
+            if present.get(peer.destination) != route:
+                self._links.ensure_route(route)
+        destinations = {peer.destination for peer in wanted.routes}
+        for destination, route in present.items():
+            if destination not in destinations and destination.prefixlen > 0:
+                self._links.delete_route(route)
+
+
+def write_sysctl(key: str, value: str) -> None:
+    """Set /proc/sys/<key> unless it is so. What can't be set is said once, with what is lost."""
+    file = Path("/proc/sys") / key
+    try:
+        if file.read_text().strip() != value:
+            file.write_text(value)
+    except FileNotFoundError:
+        log.warning("%s is not on this kernel (module br_netfilter?): Services may fail between pods of one node", key)
+    except PermissionError:
+        log.warning("%s could not be set to %s (needs CAP_NET_ADMIN over this network namespace)", key, value)
+
+
+async def apply_script(script: str) -> None:
+    """Run an nft script in this network namespace. Raises RuntimeError with nft's words."""
+    process = await asyncio.create_subprocess_exec(
+        "nft",
+        "-f",
+        "-",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, errors = await process.communicate(script.encode())
+    if process.returncode:
+        raise RuntimeError(f"nft refused the rules of the pod network: {errors.decode(errors='replace').strip()}")

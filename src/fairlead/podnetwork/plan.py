@@ -1,0 +1,92 @@
+"""What a node's network must look like, decided from the cluster's nodes. Pure.
+
+In: this node and its peers as the snapshot has them. Out: a `NodePlan`. Invariant: the plan of a node depends on the
+nodes alone, so it can be computed again at any time and applied twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Mapping
+
+import msgspec
+
+from fairlead.discovery.model import Node
+
+BRIDGE = "fl0"
+
+Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class PeerRoute(msgspec.Struct, frozen=True):
+    """The pods of a peer are reached through the peer's address on the common LAN."""
+
+    destination: Network
+    via: Address
+
+
+class NodePlan(msgspec.Struct, frozen=True):
+    """The bridge's addresses (the pods' gateways), the routes to the peers' pods, and what is not translated when it
+    leaves: traffic to the cluster's own pods."""
+
+    gateways: tuple[Interface, ...]
+    routes: frozenset[PeerRoute]
+    pod_cidrs: tuple[Network, ...]
+    cluster_cidrs: tuple[Network, ...]
+
+
+def plan(name: str, nodes: Mapping[str, Node], cluster_cidrs: tuple[str, ...]) -> NodePlan | None:
+    """The plan of node `name`, or None while it has no pod CIDR yet."""
+    own = nodes.get(name)
+    if own is None or not own.pod_cidrs:
+        return None
+    networks = tuple(ipaddress.ip_network(cidr) for cidr in own.pod_cidrs)
+    return NodePlan(
+        gateways=tuple(gateway(network) for network in networks),
+        routes=frozenset(route for peer in nodes.values() if peer.name != name for route in _routes(peer)),
+        pod_cidrs=networks,
+        cluster_cidrs=tuple(ipaddress.ip_network(cidr) for cidr in cluster_cidrs),
+    )
+
+
+def gateway(network: Network) -> Interface:
+    """The bridge's address in a pod CIDR: the first usable one."""
+    return ipaddress.ip_interface(f"{network.network_address + 1}/{network.prefixlen}")
+
+
+def _routes(peer: Node) -> list[PeerRoute]:
+    routes = []
+    for cidr in peer.pod_cidrs:
+        network = ipaddress.ip_network(cidr)
+        via = next((a for a in map(ipaddress.ip_address, peer.internal_ips) if a.version == network.version), None)
+        if via is not None:
+            routes.append(PeerRoute(network, via))
+    return routes
+
+
+def link_name(pod_uid: str) -> str:
+    """The node's end of a pod's veth pair: at most 15 characters, the same for a pod for ever."""
+    return "fl-" + hashlib.sha256(pod_uid.encode()).hexdigest()[:10]
+
+
+def mac_address(address: Address) -> str:
+    """A locally administered MAC made of the address' last four bytes: an address reused by another pod keeps its
+    neighbours' caches right."""
+    return "0a:58:" + address.packed[-4:].hex(":")
+
+
+def render_nat(table: str, plan: NodePlan) -> str:
+    """The nft script that makes `table` translate what the pods send out of the cluster, and nothing else."""
+    lines = [f"table inet {table}", f"delete table inet {table}", f"table inet {table} {{", "\tchain postrouting {"]
+    lines.append("\t\ttype nat hook postrouting priority srcnat; policy accept;")
+    for source in plan.pod_cidrs:
+        family = "ip" if source.version == 4 else "ip6"
+        inside = ", ".join(str(c) for c in plan.cluster_cidrs if c.version == source.version)
+        multicast = "224.0.0.0/4" if source.version == 4 else "ff00::/8"
+        targets = f"{inside}, {multicast}" if inside else multicast
+        lines.append(f"\t\t{family} saddr {source} {family} daddr != {{ {targets} }} masquerade fully-random")
+    lines += ["\t}", "}"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,159 @@
+"""The pod network with real packets: two nodes on a LAN, pods on both."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import socket
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from fairlead.discovery.model import Node
+from fairlead.linux import namespaces
+from fairlead.linux.links import Links
+from fairlead.podnetwork.network import PodNetwork, PodNetworkOptions
+from fairlead.podnetwork.plan import link_name
+
+pytestmark = pytest.mark.kernel
+
+T = TypeVar("T")
+
+NODES = {
+    "n1": Node("n1", ("172.29.0.11",), pod_cidrs=("10.244.0.0/24",)),
+    "n2": Node("n2", ("172.29.0.12",), pod_cidrs=("10.244.1.0/24",)),
+}
+
+
+class Lab:
+    """A LAN bridge with two nodes; `node(name)` enters a node's namespace."""
+
+    def __init__(self, make: Callable[[str], str], tmp: Path) -> None:
+        self.make, self.tmp = make, tmp
+        self.lan = make("lan")
+        with Links(namespaces.path(self.lan)) as lan:
+            bridge = lan.ensure_bridge("lan0")
+            lan.ensure_address(bridge.index, ipaddress.ip_interface("172.29.0.1/24"))
+            for number, name in enumerate(NODES):
+                target = namespaces.path(make(name))
+                fd = os.open(target, os.O_RDONLY)
+                lan.create_veth(f"p{number}", "eth0", peer_namespace=fd, master=bridge.index)
+                os.close(fd)
+                with Links(target) as node:
+                    node.set_up(node.index("lo"))
+                    node.set_up(node.index("eth0"))
+                    address = ipaddress.ip_interface(f"{NODES[name].internal_ips[0]}/24")
+                    node.ensure_address(node.index("eth0"), address)
+        self.spaces = {name: self.lan.replace("-lan", f"-{name}") for name in NODES}
+
+    @contextlib.contextmanager
+    def node(self, name: str) -> Iterator[None]:
+        with namespaces.entered(namespaces.path(self.spaces[name])):
+            yield
+
+    def network(self, name: str) -> PodNetwork:
+        with self.node(name):
+            return PodNetwork(PodNetworkOptions(name, self.tmp / name))
+
+
+async def in_node(lab: Lab, name: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine whose first part must happen in the node's namespace, on a loop of its own."""
+
+    def run() -> T:
+        with lab.node(name):
+            return asyncio.run(work())
+
+    return await asyncio.to_thread(run)
+
+
+def exchange(server_space: Path, server_ip: str, client_space: Path) -> tuple[str, bytes]:
+    """A TCP request from one namespace to a listener in another: the client's address as seen, and the reply."""
+    with namespaces.entered(server_space):
+        listener = socket.create_server((server_ip, 8080))
+    with namespaces.entered(client_space):
+        client = socket.create_connection((server_ip, 8080), timeout=5)
+    with listener, client:
+        accepted, peer = listener.accept()
+        with accepted:
+            accepted.sendall(b"hello")
+            return peer[0], client.recv(5)
+
+
+async def test_pods_reach_each_other_on_one_node_and_across(
+    make_namespace: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Pod to pod on one node, pod to pod across nodes, node to pod: each sees the other's own address."""
+    lab = Lab(make_namespace, tmp_path)
+    pods = {name: namespaces.path(make_namespace(f"pod-{name}")) for name in ("a", "b", "c")}
+    nets = {}
+    ips = {}
+    for node, names in (("n1", ("a", "b")), ("n2", ("c",))):
+        nets[node] = lab.network(node)
+
+        async def attach(net: PodNetwork = nets[node], names: tuple[str, ...] = names) -> dict[str, str]:
+            await net.sync(NODES)
+            return {name: (await net.attach(f"uid-{name}", pods[name])).ips[0] for name in names}
+
+        ips |= await in_node(lab, node, attach)
+    assert ipaddress.ip_address(ips["c"]) in ipaddress.ip_network("10.244.1.0/24")
+    assert exchange(pods["b"], ips["b"], pods["a"]) == (ips["a"], b"hello")
+    assert exchange(pods["c"], ips["c"], pods["a"]) == (ips["a"], b"hello")
+    n1 = namespaces.path(lab.spaces["n1"])
+    assert exchange(pods["a"], ips["a"], n1) == ("10.244.0.1", b"hello")
+    # Out of the cluster the pod has the node's address.
+    assert exchange(namespaces.path(lab.lan), "172.29.0.1", pods["a"]) == ("172.29.0.11", b"hello")
+    for net in nets.values():
+        net.close()
+
+
+async def test_attach_and_sync_repeat_without_effect_and_detach_leaves_nothing(
+    make_namespace: Callable[[str], str], tmp_path: Path
+) -> None:
+    """A restarted agent finds the same address and link; after detach, link and address are free."""
+    lab = Lab(make_namespace, tmp_path)
+    pod = namespaces.path(make_namespace("pod"))
+
+    async def once() -> str:
+        net = lab.network("n1")
+        await net.sync(NODES)
+        address = await net.attach("uid", pod)
+        await net.sync(dict(NODES))
+        assert net.attached() == {"uid"}
+        net.close()
+        return address.ips[0]
+
+    first = await in_node(lab, "n1", once)
+    assert await in_node(lab, "n1", once) == first
+
+    async def leave() -> None:
+        net = lab.network("n1")
+        await net.sync(NODES)
+        await net.detach("uid")
+        await net.detach("uid")
+        assert net.attached() == set()
+        net.close()
+
+    await in_node(lab, "n1", leave)
+    with Links(namespaces.path(lab.spaces["n1"])) as links:
+        assert links.get(link_name("uid")) is None
+
+
+async def test_routes_follow_the_nodes(make_namespace: Callable[[str], str], tmp_path: Path) -> None:
+    """A peer that leaves takes its route along; another's route that is not ours stays."""
+    lab = Lab(make_namespace, tmp_path)
+
+    async def follow() -> list[set[str]]:
+        net = lab.network("n1")
+        seen = []
+        for nodes in (NODES, {"n1": NODES["n1"]}):
+            await net.sync(nodes)
+            with Links() as links:
+                seen.append({str(r.destination) for r in links.routes() if r.ours})
+        net.close()
+        return seen
+
+    assert await in_node(lab, "n1", follow) == [{"10.244.1.0/24"}, set()]
