@@ -1,0 +1,42 @@
+"""Defaulting: what an object means where it says nothing.
+
+Stands between decoding and validation, on every create, update and patch. Changes the object in place and touches only
+what is absent (or null). Invariant: applying twice changes nothing more.
+Not here, because they depend on the cluster and not on the object: cluster IPs, node ports, IP families, the service
+account of a pod, generated names (apply again once the name is there: a Namespace's label carries it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fairlead.api import kinds
+from fairlead.api.defaults.cluster import default_namespace, default_node
+from fairlead.api.defaults.data import default_secret
+from fairlead.api.defaults.endpoints import default_endpoints, default_endpointslice
+from fairlead.api.defaults.pod import default_pod, qos_class
+from fairlead.api.defaults.service import default_service
+from fairlead.api.defaults.workloads import default_deployment, default_replicaset
+from fairlead.api.kinds import Resource
+
+__all__ = ["apply", "qos_class"]
+
+_DEFAULTERS: dict[Resource, Callable[[dict[str, Any]], None]] = {
+    kinds.NAMESPACES: default_namespace,
+    kinds.NODES: default_node,
+    kinds.PODS: default_pod,
+    kinds.SERVICES: default_service,
+    kinds.ENDPOINTS: default_endpoints,
+    kinds.ENDPOINTSLICES: default_endpointslice,
+    kinds.SECRETS: default_secret,
+    kinds.REPLICASETS: default_replicaset,
+    kinds.DEPLOYMENTS: default_deployment,
+}
+
+
+def apply(resource: Resource, obj: dict[str, Any]) -> None:
+    """Fill in `obj`, an object of `resource`, in place."""
+    defaulter = _DEFAULTERS.get(resource)
+    if defaulter is not None:
+        defaulter(obj)
