@@ -101,6 +101,10 @@ class StoreClosed(Exception):
     """The store was closed while the call was under way."""
 
 
+class StoreFailed(Exception):
+    """A write could not be made durable (a full or failing disk): nothing was written. The message says what to do."""
+
+
 class StoreCorrupt(Exception):
     """The store's file can't be read. The message names the file, what is wrong with it, and the way out."""
 
@@ -119,7 +123,11 @@ class Watch(Protocol):
 
 
 class Store(Protocol):
-    """A revisioned log of objects. Revisions start at 1; an empty store is at revision 1."""
+    """A revisioned log of objects. Revisions start at 1; an empty store is at revision 1.
+
+    Revisions only grow, also over a crash: one that was seen is never given to another commit. All methods are called
+    from the event loop's thread.
+    """
 
     @property
     def revision(self) -> int:
@@ -143,7 +151,11 @@ class Store(Protocol):
         ...
 
     async def commit(self, *operations: Operation) -> int:
-        """All or nothing; returns the commit's revision once durable. Keys must differ. Raises CompareFailed."""
+        """All or nothing; returns the commit's revision once durable.
+
+        Keys must differ (ValueError). Without a Put or Delete in it nothing is written and the newest revision is
+        returned. Raises CompareFailed, StoreFailed. If the caller is cancelled, the commit may still happen.
+        """
         ...
 
     def watch(self, prefix: str, since: int) -> Watch:
@@ -151,7 +163,7 @@ class Store(Protocol):
         ...
 
     async def compact(self, revision: int) -> None:
-        """Forget what is needed only for revisions before `revision`."""
+        """Forget what is needed only for revisions before `revision`. Raises FutureRevision."""
         ...
 
     async def close(self) -> None:
