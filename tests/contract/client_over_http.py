@@ -1,0 +1,54 @@
+"""Serves a FakeAPI over real HTTP, so that the client's transport can be tested without an API server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import orjson
+from aiohttp import web
+
+from fairlead.api.errors import StatusError
+from fairlead.client.fake import FakeAPI
+
+
+@asynccontextmanager
+async def served(api: FakeAPI, port: int = 0) -> AsyncIterator[str]:
+    """The address at which `api` answers while the context lasts."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        query = dict(request.query)
+        body = await request.read()
+        try:
+            api.fail(request.method, request.path)
+            if query.get("watch"):
+                return await stream(request, query)
+            sent = orjson.loads(body) if body else None
+            answer = api.handle(request.method, request.path, query, sent, request.content_type)
+        except StatusError as error:
+            return web.Response(status=error.code, body=orjson.dumps(error.status), content_type="application/json")
+        return web.Response(body=orjson.dumps(answer), content_type="application/json")
+
+    async def stream(request: web.Request, query: dict[str, str]) -> web.StreamResponse:
+        events = api.watch(request.path, query)
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        if not query.get("sendInitialEvents") or api.streams_lists:
+            await response.prepare(request)
+        async for batch in events:
+            await response.write(b"".join(orjson.dumps(e) + b"\n" for e in batch))
+        return response
+
+    app = web.Application(client_max_size=2**24)
+    app.router.add_route("*", "/{tail:.*}", handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port)
+    await site.start()
+    assert site._server is not None
+    host, bound = site._server.sockets[0].getsockname()[:2]  # type: ignore[attr-defined]
+    try:
+        yield f"http://{host}:{bound}"
+    finally:
+        api.break_watches()
+        await runner.cleanup()
