@@ -1,0 +1,436 @@
+"""The shim: one small process per pod that holds the pod's sandbox and is the parent of its containers.
+
+Forked by the spawner as PID 1 of the pod's own PID namespace, so that whatever kills it ends the whole pod. It holds
+the pod's network, IPC and UTS namespaces, starts containers and exec'd commands, pumps their output into log files,
+reaps them and writes down how they ended. The kubelet commands it over a socket; when the kubelet is gone the pod goes
+on, and the next kubelet connects to `shim.sock` in the pod's directory. Single-threaded: one loop over epoll.
+
+Invariants: a container's `exit.json` is there before anyone is told that it ended; nothing here decides (no restarts,
+no grace periods: those are the kubelet's).
+
+Messages, by `op` (all with `id`, echoed in the reply): status, start, signal, exec, attach, stop. Unasked: `exited`
+(a container) and `exec_exited`.
+"""
+
+# Between a fork and the program, a path is a string and a call is a system call: objects would cost milliseconds.
+# ruff: noqa: PTH101, PTH115
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import socket
+import struct
+import termios
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+import orjson
+
+from fairlead.kubelet import channel
+from fairlead.kubelet.container import ContainerPlan, run, run_exec
+from fairlead.kubelet.crilog import LogFile
+from fairlead.linux import libc, processes
+
+SOCKET = "shim.sock"
+READ = 64 * 1024
+_DRAIN_SECONDS = 2.0
+_Reply = Callable[..., None]
+_CONTAINER_PLAN = msgspec.json.Decoder(ContainerPlan)  # made here: in a fresh fork it would cost a millisecond
+
+
+class SandboxPlan(msgspec.Struct, frozen=True):
+    """What a pod's containers share. `directory` holds the socket (and is not reachable from containers);
+    `own_network` False leaves the pod in the spawner's network namespace (hostNetwork)."""
+
+    directory: str
+    name: str
+    hostname: str
+    own_network: bool = True
+
+
+class _Process:
+    """A started child: its descriptors and what became of it. `key` is (container, attempt) or an exec's number."""
+
+    def __init__(self, pid: int, plan: ContainerPlan, directory: str) -> None:
+        self.pid, self.plan, self.directory = pid, plan, directory
+        self.pidfd = os.pidfd_open(pid)
+        self.started = time.time_ns()
+        self.machine_pid = 0
+        self.outputs: dict[int, bytes] = {}
+        self.stdin = -1
+        self.terminal = -1
+        self.log: LogFile | None = None
+        self.attached: list[tuple[int, int]] = []
+        self.exit: dict[str, Any] | None = None
+
+
+class Shim:
+    """The loop. `run` does not return."""
+
+    def __init__(self, plan: SandboxPlan, first: socket.socket) -> None:
+        self._plan = plan
+        self._namespace = processes.PidNamespace()
+        self._poll = select.epoll()
+        self._handlers: dict[int, Callable[[], object]] = {}
+        self._clients: list[socket.socket] = []
+        self._containers: dict[tuple[str, int], _Process] = {}
+        self._running = True
+        self._listener = self._listen()
+        self._add(first)
+
+    def _listen(self) -> socket.socket:
+        os.chdir(self._plan.directory)
+        Path(SOCKET).unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(SOCKET)  # relative: a Unix address holds 107 bytes
+        os.chmod(SOCKET, 0o600)
+        listener.listen(8)
+        listener.setblocking(False)
+        self._watch(listener.fileno(), self._accept)
+        return listener
+
+    def run(self) -> NoReturn:
+        """Serve until told to stop."""
+        while self._running:
+            for fd, _ in self._poll.poll():
+                if handler := self._handlers.get(fd):
+                    handler()
+        os._exit(0)
+
+    def _watch(self, fd: int, handler: Callable[[], object]) -> None:
+        self._handlers[fd] = handler
+        self._poll.register(fd, select.EPOLLIN)
+
+    def _forget(self, fd: int) -> None:
+        if self._handlers.pop(fd, None):
+            self._poll.unregister(fd)
+
+    # -- clients ------------------------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._add(self._listener.accept()[0])
+
+    def _add(self, client: socket.socket) -> None:
+        client.setblocking(False)
+        channel.enlarge(client)
+        self._clients.append(client)
+        self._watch(client.fileno(), lambda: self._serve(client))
+
+    def _drop(self, client: socket.socket) -> None:
+        if client in self._clients:
+            self._clients.remove(client)
+            self._forget(client.fileno())
+            client.close()
+
+    def _tell(self, client: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+        try:
+            channel.send(client, message, fds)
+        except OSError:  # gone, or not reading: it can connect again and ask for the status
+            self._drop(client)
+
+    def _serve(self, client: socket.socket) -> None:
+        try:
+            received = channel.receive(client)
+        except BlockingIOError:
+            return
+        except OSError:
+            received = None
+        if received is None:
+            self._drop(client)
+            return
+        message, fds = received
+        number = message.get("id")
+
+        def reply(body: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+            self._tell(client, {"id": number, **body}, fds)
+
+        try:
+            getattr(self, f"_op_{message['op']}")(message, fds, reply)
+        except Exception as error:
+            reply({"error": f"{type(error).__name__}: {error}"})
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    # -- commands -----------------------------------------------------------------------------------------------------
+
+    def _op_status(self, message: dict[str, Any], fds: list[int], reply: _Reply) -> None:
+        containers = [
+            {
+                "name": name,
+                "attempt": attempt,
+                "started": process.started,
+                "pid": process.machine_pid,
+                "exit": process.exit,
+            }
+            for (name, attempt), process in self._containers.items()
+        ]
+        reply({"containers": containers, "pid": int(os.readlink("/proc/self"))})
+
+    def _op_start(self, message: dict[str, Any], fds: list[int], reply: _Reply) -> None:
+        name, attempt, directory = message["name"], message["attempt"], message["directory"]
+        if (name, attempt) in self._containers:
+            raise ValueError(f"container {name} attempt {attempt} was started before")
+        plan = _CONTAINER_PLAN.decode(Path(directory, "plan.json").read_bytes())
+        inner, outer = _streams(plan)
+        report_in, report_out = os.pipe()
+        pid = self._namespace.fork_new()
+        if pid == 0:
+            _redirect(inner)
+            run(plan, report_out, warm=True)
+        os.close(report_out)
+        for fd in set(inner):
+            os.close(fd)
+        process = _Process(pid, plan, directory)
+        process.log = LogFile(plan.log, plan.log_max_bytes, plan.log_max_files)
+        process.stdin, process.terminal = outer.stdin, outer.terminal
+        for fd, stream in outer.outputs.items():
+            os.set_blocking(fd, False)
+            process.outputs[fd] = stream
+            self._watch(fd, partial(self._pump, process, fd))
+        self._containers[name, attempt] = process
+        self._watch(process.pidfd, lambda: self._reap_container(name, attempt))
+        self._await_report(process, report_in, reply, {"started": process.started})
+
+    def _await_report(self, process: _Process, report: int, reply: _Reply, success: dict[str, Any]) -> None:
+        """Reply once the child has become its program or has said why it can't."""
+        text = bytearray()
+
+        def read() -> None:
+            data = os.read(report, READ)
+            text.extend(data)
+            head, newline, rest = bytes(text).partition(b"\n")
+            if newline and head.startswith(b"pid ") and not process.machine_pid:
+                process.machine_pid = int(head[4:])
+            if data:
+                return
+            self._forget(report)
+            os.close(report)
+            failure = (rest if newline else bytes(text)).decode(errors="replace")
+            if failure:
+                reply({"error": failure, "start_failed": True})
+            else:
+                reply({**success, "pid": process.machine_pid})
+
+        self._watch(report, read)
+
+    def _op_signal(self, message: dict[str, Any], fds: list[int], reply: _Reply) -> None:
+        process = self._containers.get((message["name"], message["attempt"]))
+        if process is not None and process.exit is None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(process.pidfd, message["signal"])
+        reply({})
+
+    def _op_exec(self, message: dict[str, Any], fds: list[int], reply: _Reply) -> None:
+        """Descriptors: stdin, stdout, stderr. With `tty` none, and the reply carries the terminal's."""
+        container = self._containers.get((message["name"], message["attempt"]))
+        if container is None or container.exit is not None:
+            reply({"error": "container is not running", "start_failed": True})
+            return
+        terminal = -1
+        if message.get("tty"):
+            terminal, slave = os.openpty()
+            inner = [slave, slave, slave]
+        else:
+            inner = fds
+        report_in, report_out = os.pipe()
+        pid = self._namespace.fork_into(container.pidfd)
+        if pid == 0:
+            _redirect(inner)
+            run_exec(container.plan, message["argv"], container.pidfd, report_out, tty=terminal >= 0)
+        os.close(report_out)
+        if terminal >= 0:
+            os.close(slave)
+        process = _Process(pid, container.plan, "")
+        number = message["id"]
+
+        def ended() -> None:
+            self._forget(process.pidfd)
+            status = os.waitpid(pid, 0)[1]
+            os.close(process.pidfd)
+            for client in list(self._clients):
+                self._tell(client, {"event": "exec_exited", "exec": number, "code": _shell_code(status)})
+
+        def started(body: dict[str, Any]) -> None:
+            reply(body, (terminal,) if terminal >= 0 and "error" not in body else ())
+            if terminal >= 0:
+                os.close(terminal)
+
+        self._await_report(process, report_in, started, {})
+        self._watch(process.pidfd, ended)
+
+    def _op_attach(self, message: dict[str, Any], fds: list[int], reply: _Reply) -> None:
+        """Descriptors: where output goes from now on (stdout, stderr). The reply carries the terminal, or the pipe to
+        standard input if the container has one and `stdin` is asked."""
+        process = self._containers.get((message["name"], message["attempt"]))
+        if process is None or process.exit is not None:
+            reply({"error": "container is not running"})
+            return
+        if len(fds) == 2:
+            copies = (os.dup(fds[0]), os.dup(fds[1]))
+            for fd in copies:
+                os.set_blocking(fd, False)
+            process.attached.append(copies)
+        if process.terminal >= 0:
+            reply({"terminal": True}, (process.terminal,))
+        elif process.stdin >= 0 and message.get("stdin"):
+            reply({"terminal": False}, (process.stdin,))
+            if process.plan.stdin_once:
+                os.close(process.stdin)
+                process.stdin = -1
+        else:
+            reply({"terminal": False})
+
+    def _op_stop(self, message: dict[str, Any], fds: list[int], reply: _Reply) -> None:
+        """Kill everything and end. What ran is written down as killed."""
+        for (name, attempt), process in list(self._containers.items()):
+            if process.exit is None:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+                self._reap_container(name, attempt)
+        Path(SOCKET).unlink(missing_ok=True)
+        reply({})
+        self._running = False
+
+    # -- containers ---------------------------------------------------------------------------------------------------
+
+    def _pump(self, process: _Process, fd: int) -> bool:
+        """Move what is there into the log and to whoever is attached. False when the stream has ended or is dry."""
+        try:
+            data = os.read(fd, READ)
+        except BlockingIOError:
+            return False
+        except OSError:  # EIO: the last holder of the terminal is gone
+            data = b""
+        stream, log = process.outputs[fd], process.log
+        assert log is not None
+        if not data:
+            self._forget(fd)
+            del process.outputs[fd]
+            log.end(stream)
+            if fd != process.terminal:
+                os.close(fd)
+            return False
+        log.feed(stream, data)
+        for copies in list(process.attached):
+            try:
+                os.write(copies[stream == b"stderr"], data)
+            except OSError:  # left, or too slow to keep: the log has it all
+                self._detach(process, copies)
+        return True
+
+    @staticmethod
+    def _detach(process: _Process, copies: tuple[int, int]) -> None:
+        process.attached.remove(copies)
+        for fd in copies:
+            os.close(fd)
+
+    def _reap_container(self, name: str, attempt: int) -> None:
+        process = self._containers[name, attempt]
+        if process.exit is not None:
+            return
+        status = os.waitpid(process.pid, 0)[1]
+        finished = time.time_ns()
+        self._forget(process.pidfd)
+        # All writers died with the PID namespace, so what is in the pipes is all there will be.
+        for fd in list(process.outputs):
+            deadline = time.monotonic() + _DRAIN_SECONDS
+            while self._pump(process, fd) and time.monotonic() < deadline:
+                pass
+            if fd in process.outputs:
+                self._forget(fd)
+                if fd != process.terminal:
+                    os.close(fd)
+        process.outputs.clear()
+        assert process.log is not None
+        process.log.close()
+        for copies in list(process.attached):
+            self._detach(process, copies)
+        for fd in (process.stdin, process.terminal, process.pidfd):
+            if fd >= 0:
+                os.close(fd)
+        process.stdin = process.terminal = -1
+        process.exit = {
+            "exit_code": _shell_code(status),
+            "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
+            "started": process.started,
+            "finished": finished,
+        }
+        write_atomically(Path(process.directory, "exit.json"), orjson.dumps(process.exit))
+        event = {"event": "exited", "name": name, "attempt": attempt, "exit": process.exit}
+        for client in list(self._clients):
+            self._tell(client, event)
+
+
+class _Outer(msgspec.Struct):
+    """The shim's ends of a container's streams."""
+
+    outputs: dict[int, bytes]
+    stdin: int = -1
+    terminal: int = -1
+
+
+def _streams(plan: ContainerPlan) -> tuple[list[int], _Outer]:
+    """Descriptors for the child's 0, 1, 2, and our ends."""
+    if plan.tty:
+        master, slave = os.openpty()
+        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        return [slave, slave, slave], _Outer({master: b"stdout"}, terminal=master)
+    if plan.stdin:
+        stdin, write = os.pipe()
+    else:
+        stdin, write = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1
+    out_read, out_write = os.pipe()
+    err_read, err_write = os.pipe()
+    return [stdin, out_write, err_write], _Outer({out_read: b"stdout", err_read: b"stderr"}, stdin=write)
+
+
+def _redirect(fds: list[int]) -> None:
+    """Make `fds` the process's 0, 1 and 2, inherited by what it runs."""
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in fds]
+    for number, fd in enumerate(high):
+        os.dup2(fd, number)
+        os.close(fd)
+
+
+def _shell_code(status: int) -> int:
+    """A wait status as a shell says it: 128 + signal for the killed."""
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace the file; a reader sees the old or the new, never half of one."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_bytes(data)
+    fresh.rename(path)
+
+
+def main(plan: SandboxPlan, first: socket.socket) -> NoReturn:
+    """Become the pod's sandbox, and serve. Called in the forked child, PID 1 of the pod's namespace."""
+    os.setsid()
+    processes.set_own_name("fl-pod")
+    flags = libc.CLONE_NEWIPC | libc.CLONE_NEWUTS | (libc.CLONE_NEWNET if plan.own_network else 0)
+    libc.unshare(flags)
+    socket.sethostname(plan.hostname)
+    if plan.own_network:
+        _permit_unprivileged_ports()
+    Path(plan.directory, "shim.pid").write_text(os.readlink("/proc/self"))
+    shim = Shim(plan, first)
+    channel.send(first, {"event": "ready", "pid": int(os.readlink("/proc/self"))})
+    shim.run()
+
+
+def _permit_unprivileged_ports() -> None:
+    """What containerd sets in a pod's network: ports below 1024 and ping for everyone."""
+    for key, value in (("ip_unprivileged_port_start", "0"), ("ping_group_range", "0 2147483647")):
+        with contextlib.suppress(OSError):
+            Path("/proc/sys/net/ipv4", key).write_text(value)

@@ -1,0 +1,200 @@
+"""The spawner: a single-threaded process with everything imported, which forks pods' shims on request.
+
+The node process forks it before asyncio starts (a process with threads and a running loop must not fork). Invariants:
+it ends when the agent does, its shims do not; it keeps no state, so a lost one is replaced by a fresh one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import NoReturn
+
+import msgspec
+
+from fairlead.kubelet import channel, shim
+from fairlead.linux import processes
+
+log = logging.getLogger("fairlead.kubelet")
+
+
+class SpawnerGone(Exception):
+    """The spawner process is not there (any more)."""
+
+
+class Spawner:
+    """The agent's handle on the process."""
+
+    def __init__(self, end: socket.socket, pid: int) -> None:
+        self._end = end
+        self.pid = pid
+        self._lock = asyncio.Lock()
+
+    @classmethod
+    def fork(cls) -> Spawner:
+        """Fork the spawner from this process. To be called before asyncio, threads and TLS are set up."""
+        ours, theirs = channel.pair()
+        gc.collect()
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            serve(theirs)
+        theirs.close()
+        ours.setblocking(False)
+        return cls(ours, pid)
+
+    async def sandbox(self, plan: shim.SandboxPlan) -> tuple[int, socket.socket]:
+        """Start a pod's shim: its PID on this machine, and a socket connected to it.
+
+        Raises OSError when the shim can't be set up (namespaces refused, say). A spawner that died is replaced first.
+        """
+        async with self._lock:
+            try:
+                return await self._request(plan)
+            except SpawnerGone:
+                log.warning("the spawner process %d is gone: starting another", self.pid)
+                await self._replace()
+                return await self._request(plan)
+
+    async def _request(self, plan: shim.SandboxPlan) -> tuple[int, socket.socket]:
+        ours, theirs = channel.pair()
+        try:
+            with theirs:
+                try:
+                    channel.send(self._end, {"plan": msgspec.to_builtins(plan)}, (theirs.fileno(),))
+                except OSError as error:
+                    raise SpawnerGone from error
+            ours.setblocking(False)
+            if await next_message(self._end) is None:
+                raise SpawnerGone
+            ready = await next_message(ours)
+            if ready is None or "error" in ready.message:
+                raise OSError(ready.message["error"] if ready else "the pod's shim ended while it was set up")
+            return int(ready.message["pid"]), ours
+        except BaseException:
+            ours.close()
+            raise
+
+    async def _replace(self) -> None:
+        self._end.close()
+        self._reap()
+        self._end, theirs = channel.pair()
+        self._end.setblocking(False)
+        with theirs:
+            fd = theirs.fileno()
+            code = f"from fairlead.kubelet import spawner; spawner.serve_descriptor({fd})"
+            process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, pass_fds=(fd,))
+        self.pid = process.pid
+
+    def _reap(self) -> None:
+        with contextlib.suppress(OSError):
+            os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+    def close(self) -> None:
+        """End the spawner. The pods go on."""
+        self._end.close()
+        self._reap()
+
+
+async def next_message(end: socket.socket) -> channel.Received | None:
+    """The next message on a non-blocking socket; None when the peer is gone."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            return channel.receive(end)
+        except BlockingIOError:
+            readable = loop.create_future()
+            loop.add_reader(end.fileno(), _wake, readable)
+            try:
+                await readable
+            finally:
+                loop.remove_reader(end.fileno())
+
+
+def _wake(readable: asyncio.Future[None]) -> None:
+    if not readable.done():
+        readable.set_result(None)
+
+
+def serve_descriptor(fd: int) -> NoReturn:
+    """The main function of a spawner started as a program: warm up, then serve."""
+    with contextlib.suppress(ImportError):
+        __import__("fairlead.cli")
+    gc.collect()
+    serve(socket.socket(fileno=fd))
+
+
+def serve(end: socket.socket) -> NoReturn:
+    """Fork shims until the agent closes its end. Never returns."""
+    try:
+        processes.reset_own_signals()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C in a terminal is the agent's business
+        processes.set_own_name("fl-spawner")
+        processes.close_own_descriptors({0, 1, 2, end.fileno()})
+        os.chdir("/")
+        gc.disable()
+        gc.freeze()
+        _serve(end)
+    except BaseException as error:
+        os.write(2, f"fairlead spawner: {type(error).__name__}: {error}\n".encode())
+    finally:
+        os._exit(1)
+
+
+def _serve(end: socket.socket) -> NoReturn:
+    namespace = processes.PidNamespace()
+    end.setblocking(True)
+    deaths, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    poll = select.poll()
+    poll.register(end, select.POLLIN)
+    poll.register(deaths, select.POLLIN)
+    while True:
+        ready = {fd for fd, _ in poll.poll()}
+        if deaths in ready:
+            os.read(deaths, 4096)
+            _reap_children()
+        if end.fileno() not in ready:
+            continue
+        received = channel.receive(end)
+        if received is None:
+            os._exit(0)
+        first = socket.socket(fileno=received.fds[0])
+        plan = msgspec.convert(received.message["plan"], shim.SandboxPlan)
+        pid = namespace.fork_new()
+        if pid == 0:
+            _become_shim(plan, first)
+        first.close()
+        channel.send(end, {"forked": time.time_ns()})
+
+
+def _become_shim(plan: shim.SandboxPlan, first: socket.socket) -> NoReturn:
+    try:
+        processes.reset_own_signals()
+        null = os.open("/dev/null", os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        processes.close_own_descriptors({0, 1, 2, first.fileno()})
+        shim.main(plan, first)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            channel.send(first, {"event": "ready", "error": f"{type(error).__name__}: {error}"})
+    finally:
+        os._exit(1)
+
+
+def _reap_children() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
