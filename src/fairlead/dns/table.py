@@ -1,0 +1,84 @@
+"""Packets → answers, so that a question asked before costs one look-up. Pure.
+
+Stands before `answer`. The key is a packet without its id, so flags, EDNS and the case of the name are part of it; the
+value is an answer without its id. Invariants: an answer that depends on a (namespace, service) is gone once that is
+forgotten; memory is bounded. It is a memo of the zone, not a cache: nothing in it is ever older than the zone.
+"""
+
+from __future__ import annotations
+
+from fairlead.dns.answer import Rotating
+
+Value = bytes | Rotating
+_Dependants = dict[str, dict[str, list[bytes]]]
+MAX_KEY = 320  # bytes: a question of the longest name with an OPT record
+
+
+class Table:
+    """Two generations. When `young` is full it becomes `old` and what was old is dropped; what is asked again moves to
+    `young`. So what is used stays, and nothing is ever evicted one by one. `young` stays the same object: the server's
+    loop looks into it directly."""
+
+    def __init__(self, size: int = 20_000) -> None:
+        self.size = size
+        self.young: dict[bytes, Value] = {}
+        self._old: dict[bytes, Value] = {}
+        self._young_dependants: _Dependants = {}
+        self._old_dependants: _Dependants = {}
+        self._depends: dict[bytes, tuple[str, str]] = {}
+
+    def __len__(self) -> int:
+        return len(self.young) + len(self._old)
+
+    def recall(self, key: bytes) -> Value | None:
+        """The answer to a packet that is not in `young`, if it was known a generation ago."""
+        value = self._old.pop(key, None)
+        if value is not None:
+            self.put(key, value, self._depends.get(key))
+        return value
+
+    def put(self, key: bytes, value: Value, depends_on: tuple[str, str] | None) -> None:
+        """Remember an answer until what it depends on is forgotten."""
+        if len(key) > MAX_KEY:
+            return
+        if len(self.young) >= self.size:
+            self._age()
+        self.young[key] = value
+        if depends_on is not None:
+            self._depends[key] = depends_on
+            namespace, service = depends_on
+            self._young_dependants.setdefault(namespace, {}).setdefault(service, []).append(key)
+
+    def _age(self) -> None:
+        for key in self._old:
+            self._depends.pop(key, None)
+        self._old = dict(self.young)
+        self.young.clear()
+        self._old_dependants, self._young_dependants = self._young_dependants, {}
+
+    def forget_service(self, namespace: str, service: str) -> None:
+        """The Service changed, came or went."""
+        for dependants in (self._young_dependants, self._old_dependants):
+            services = dependants.get(namespace)
+            if services is not None:
+                self._drop(services.pop(service, ()))
+
+    def forget_namespace(self, namespace: str) -> None:
+        """The namespace came or went, and with it every name in it."""
+        for dependants in (self._young_dependants, self._old_dependants):
+            for keys in dependants.pop(namespace, {}).values():
+                self._drop(keys)
+
+    def _drop(self, keys: list[bytes] | tuple[()]) -> None:
+        for key in keys:
+            self.young.pop(key, None)
+            self._old.pop(key, None)
+            self._depends.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.young.clear()
+        self._old.clear()
+        self._young_dependants.clear()
+        self._old_dependants.clear()
+        self._depends.clear()
