@@ -1,0 +1,240 @@
+"""The kernel's nftables, of the network namespace the calling thread is in when the socket is made.
+
+Stands on the netlink socket and the codec. Invariant: `commit` is all or nothing whatever its size, unless the socket's
+send buffer is too small for it: then it is cut between changes, in order, which is safe because a transaction never
+refers to what comes later in it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol
+
+from fairlead.linux import netlink
+from fairlead.linux.netlink import (
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    Message,
+    NetlinkError,
+    NetlinkSocket,
+    attribute_map,
+    attribute_string,
+)
+from fairlead.linux.nft import dump, transaction
+from fairlead.linux.nft.datatypes import Fields
+from fairlead.linux.nft.objects import FAMILIES, Chain, Element, Rule, TableName, TableState
+from fairlead.linux.nft.transaction import Change, header, render_transaction
+
+NFNLGRP_NFTABLES = 7
+_SO_ATTACH_FILTER = 26
+_HEADROOM = 4096
+
+
+class Nftables(Protocol):
+    """What can be asked of nftables: by the real one here, and by the one in `memory`."""
+
+    def read(self, table: TableName) -> TableState | None:
+        """What the table holds, consistently; None if there is no such table."""
+
+    def commit(self, table: TableName, changes: Iterable[Change]) -> None:
+        """Apply the changes. Raises NetlinkError, and then nothing was changed."""
+
+    def close(self) -> None:
+        """Let go of it. What is in the kernel stays."""
+
+
+class NftSocket:
+    """nftables through one netlink socket, kept for as long as the proxy lives."""
+
+    def __init__(self) -> None:
+        self._netlink = NetlinkSocket(netlink.NETLINK_NETFILTER)
+        self.port = self._netlink.port
+
+    def close(self) -> None:
+        """Release the socket."""
+        self._netlink.close()
+
+    def __enter__(self) -> NftSocket:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def generation(self) -> int:
+        """The number of the rule set of this namespace: it grows with every transaction, whoever makes it."""
+        answers = list(self._query(transaction.GETGEN, 0, header(0)))
+        return _generation(answers[0].payload)
+
+    def commit(self, table: TableName, changes: Iterable[Change]) -> None:
+        """Apply the changes in one transaction (several if the send buffer demands it)."""
+        limit = self._netlink.send_buffer - _HEADROOM
+        batch: list[Message] = []
+        size = 0
+        for message in render_transaction(table, changes):
+            length = 16 + len(message.payload) + 3
+            if batch and size + length > limit:
+                self._send(batch)
+                batch, size = [], 0
+            batch.append(message)
+            size += length
+        if batch:
+            self._send(batch)
+
+    def _send(self, messages: list[Message]) -> None:
+        last = messages[-1]
+        messages[-1] = Message(last.type, last.flags | NLM_F_ACK, last.payload)
+        data, first, end = self._netlink.encode([transaction.batch_begin(), *messages, transaction.batch_end()])
+        self._netlink.send(data)
+        # Errors come for the messages they belong to; one for the batch as a whole is the answer to its first message.
+        failure: NetlinkError | None = None
+        while True:
+            for answer in self._netlink.receive():
+                if answer.type != netlink.NLMSG_ERROR or not first <= answer.sequence <= end:
+                    continue
+                failure = failure or netlink.parse_error(answer, answer.sequence - first - 1)
+                if answer.sequence in (first, end - 1):
+                    if failure is not None:
+                        raise failure
+                    return
+
+    def read(self, table: TableName) -> TableState | None:
+        """What the table holds now. Reads again if the rule set changes meanwhile."""
+        while True:
+            before = self.generation()
+            try:
+                state = self._read(table)
+            except NetlinkError as error:
+                if error.errno not in (errno.EINTR, errno.ENOENT, errno.EAGAIN):
+                    raise
+                state = None
+                if error.errno == errno.ENOENT and self.generation() == before:
+                    return None
+                continue
+            if self.generation() == before:
+                return state
+
+    def _read(self, table: TableName) -> TableState | None:
+        family, name = FAMILIES[table.family], attribute_string(1, table.name)
+        try:
+            answer = next(iter(self._query(transaction.GETTABLE, 0, header(family) + name)))
+        except NetlinkError as error:
+            if netlink.is_absent(error):
+                return None
+            raise
+        state = TableState({}, {}, {}, dump.parse_table_comment(answer.payload))
+        # Flags of a table: dormant, owned by another process. Neither is how this project leaves it.
+        if any(attribute_map(answer.payload[4:]).get(2, b"")):
+            state.whole = False
+        rules: dict[str, list[Rule]] = {}
+        for received in self._query(transaction.GETRULE, NLM_F_DUMP, header(family) + name):
+            owner, chain_name, rule = dump.parse_rule(received.payload)
+            if owner == table.name:
+                rules.setdefault(chain_name, []).append(rule)
+        for received in self._query(transaction.GETCHAIN, NLM_F_DUMP, header(family)):
+            owner, chain = dump.parse_chain(received.payload)
+            if owner != table.name:
+                continue
+            if chain is None:
+                state.whole = False
+            else:
+                state.chains[chain.name] = Chain(chain.name, tuple(rules.get(chain.name, ())), chain.hook)
+        for received in list(self._query(transaction.GETSET, NLM_F_DUMP, header(family) + name)):
+            owner, set_name, entry = dump.parse_set(received.payload)
+            if owner != table.name:
+                continue
+            if entry is None:
+                state.whole = False
+                continue
+            state.sets[set_name] = entry
+            if entry.timeout_seconds:
+                continue
+            found: dict[Fields, Element] = {}
+            request = header(family) + name + attribute_string(2, set_name)
+            for part in self._query(transaction.GETSETELEM, NLM_F_DUMP, request):
+                for element in dump.parse_elements(entry, part.payload):
+                    found[element.key] = element
+            state.elements[set_name] = found
+        return state
+
+    def _query(self, kind: int, flags: int, payload: bytes) -> Iterator[netlink.Received]:
+        return self._netlink.query(Message(transaction.SUBSYSTEM << 8 | kind, flags, payload))
+
+
+class Notice(NamedTuple):
+    """What the monitor saw. `tables`: those that others touched. `lost`: there was more than the socket could hold."""
+
+    tables: frozenset[TableName]
+    lost: bool
+
+
+class Monitor:
+    """Notice of changes to nftables in this namespace, but for those made through one socket: `ignore_port`.
+
+    A filter in the kernel keeps those away, so that a large commit of our own neither wakes us nor overruns the socket.
+    """
+
+    def __init__(self, ignore_port: int) -> None:
+        self._netlink = NetlinkSocket(netlink.NETLINK_NETFILTER)
+        try:
+            raw = socket.socket(fileno=self._netlink.fileno())
+            try:
+                _attach_port_filter(raw, ignore_port)
+                raw.setsockopt(270, 1, NFNLGRP_NFTABLES)  # SOL_NETLINK, NETLINK_ADD_MEMBERSHIP
+            finally:
+                raw.detach()
+            self._netlink.setblocking(False)
+        except BaseException:
+            self._netlink.close()
+            raise
+
+    def fileno(self) -> int:
+        """For the event loop."""
+        return self._netlink.fileno()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._netlink.close()
+
+    def drain(self) -> Notice:
+        """Everything that waits to be read."""
+        touched: set[TableName] = set()
+        lost = False
+        names = {number: name for name, number in FAMILIES.items()}
+        while True:
+            try:
+                messages = self._netlink.receive()
+            except BlockingIOError:
+                return Notice(frozenset(touched), lost)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                lost = True
+                continue
+            for message in messages:
+                if message.type >> 8 != transaction.SUBSYSTEM or message.type & 0xFF == transaction.NEWGEN:
+                    continue
+                family, name = dump.table_of(message.payload)
+                if family in names:
+                    touched.add(TableName(names[family], name))
+
+
+def _generation(payload: bytes) -> int:
+    return int.from_bytes(attribute_map(payload[4:])[1], "big")
+
+
+def _attach_port_filter(raw: socket.socket, port: int) -> None:
+    """A classic BPF program on the socket: nothing whose first message was caused by `port` (nlmsg_pid, offset 12)."""
+    swapped = int.from_bytes(struct.pack("=I", port), "big")
+    program = (
+        (0x20, 0, 0, 12),  # A = the word at offset 12, read in network order
+        (0x15, 0, 1, swapped),  # if A == port …
+        (0x06, 0, 0, 0),  # … keep nothing
+        (0x06, 0, 0, 0xFFFFFFFF),  # else all
+    )
+    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+    buffer = ctypes.create_string_buffer(code)
+    raw.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(buffer)))

@@ -1,0 +1,46 @@
+"""What a backend is: observe → diff → apply, for one kind of kernel rules.
+
+Stands between `Proxy` and nftables (iptables, ipvs). Invariant: after `apply` or `repair` returns, the kernel treats
+packets as the service table says; nothing that is not the backend's own was touched.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from fairlead.discovery.model import ServiceKey
+from fairlead.proxy.table import ServiceTable
+
+
+class Applied(NamedTuple):
+    """What an application took: `changes` made in the kernel; seconds to work them out and to make them."""
+
+    changes: int
+    diff_seconds: float
+    kernel_seconds: float
+
+
+class Backend(Protocol):
+    """One kind of kernel rules on this node."""
+
+    def start(self) -> None:
+        """Open what is needed and begin to listen for what others change. The kernel is left as it is."""
+
+    def apply(self, table: ServiceTable, changed: frozenset[ServiceKey]) -> Applied:
+        """Make the table true. `changed`: services whose entries differ from the table given before; the first time,
+        whatever rules are there are read and only what differs is changed. Raises OSError."""
+
+    def repair(self) -> Applied:
+        """Read what is there, and mend it. Raises OSError."""
+
+    def fileno(self) -> int:
+        """Readable when others may have changed our rules."""
+
+    def disturbed(self) -> bool:
+        """Whether others did change them. Takes notice of everything that was waiting."""
+
+    def stop(self) -> None:
+        """Close what was opened. The rules stay."""
+
+    def cleanup(self) -> None:
+        """Remove all rules of this backend. Raises OSError."""

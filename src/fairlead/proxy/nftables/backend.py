@@ -1,0 +1,176 @@
+"""The nftables backend: keeps the tables `fairlead` true, in the families it is asked for.
+
+Stands between the proxy and the kernel. Invariant: the ledger is what the kernel should hold; `_known` says whether the
+kernel holds it as far as is known. Whenever it may not (at start, after a refused transaction, after a stranger's
+change), the kernel is read and only what differs is changed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from fairlead.discovery.model import ServiceKey
+from fairlead.linux.netlink import NetlinkError
+from fairlead.linux.nft.kernel import Monitor, Nftables, NftSocket
+from fairlead.linux.nft.objects import TableName
+from fairlead.linux.nft.transaction import DropTable, PutTable
+from fairlead.proxy.backend import Applied
+from fairlead.proxy.nftables import diff, layout
+from fairlead.proxy.nftables.desired import NODE, Piece, piece_of
+from fairlead.proxy.options import ProxyOptions
+from fairlead.proxy.table import Family, ServiceTable
+
+log = logging.getLogger("fairlead.proxy")
+
+_EMPTY = Piece()
+_RETRIES = 3
+
+
+class NftablesBackend:
+    """See `proxy.backend.Backend`. `connect` gives the nftables to use; the default is this namespace's."""
+
+    def __init__(
+        self,
+        options: ProxyOptions,
+        families: tuple[Family, ...] = ("IPv4",),
+        connect: Callable[[], Nftables] = NftSocket,
+    ) -> None:
+        self._options = options
+        self._connect = connect
+        self._nft: Nftables | None = None
+        self._monitor: Monitor | None = None
+        self._table = ServiceTable()
+        self._tables = [_Table(family, options) for family in families]
+
+    def start(self) -> None:
+        """Open the sockets: the monitor first, so that nothing is missed between reading and listening."""
+        if self._nft is not None:
+            return
+        nft = self._connect()
+        self._nft = nft
+        if isinstance(nft, NftSocket):
+            self._monitor = Monitor(ignore_port=nft.port)
+
+    def apply(self, table: ServiceTable, changed: frozenset[ServiceKey]) -> Applied:
+        """One transaction a family with what the changed services change."""
+        before, self._table = self._table, table
+        owners = set(changed)
+        if before.node_addresses != table.node_addresses:
+            owners.add(NODE)
+        total = Applied(0, 0.0, 0.0)
+        for entry in self._tables:
+            total = _sum(total, entry.apply(self._socket, before, table, owners))
+        return total
+
+    def repair(self) -> Applied:
+        """Read the tables, and mend them."""
+        total = Applied(0, 0.0, 0.0)
+        for entry in self._tables:
+            total = _sum(total, entry.synchronize(self._socket))
+        return total
+
+    def fileno(self) -> int:
+        """The monitor's, or -1 if there is none."""
+        return -1 if self._monitor is None else self._monitor.fileno()
+
+    def disturbed(self) -> bool:
+        """Whether a table of ours was touched by another process, or notices were lost."""
+        if self._monitor is None:
+            return False
+        notice = self._monitor.drain()
+        ours = {layout.DIALECTS[entry.family].table for entry in self._tables}
+        return notice.lost or bool(ours & notice.tables)
+
+    def stop(self) -> None:
+        """Close the sockets."""
+        if self._monitor is not None:
+            self._monitor.close()
+        if self._nft is not None:
+            self._nft.close()
+        self._nft = self._monitor = None
+        for entry in self._tables:
+            entry.known = False
+
+    def cleanup(self) -> None:
+        """Remove the tables, of both families. Established connections go on."""
+        nft = self._nft or self._connect()
+        try:
+            for dialect in layout.DIALECTS.values():
+                if nft.read(dialect.table) is not None:
+                    nft.commit(dialect.table, (PutTable(), DropTable()))
+        finally:
+            if self._nft is None:
+                nft.close()
+        for entry in self._tables:
+            entry.known = False
+
+    @property
+    def _socket(self) -> Nftables:
+        if self._nft is None:
+            raise RuntimeError("the nftables backend was not started")
+        return self._nft
+
+
+class _Table:
+    """One family's table: its ledger, and whether the kernel is known to hold it."""
+
+    def __init__(self, family: Family, options: ProxyOptions) -> None:
+        self.family = family
+        self.name: TableName = layout.DIALECTS[family].table
+        self.known = False
+        self._options = options
+        self._ledger = diff.Ledger()
+        self._node: Piece = _EMPTY
+
+    def apply(self, nft: Nftables, before: ServiceTable, after: ServiceTable, owners: set[ServiceKey]) -> Applied:
+        start = time.perf_counter()
+        replaced = []
+        if self._node is _EMPTY or NODE in owners:
+            node = piece_of(self.family, self._options, after, NODE)
+            replaced.append((NODE, self._node, node))
+            self._node = node
+        for key in owners:
+            if key != NODE:
+                old = piece_of(self.family, self._options, before, key)
+                replaced.append((key, old, piece_of(self.family, self._options, after, key)))
+        changed = self._ledger.replace(replaced)
+        if not self.known:
+            return self.synchronize(nft, start)
+        sets = {name: s for name in changed.elements if (s := self._ledger.set(name)) is not None}
+        sets.update({name: old for name, (old, _) in changed.sets.items() if old is not None})
+        changes = diff.transaction(changed, sets)
+        prepared = time.perf_counter()
+        if changes:
+            try:
+                nft.commit(self.name, changes)
+            except NetlinkError as error:
+                # Somebody changed the table under us, or we misjudged it: look, and mend what differs.
+                log.warning("nftables refused a change of table %s (%s); reading it anew", self.name.name, error)
+                self.known = False
+                return self.synchronize(nft, start)
+        return Applied(len(changes), prepared - start, time.perf_counter() - prepared)
+
+    def synchronize(self, nft: Nftables, start: float | None = None) -> Applied:
+        """Read the table and change what differs from the ledger."""
+        start = time.perf_counter() if start is None else start
+        wanted = self._ledger.state(layout.COMMENT)
+        for attempt in range(_RETRIES):
+            changes = diff.reconcile(nft.read(self.name), wanted)
+            prepared = time.perf_counter()
+            try:
+                if changes:
+                    nft.commit(self.name, changes)
+            except NetlinkError:
+                self.known = False
+                if attempt == _RETRIES - 1:
+                    raise
+                continue
+            break
+        self.known = True
+        return Applied(len(changes), prepared - start, time.perf_counter() - prepared)
+
+
+def _sum(a: Applied, b: Applied) -> Applied:
+    return Applied(a.changes + b.changes, a.diff_seconds + b.diff_seconds, a.kernel_seconds + b.kernel_seconds)

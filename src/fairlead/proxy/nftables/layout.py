@@ -1,0 +1,283 @@
+"""The parts of the table that no Service changes: maps, base chains, and the chains that pick an endpoint. Pure.
+
+The layout is flat: all endpoints of all services lie in one map, keyed by virtual address, protocol, port and a number
+below the count of endpoints. A service of five endpoints is one verdict (`goto class-5`) and five elements; the chain
+`class-5` draws the number and looks the endpoint up. So a change costs its own elements, however many services there
+are, and the kernel has no chain per service to check (docs/proxy.md has the picture).
+
+Invariant: a function of family and options only, but for the addresses of node ports.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from functools import lru_cache
+
+import msgspec
+
+from fairlead.linux.nft import datatypes as types
+from fairlead.linux.nft.expressions import (
+    DNAT,
+    Bitwise,
+    Compare,
+    Conntrack,
+    Decide,
+    Expression,
+    FibType,
+    Lookup,
+    Masquerade,
+    Meta,
+    Numgen,
+    Payload,
+    Reject,
+    SetMeta,
+    Verdict,
+    register,
+)
+from fairlead.linux.nft.objects import FAMILIES, Chain, Element, Hook, Rule, Set, TableName
+from fairlead.proxy.options import ProxyOptions
+from fairlead.proxy.table import Family
+
+TABLE = "fairlead"
+COMMENT = "Services, by the proxy of fairlead"
+
+CLUSTER_IPS, NODEPORT_IPS, HAIRPIN = "cluster-ips", "nodeport-ips", "hairpin"
+SERVICES, ENDPOINTS, NO_ENDPOINTS = "svc", "eps", "no-endpoints"
+NODEPORTS, NODEPORT_ENDPOINTS, NO_ENDPOINT_NODEPORTS = "nodeports", "nodeport-eps", "no-endpoint-nodeports"
+SHORT_NODEPORTS, SHORT_ENDPOINTS = "short-nodeports", "short-nodeport-eps"
+
+CLASS, NODEPORT_CLASS, LOCAL_CLASS, SHORT_CLASS = "class", "nodeport", "nodeport-local", "short"
+STANDING_CLASSES = 8  # classes of up to so many endpoints are always there: a chain costs more than an element
+
+_DNAT_PRIORITY = -100
+_SRCNAT_PRIORITY = 100
+_STATE_NEW = 8
+_STATUS_DNAT = 1 << 5
+_TYPE_LOCAL = 2
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """What differs between IPv4 and IPv6."""
+
+    family: Family
+    table: TableName
+    number: int
+    address: types.DataType
+    daddr: types.DataType
+    source_offset: int
+    destination_offset: int
+    port_unreachable: int
+
+    @property
+    def words(self) -> int:
+        """The registers' 32-bit words an address fills."""
+        return self.address.size // 4
+
+
+DIALECTS: dict[Family, Dialect] = {
+    "IPv4": Dialect("IPv4", TableName("ip", TABLE), FAMILIES["ip"], types.IPV4_ADDR, types.IP_DADDR, 12, 16, 3),
+    "IPv6": Dialect("IPv6", TableName("ip6", TABLE), FAMILIES["ip6"], types.IPV6_ADDR, types.IP6_DADDR, 8, 24, 4),
+}
+
+
+def sets_of(d: Dialect) -> tuple[Set, ...]:
+    """The sets and maps of the table, empty."""
+    service = (d.address, types.INET_PROTO, types.INET_SERVICE)
+    indexed_service = (d.daddr, types.META_L4PROTO, types.TH_DPORT, types.NUMGEN_RANDOM)
+    port = (types.INET_PROTO, types.INET_SERVICE)
+    indexed_port = (types.META_L4PROTO, types.TH_DPORT, types.NUMGEN_RANDOM)
+    endpoint = (d.daddr, types.TCP_DPORT)
+    return (
+        Set(CLUSTER_IPS, (d.address,), comment="live cluster IPs"),
+        Set(NODEPORT_IPS, (d.address,), comment="addresses of this node that serve node ports"),
+        Set(HAIRPIN, (d.address, d.address), comment="endpoints here: one that reaches itself is masqueraded"),
+        Set(SERVICES, service, verdicts=True, comment="virtual IPs with endpoints, by the number of them"),
+        Set(ENDPOINTS, indexed_service, endpoint, comment="their endpoints"),
+        Set(NO_ENDPOINTS, service, verdicts=True, comment="virtual IPs without endpoints for this node"),
+        Set(NODEPORTS, port, verdicts=True, comment="node ports with endpoints"),
+        Set(NODEPORT_ENDPOINTS, indexed_port, endpoint, comment="their endpoints"),
+        Set(SHORT_NODEPORTS, port, verdicts=True, comment="Local node ports, for this node and its pods"),
+        Set(SHORT_ENDPOINTS, indexed_port, endpoint, comment="their endpoints, on any node"),
+        Set(NO_ENDPOINT_NODEPORTS, port, verdicts=True, comment="node ports without endpoints for this node"),
+    )
+
+
+def source(d: Dialect, word: int = 0) -> Expression:
+    """Load the source address."""
+    return Payload("network", d.source_offset, d.address.size, register(word))
+
+
+def destination(d: Dialect, word: int = 0) -> Expression:
+    """Load the destination address."""
+    return Payload("network", d.destination_offset, d.address.size, register(word))
+
+
+def _protocol_and_port(word: int) -> tuple[Expression, ...]:
+    return (Meta("l4proto", register(word)), Payload("transport", 2, 2, register(word + 1)))
+
+
+def _service_key(d: Dialect) -> tuple[Expression, ...]:
+    return (destination(d), *_protocol_and_port(d.words))
+
+
+def _verdict_map(name: str) -> Expression:
+    return Lookup(name, 1, 0)
+
+
+def _drop() -> Expression:
+    return Decide(Verdict("drop"))
+
+
+def jump(chain: str) -> Expression:
+    """Go there and come back."""
+    return Decide(Verdict("jump", chain))
+
+
+def goto(chain: str) -> Verdict:
+    """Go there for good."""
+    return Verdict("goto", chain)
+
+
+def mark_bits(options: ProxyOptions) -> bytes:
+    """The mark of packets to masquerade, in the byte order of this machine, as the kernel compares it."""
+    return struct.pack("=I", 1 << options.masquerade_bit)
+
+
+def mark_for_masquerade(options: ProxyOptions) -> tuple[Expression, ...]:
+    """meta mark set meta mark | 0x4000."""
+    bit = 1 << options.masquerade_bit
+    keep = struct.pack("=I", ~bit & 0xFFFFFFFF)
+    return (Meta("mark"), Bitwise(keep, struct.pack("=I", bit)), SetMeta("mark"))
+
+
+def _in_network(load: Expression, cidr: str, inside: bool = True) -> tuple[Expression, ...]:
+    network = ipaddress.ip_network(cidr, strict=False)
+    mask, size = network.netmask.packed, network.max_prefixlen // 8
+    value = Compare(network.network_address.packed, inside)
+    if network.prefixlen == network.max_prefixlen:
+        return (load, value)
+    return (load, Bitwise(mask, bytes(size)), value)
+
+
+def _of_family(cidrs: tuple[str, ...], d: Dialect) -> list[str]:
+    return [c for c in cidrs if (":" in c) == (d.family == "IPv6")]
+
+
+def _from_node() -> tuple[Expression, ...]:
+    return (FibType("saddr"), Compare(struct.pack("=I", _TYPE_LOCAL)))
+
+
+def _services_chain(d: Dialect, options: ProxyOptions) -> Chain:
+    rules = []
+    pods = _of_family(options.cluster_cidrs, d)
+    to_cluster_ip = (destination(d), Lookup(CLUSTER_IPS))
+    mark = mark_for_masquerade(options)
+    if options.masquerade_all:
+        rules.append(Rule((*to_cluster_ip, *mark), "masquerade all"))
+    elif pods:
+        outside = tuple(e for cidr in pods for e in _in_network(source(d), cidr, inside=False))
+        rules.append(Rule((*outside, *to_cluster_ip, *mark), "clients that are no pods are masqueraded"))
+    rules.append(Rule((*_service_key(d), _verdict_map(SERVICES))))
+    rules.append(Rule((destination(d), Lookup(NODEPORT_IPS), jump("node-ports"))))
+    return Chain("services", tuple(rules))
+
+
+def _node_ports_chain(d: Dialect, options: ProxyOptions) -> Chain:
+    short = (*_protocol_and_port(0), _verdict_map(SHORT_NODEPORTS))
+    rules = [Rule((*_in_network(source(d), cidr), *short)) for cidr in _of_family(options.cluster_cidrs, d)]
+    rules.append(Rule((*_from_node(), *short)))
+    rules.append(Rule((*_protocol_and_port(0), _verdict_map(NODEPORTS))))
+    return Chain("node-ports", tuple(rules))
+
+
+def _unserved_chain(d: Dialect, options: ProxyOptions) -> Chain:
+    """What `services` did not translate although it is for a Service. It runs after DNAT on purpose: pods and the node
+    itself, whom a short cut has sent to an endpoint elsewhere, must not meet the verdict for clients from outside."""
+    translated = (Conntrack("status"), Bitwise(struct.pack("=I", _STATUS_DNAT), bytes(4)), Compare(bytes(4), False))
+    rules = [
+        Rule((*translated, Decide(Verdict("return")))),
+        Rule((*_service_key(d), _verdict_map(NO_ENDPOINTS))),
+        Rule((destination(d), Lookup(NODEPORT_IPS), *_protocol_and_port(0), _verdict_map(NO_ENDPOINT_NODEPORTS))),
+        Rule((destination(d), Lookup(CLUSTER_IPS), Decide(goto("refuse"))), "no such port on a live cluster IP"),
+    ]
+    rules += [
+        Rule((*_in_network(destination(d), cidr), _drop()), "a cluster IP of no Service")
+        for cidr in _of_family(options.service_cidrs, d)
+    ]
+    return Chain("unserved", tuple(rules))
+
+
+def _refuse_chain(d: Dialect) -> Chain:
+    return Chain(
+        "refuse",
+        (
+            Rule((Meta("l4proto"), Compare(bytes((socket.IPPROTO_TCP,))), Reject(tcp_reset=True))),
+            Rule((Reject(code=d.port_unreachable),)),
+        ),
+    )
+
+
+def _masquerading_chain(d: Dialect, options: ProxyOptions) -> Chain:
+    bit = mark_bits(options)
+    marked = (Meta("mark"), Bitwise(bit, bytes(4)), Compare(bit))
+    unmark = (Meta("mark"), Bitwise(b"\xff\xff\xff\xff", bit), SetMeta("mark"))
+    hairpin = (source(d), destination(d, d.words), Lookup(HAIRPIN), Masquerade())
+    hook = Hook("nat", "postrouting", _SRCNAT_PRIORITY)
+    return Chain("nat-postrouting", (Rule((*marked, *unmark, Masquerade())), Rule(hairpin)), hook)
+
+
+def class_name(kind: str, size: int) -> str:
+    """The chain that picks one of `size` endpoints."""
+    return f"{kind}-{size}"
+
+
+@lru_cache(maxsize=4096)
+def class_chain(family: Family, options: ProxyOptions, kind: str, size: int) -> Chain:
+    """The chain for `size` endpoints: draw a number, look the endpoint up, send the connection there."""
+    d = DIALECTS[family]
+    if kind == CLASS:
+        key, endpoints, word = _service_key(d), ENDPOINTS, d.words + 2
+    else:
+        key, word = _protocol_and_port(0), 2
+        endpoints = SHORT_ENDPOINTS if kind == SHORT_CLASS else NODEPORT_ENDPOINTS
+    pick = (
+        *key,
+        Numgen(size, register(word)),
+        Lookup(endpoints, 1, 1),
+        DNAT(d.number, register(0), register(d.words)),
+    )
+    rules = [Rule(pick)]
+    if kind == NODEPORT_CLASS:
+        rules.insert(0, Rule(mark_for_masquerade(options)))
+    elif kind == SHORT_CLASS:
+        rules.insert(0, Rule((*_from_node(), *mark_for_masquerade(options))))
+    return Chain(class_name(kind, size), tuple(rules))
+
+
+def chains_of(d: Dialect, options: ProxyOptions) -> tuple[Chain, ...]:
+    """The chains that are always there."""
+    new = (Conntrack("state"), Bitwise(struct.pack("=I", _STATE_NEW), bytes(4)), Compare(bytes(4), False))
+    unserved = (Rule((*new, jump("unserved"))),)
+    services = (Rule((jump("services"),)),)
+    standing = [
+        class_chain(d.family, options, kind, k + 1) for kind in (CLASS, NODEPORT_CLASS) for k in range(STANDING_CLASSES)
+    ]
+    return (
+        *standing,
+        _refuse_chain(d),
+        _node_ports_chain(d, options),
+        _services_chain(d, options),
+        _unserved_chain(d, options),
+        Chain("nat-prerouting", services, Hook("nat", "prerouting", _DNAT_PRIORITY)),
+        Chain("nat-output", services, Hook("nat", "output", _DNAT_PRIORITY)),
+        Chain("filter-prerouting", unserved, Hook("filter", "prerouting", _DNAT_PRIORITY + 10)),
+        Chain("filter-output", unserved, Hook("filter", "output", _DNAT_PRIORITY + 10)),
+        _masquerading_chain(d, options),
+    )
+
+
+def node_port_addresses(d: Dialect, addresses: tuple[str, ...]) -> tuple[tuple[str, Element], ...]:
+    """Where node ports are served, as elements."""
+    return tuple((NODEPORT_IPS, Element((address,))) for address in _of_family(addresses, d))
