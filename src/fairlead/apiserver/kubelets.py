@@ -1,0 +1,116 @@
+"""The way to a pod's kubelet: finding it, and the connection that presents the API server's own certificate.
+
+Under logs, exec and attach. Invariant: a request goes to the kubelet of the node the pod is bound to, at the address
+and port that node reports, over TLS verified against the kubelets' authority.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+
+from fairlead.api import errors
+from fairlead.api.kinds import NODES, PODS
+from fairlead.apiserver.config import ServerConfig
+
+Object = dict[str, Any]
+
+DEFAULT_PORT = 10250
+CONNECT_SECONDS = 5.0
+_ADDRESS_ORDER = ("InternalIP", "ExternalIP", "Hostname")
+
+
+class Kubelets:
+    """All kubelets, through one pooled client session, made when first needed."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self._session: aiohttp.ClientSession | None = None
+
+    async def session(self) -> aiohttp.ClientSession:
+        """The client session. Raises 503 when the server was started without a certificate for kubelets."""
+        if self._session is None:
+            config = self._config
+            if not (config.kubelet_cert_file and config.kubelet_ca_file):
+                raise errors.unavailable("this API server was started without a client certificate for kubelets", 30)
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.load_cert_chain(config.kubelet_cert_file, config.kubelet_key_file)
+            context.load_verify_locations(config.kubelet_ca_file)
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=context, limit=0, ttl_dns_cache=10),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+                auto_decompress=False,
+            )
+        return self._session
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def base_url(self, node_name: str) -> str:
+        """`https://address:port` of a node's kubelet. Raises 404 (no such node) or 503 (it reports no address)."""
+        node = await self._config.registry.get(NODES, "", node_name)
+        status = node.get("status") or {}
+        addresses = {a.get("type"): a.get("address") for a in status.get("addresses") or []}
+        host = next((addresses[kind] for kind in _ADDRESS_ORDER if addresses.get(kind)), None)
+        if not host:
+            raise errors.unavailable(f"node {node_name} reports no address to reach its kubelet at")
+        endpoint = (status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}
+        port = endpoint.get("Port") or DEFAULT_PORT
+        return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+    async def pod(self, namespace: str, name: str) -> Object:
+        """The pod. Raises 404."""
+        return await self._config.registry.get(PODS, namespace, name)
+
+
+def choose_container(pod: Object, wanted: str) -> str:
+    """The container meant: the named one, or the only one. Raises 400 in upstream's words."""
+    spec, name = pod.get("spec") or {}, pod["metadata"]["name"]
+    plain = [c["name"] for c in spec.get("containers") or []]
+    init = [c["name"] for c in spec.get("initContainers") or []]
+    ephemeral = [c["name"] for c in spec.get("ephemeralContainers") or []]
+    if wanted:
+        if wanted not in (*plain, *init, *ephemeral):
+            raise errors.bad_request(f"container {wanted} is not valid for pod {name}")
+        return wanted
+    if len(plain) == 1:
+        return str(plain[0])
+    text = f"a container name must be specified for pod {name}, choose one of: [{' '.join(plain)}]"
+    if init:
+        text += f" or one of the init containers: [{' '.join(init)}]"
+    raise errors.bad_request(text)
+
+
+def unreachable(method: str, url: str, error: BaseException) -> errors.StatusError:
+    """The failure of a request to a kubelet: 500 with upstream's words for it."""
+    if isinstance(error, TimeoutError | asyncio.TimeoutError):
+        why = "net/http: request canceled while waiting for connection"
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        why = f"dial tcp: connect: {(error.strerror or str(error)).lower()}"
+    else:
+        why = str(error) or type(error).__name__
+    return errors.internal(f'{method} "{url}": {why}')
+
+
+async def refusal(response: aiohttp.ClientResponse, query: Mapping[str, str] | None = None) -> errors.StatusError:
+    """A kubelet's own refusal, as the Status it sent or as one made of its text."""
+    import orjson
+
+    body = (await response.content.read(64 * 1024)).strip()
+    try:
+        status = orjson.loads(body)
+        if isinstance(status, dict) and status.get("kind") == "Status":
+            return errors.StatusError.of_status(status)
+    except orjson.JSONDecodeError:
+        pass
+    text = body.decode("utf-8", "replace") or f"the kubelet answered {response.status}"
+    reasons = {400: "BadRequest", 404: "NotFound", 403: "Forbidden", 401: "Unauthorized", 503: "ServiceUnavailable"}
+    code = response.status if response.status in reasons else 500
+    return errors.StatusError(code, reasons.get(code, "InternalError"), text)

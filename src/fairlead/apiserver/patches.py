@@ -1,0 +1,98 @@
+"""PATCH bodies: from a content type and bytes to a function from the current object to the wanted one.
+
+Between the verbs and `api.patch`. Invariant: the function may be called many times and never changes the patch; what
+it returns is an object of the resource without unknown fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from fairlead.api import errors, fields, patch, schema
+from fairlead.api.decode import decode_json
+from fairlead.api.kinds import Resource
+from fairlead.apiserver.bodies import IGNORE, STRICT
+from fairlead.apiserver.negotiation import parse_media_type
+from fairlead.registry import RequestContext
+
+Object = dict[str, Any]
+
+JSON_PATCH = "application/json-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
+APPLY_PATCHES = ("application/apply-patch+yaml", "application/apply-patch+cbor")
+ACCEPTED = (JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH)
+
+
+def patch_function(
+    body: bytes,
+    content_type: str,
+    resource: Resource,
+    ctx: RequestContext,
+    *,
+    kind: str = "",
+    api_version: str = "",
+) -> Callable[[Object], Object]:
+    """What the PATCH does to an object. Raises 415 for a patch of an unknown type, 400 for one that doesn't parse.
+
+    The function raises 422 when the patch doesn't fit the object, or makes of it what isn't one.
+    """
+    name = parse_media_type(content_type).name
+    if name in APPLY_PATCHES:
+        raise errors.unsupported_media_type(
+            f"server-side apply ({name}) is not supported by this server; use kubectl apply without --server-side, "
+            f"or one of: {', '.join(ACCEPTED)}"
+        )
+    if name not in ACCEPTED:
+        raise errors.unsupported_media_type(
+            "the body of the request was in an unknown format - accepted media types include: " + ", ".join(ACCEPTED)
+        )
+    apply = _apply(name, body, resource, kind)
+
+    def patched(current: Object) -> Object:
+        kind_then, version_then = current.get("kind"), current.get("apiVersion")
+        wanted = apply(current)
+        if not isinstance(wanted, dict):
+            raise _not_fitting(wanted, "the patch does not give an object")
+        wanted.setdefault("kind", kind_then)
+        wanted.setdefault("apiVersion", version_then)
+        if wanted["kind"] != kind_then or wanted["apiVersion"] != version_then:
+            raise errors.bad_request(
+                f"the patch changes the type of the object from {version_then} {kind_then} "
+                f"to {wanted['apiVersion']} {wanted['kind']}"
+            )
+        report = fields.check(resource, wanted, kind=kind, api_version=api_version)
+        if report.error:
+            raise _not_fitting(wanted, report.error)
+        if report.unknown and ctx.field_validation == STRICT:
+            raise _not_fitting(wanted, "strict decoding error: " + ", ".join(report.unknown))
+        if ctx.field_validation != IGNORE:
+            for message in report.unknown:
+                ctx.warn(message)
+        return report.pruned
+
+    return patched
+
+
+def _apply(name: str, body: bytes, resource: Resource, kind: str) -> Callable[[Object], Any]:
+    if name == JSON_PATCH:
+        try:
+            operations = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise errors.bad_request(f"error decoding patch: {error}") from None
+        if not isinstance(operations, list):
+            raise errors.bad_request("error decoding patch: json: cannot unmarshal object into Go value of type []")
+        return lambda current: patch.json_patch(current, orjson.loads(body))
+    delta = decode_json(body)
+    if name == STRATEGIC_MERGE_PATCH and not kind:
+        described = schema.schema_of(resource)
+        return lambda current: patch.strategic_merge(current, orjson.loads(body), described)
+    return lambda current: patch.merge_patch(current, delta)
+
+
+def _not_fitting(wanted: Any, why: str) -> errors.StatusError:
+    shown = wanted if len(orjson.dumps(wanted)) <= 10_000 else "<too long to show>"
+    return errors.unprocessable("", "", "", [errors.invalid("patch", shown, why)])

@@ -1,0 +1,213 @@
+"""The API server: listens, says who may come in, hands requests on, and turns every failure into a Status.
+
+The outermost layer. Invariant: nothing but health and version is answered to the unknown; every request gets an answer
+with the right code whatever breaks inside; stopping ends watches cleanly and leaves nothing open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import traceback
+
+from aiohttp import web
+
+from fairlead.api import errors
+from fairlead.apiserver import respond
+from fairlead.apiserver.authentication import ANONYMOUS, Authenticator
+from fairlead.apiserver.authorization import Attributes, denial
+from fairlead.apiserver.call import Call
+from fairlead.apiserver.config import ServerConfig
+from fairlead.apiserver.documents import Documents
+from fairlead.apiserver.kubelets import Kubelets
+from fairlead.apiserver.request import RequestInfo, parse
+from fairlead.apiserver.streams import Listener, Streams
+from fairlead.apiserver.tokens import TokenIssuer
+from fairlead.apiserver.verbs import Verbs
+from fairlead.registry import User
+from fairlead.registry.requests import utc_now
+
+log = logging.getLogger("fairlead.apiserver")
+
+_OPEN = frozenset({"livez", "readyz", "healthz", "version"})
+_HEADER_LIMIT = 64 * 1024
+_LINGER_SECONDS = 2.0  # how long the rest of a refused body is read, so that the client sees the refusal
+
+
+class APIServer:
+    """One server. `start`, then `port` and `url` are known; `stop` ends it. The registry is its caller's."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.config = config
+        issuer = None
+        if config.service_account_key:
+            issuer = TokenIssuer(config.registry, config.service_account_key, config.service_account_issuer)
+        self._authenticator = Authenticator(config.tokens, issuer)
+        self._streams = Streams()
+        self._kubelets = Kubelets(config)
+        self._verbs = Verbs(config, self._kubelets, self._streams, issuer)
+        self._documents = Documents(issuer)
+        self._runner: web.ServerRunner | None = None
+        self._ready = False
+        self.host, self.port = "", 0
+
+    @property
+    def url(self) -> str:
+        """`https://host:port`, of the first socket."""
+        return f"https://[{self.host}]:{self.port}" if ":" in self.host else f"https://{self.host}:{self.port}"
+
+    @property
+    def open_streams(self) -> int:
+        """How many watches, logs and execs are open."""
+        return len(self._streams)
+
+    async def start(self) -> None:
+        """Listen. Raises OSError when the address can't be had, ssl.SSLError or OSError for bad certificate files."""
+        config = self.config
+        context = tls_context(config)
+        listener = Listener(
+            self._handle,
+            self._streams,
+            access_log=None,
+            lingering_time=_LINGER_SECONDS,
+            max_field_size=_HEADER_LIMIT,
+            max_line_size=_HEADER_LIMIT,
+            tcp_keepalive=True,
+        )
+        runner = web.ServerRunner(listener, shutdown_timeout=config.shutdown_seconds)
+        self._runner = runner
+        await runner.setup()
+        try:
+            if isinstance(config.listen, tuple):
+                host, port = config.listen
+                await web.TCPSite(runner, host, port, ssl_context=context, backlog=512).start()
+            else:
+                for listening in config.listen:
+                    await web.SockSite(runner, listening, ssl_context=context).start()
+        except BaseException:
+            await runner.cleanup()
+            raise
+        address = runner.addresses[0]
+        self.host, self.port = address[0], address[1]
+        self._documents.server_address = (
+            f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        )
+        self._ready = True
+        log.info("listening on %s", self.url)
+
+    async def stop(self) -> None:
+        """Take no new connections, end streams, let running requests finish, close everything."""
+        self._ready = False
+        runner, self._runner = self._runner, None
+        if runner is None:
+            return
+        for site in list(runner.sites):
+            await site.stop()
+        self._streams.stop()
+        await runner.cleanup()
+        await self._kubelets.close()
+
+    # ---- one request
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await self._answer(request)
+        except errors.StatusError as failure:
+            return respond.error(request, failure)
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception as failure:
+            _log_failure(request, failure)
+            if request.protocol is not None and request.transport is None:
+                raise ConnectionResetError from None
+            return respond.error(request, errors.internal("Internal error occurred: see the API server's log"))
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError
+        # Now, at the start: once the connection is upgraded or lost, its certificate can't be asked for any more.
+        certificate = transport.get_extra_info("peercert")
+        info = parse(request.method, request.rel_url.raw_path, request.query)
+        user = await self._authenticator.authenticate(certificate, request.headers.get("Authorization", ""))
+        if info.segments and info.segments[0] in _OPEN:
+            if info.segments[0] != "version":
+                return self._health(request, info)
+        elif user is ANONYMOUS:
+            raise errors.unauthorized()
+        else:
+            await self._authorize(user, info)
+        if not info.is_resource:
+            return self._documents.serve(request, info)
+        if info.resource is None:
+            raise errors.not_found("", "", "")
+        return await self._verbs.serve(Call(request, info, user, utc_now()))
+
+    async def _authorize(self, user: User, info: RequestInfo) -> None:
+        attributes = Attributes.of(user, info)
+        decision = await self.config.authorizer.authorize(attributes)
+        if not decision.allowed:
+            text = denial(attributes, decision.reason)
+            if not info.is_resource:
+                raise errors.access_forbidden(f"forbidden: {text}")
+            where = f"{info.plural}.{info.group}" if info.group else info.plural
+            subject = f'{where} "{info.name}" is forbidden: ' if info.name else f"{where} is forbidden: "
+            raise errors.access_forbidden(subject + text, info.plural, info.group, info.name)
+
+    def _health(self, request: web.BaseRequest, info: RequestInfo) -> web.Response:
+        kind = info.segments[0]
+        checks = {"ping": True}
+        if kind == "readyz":
+            checks["shutdown"] = self._ready
+        left_out = set(request.query.getall("exclude", []))
+        if len(info.segments) > 1:
+            name = info.segments[1]
+            if name not in checks:
+                raise errors.not_found("", "", "")
+            checks = {name: checks[name]}
+        good = all(fine for name, fine in checks.items() if name not in left_out)
+        lines = [
+            f"[+]{name} excluded: ok"
+            if name in left_out
+            else f"[{'+' if fine else '-'}]{name} {'ok' if fine else 'failed'}"
+            for name, fine in checks.items()
+        ]
+        if good and "verbose" not in request.query:
+            text = "ok"
+        else:
+            text = "\n".join([*lines, f"{kind} check {'passed' if good else 'failed'}", ""])
+        headers = {**respond.BASE_HEADERS, "Content-Type": "text/plain; charset=utf-8"}
+        return web.Response(text=text, status=200 if good else 500, headers=headers)
+
+
+def tls_context(config: ServerConfig) -> ssl.SSLContext:
+    """TLS as the server speaks it: 1.2 or later, client certificates welcome and verified when given."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(config.cert_file, config.key_file)
+    context.load_verify_locations(config.client_ca_file)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A listening socket for `ServerConfig.listen`. Raises OSError (in use, not ours, not allowed)."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=512, reuse_port=False)
+
+
+def _log_failure(request: web.BaseRequest, failure: BaseException) -> None:
+    """Where it broke, but never with what values: those may be secrets."""
+    places = [
+        f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}"
+        for frame in traceback.extract_tb(failure.__traceback__)
+    ]
+    log.error(
+        "%s %s failed: %s at %s",
+        request.method,
+        request.path,
+        type(failure).__name__,
+        " < ".join(reversed(places[-8:])),
+    )

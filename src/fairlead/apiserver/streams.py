@@ -1,0 +1,62 @@
+"""The open streams (watches, logs, exec): who must be woken when a client leaves or the server stops.
+
+Between aiohttp's connections and the handlers of long requests. Invariant: a stream is known here from before its
+first byte until its handler is done, and its `end` is called at most once, on the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from aiohttp import web
+
+
+class Streams:
+    """Streams by connection (HTTP/1.1: at most one request at a time on each)."""
+
+    def __init__(self) -> None:
+        self._ends: dict[Any, Callable[[], None]] = {}
+        self._stopping = False
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @contextmanager
+    def open(self, request: web.BaseRequest, end: Callable[[], None]) -> Iterator[None]:
+        """Have `end` called when the client of `request` is gone, or the server stops, while the block runs."""
+        connection = request.protocol
+        if self._stopping or request.transport is None:
+            end()
+        else:
+            self._ends[connection] = end
+        try:
+            yield
+        finally:
+            self._ends.pop(connection, None)
+
+    def lost(self, connection: Any) -> None:
+        """The client is gone."""
+        end = self._ends.pop(connection, None)
+        if end is not None:
+            end()
+
+    def stop(self) -> None:
+        """End all of them, now and as they come."""
+        self._stopping = True
+        for connection in list(self._ends):
+            self.lost(connection)
+
+
+class Listener(web.Server):
+    """aiohttp's low-level server, telling `Streams` about lost connections."""
+
+    def __init__(self, handler: Any, streams: Streams, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._streams = streams
+
+    def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
+        """A connection ended."""
+        self._streams.lost(handler)
+        super().connection_lost(handler, exc)

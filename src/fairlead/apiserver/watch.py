@@ -1,0 +1,99 @@
+"""Watches on the wire: registry batches as chunks of newline-delimited JSON.
+
+Invariant: a batch is one write, made of bytes that all watchers share (only Tables and metadata-only watches are
+encoded per watcher); a stream ends whole, never within an event; a client that stops reading is cut off alone, after
+`slow_client_seconds`, while the registry drops its queue long before that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from fairlead.api import tables
+from fairlead.api.kinds import Resource
+from fairlead.apiserver import respond
+from fairlead.apiserver.call import Call, integer
+from fairlead.apiserver.config import ServerConfig
+from fairlead.apiserver.negotiation import JSON, WATCH_JSON, Representation
+from fairlead.apiserver.streams import Streams
+from fairlead.registry import RegistryEvent
+from fairlead.registry.requests import utc_now
+
+
+async def serve(call: Call, config: ServerConfig, streams: Streams) -> web.StreamResponse:
+    """Stream events until the client leaves, its timeoutSeconds are over, or the server stops."""
+    resource = call.info.resource
+    assert resource is not None
+    form = call.form()
+    watch = config.registry.watch(resource, call.namespace, call.watch_options())
+    timeout = integer(call.query, "timeoutSeconds") or random.uniform(*config.watch_timeout)
+    loop = asyncio.get_running_loop()
+    timer = loop.call_later(timeout, watch.close)
+    try:
+        with streams.open(call.request, watch.close):
+            response = web.StreamResponse(headers=_headers(call.request))
+            response.enable_chunked_encoding()
+            await response.prepare(call.request)
+            writer = _Encoder(call, resource, form)
+            try:
+                async for batch in watch:
+                    async with asyncio.timeout(config.slow_client_seconds):
+                        await response.write(writer.encode(batch))
+                await response.write_eof()
+            except (TimeoutError, ConnectionError):
+                transport = call.request.transport
+                if transport is not None:
+                    transport.abort()
+            return response
+    finally:
+        timer.cancel()
+        watch.close()
+
+
+def _headers(request: web.BaseRequest) -> dict[str, str]:
+    streaming = "stream=watch" in request.headers.get("Accept", "")
+    return {**respond.BASE_HEADERS, "Content-Type": WATCH_JSON if streaming else JSON}
+
+
+class _Encoder:
+    """Batches to bytes, in one client's form."""
+
+    def __init__(self, call: Call, resource: Resource, form: Representation) -> None:
+        self._resource, self._form = resource, form
+        self._include = respond.included(call.query)
+        self._columns_sent = False
+
+    def encode(self, batch: Sequence[RegistryEvent]) -> bytes:
+        if self._form.form == "Object":
+            return b"".join(event.frame for event in batch)
+        return b"".join(self._transformed(event) for event in batch)
+
+    def _transformed(self, event: RegistryEvent) -> bytes:
+        if event.type == "ERROR":
+            return event.frame
+        if self._form.form == "PartialObjectMetadata":
+            shown = respond.partial(event.object, self._form.version)
+        else:
+            shown = self._table(event)
+        return orjson.dumps({"type": event.type, "object": shown}) + b"\n"
+
+    def _table(self, event: RegistryEvent) -> dict[str, Any]:
+        """One row; the columns only with the first (as upstream: kubectl remembers them)."""
+        meta = event.object.get("metadata") or {}
+        objects = [] if event.type == "BOOKMARK" else [event.object]
+        list_meta = {"resourceVersion": meta.get("resourceVersion", "")}
+        made = tables.table(self._resource, objects, utc_now(), include=self._include, list_meta=list_meta)
+        made["apiVersion"] = f"meta.k8s.io/{self._form.version}"
+        if event.type == "BOOKMARK":
+            bookmark = {**respond.partial(event.object, self._form.version)}
+            made["rows"] = [{"cells": ["" for _ in made["columnDefinitions"]], "object": bookmark}]
+        if self._columns_sent:
+            made["columnDefinitions"] = None
+        self._columns_sent = True
+        return made
