@@ -19,6 +19,11 @@ class Applied(NamedTuple):
     diff_seconds: float
     kernel_seconds: float
 
+    def plus(self, other: Applied) -> Applied:
+        """Both together."""
+        changes = self.changes + other.changes
+        return Applied(changes, self.diff_seconds + other.diff_seconds, self.kernel_seconds + other.kernel_seconds)
+
 
 class Backend(Protocol):
     """One kind of kernel rules on this node."""

@@ -15,7 +15,7 @@ from fairlead.discovery.model import ServiceKey
 from fairlead.linux.netlink import NetlinkError
 from fairlead.linux.nft.kernel import Monitor, Nftables, NftSocket
 from fairlead.linux.nft.objects import TableName
-from fairlead.linux.nft.transaction import DropTable, PutTable
+from fairlead.linux.nft.transaction import DropTable, PutTable, Transaction
 from fairlead.proxy.backend import Applied
 from fairlead.proxy.nftables import diff, layout
 from fairlead.proxy.nftables.desired import NODE, Piece, piece_of
@@ -54,21 +54,32 @@ class NftablesBackend:
             self._monitor = Monitor(ignore_port=nft.port)
 
     def apply(self, table: ServiceTable, changed: frozenset[ServiceKey]) -> Applied:
-        """One transaction a family with what the changed services change."""
+        """One transaction a family, with what the changed services change."""
         before, self._table = self._table, table
         owners = set(changed)
         if before.node_addresses != table.node_addresses:
             owners.add(NODE)
-        total = Applied(0, 0.0, 0.0)
+        # All ledgers first: if the kernel refuses one family, the other's is not behind when it is tried again.
         for entry in self._tables:
-            total = _sum(total, entry.apply(self._socket, before, table, owners))
-        return total
+            entry.update(before, table, owners)
+        return self._each(_Table.commit)
 
     def repair(self) -> Applied:
         """Read the tables, and mend them."""
-        total = Applied(0, 0.0, 0.0)
+        return self._each(_Table.synchronize)
+
+    def _each(self, act: Callable[[_Table, Nftables], Applied]) -> Applied:
+        """Act on every family's table, whatever becomes of the others; then raise the first failure."""
+        total, failure = Applied(0, 0.0, 0.0), None
         for entry in self._tables:
-            total = _sum(total, entry.synchronize(self._socket))
+            try:
+                done = act(entry, self._socket)
+            except OSError as error:
+                failure = failure or error
+                continue
+            total = total.plus(done)
+        if failure is not None:
+            raise failure
         return total
 
     def fileno(self) -> int:
@@ -123,8 +134,11 @@ class _Table:
         self._options = options
         self._ledger = diff.Ledger()
         self._node: Piece = _EMPTY
+        self._waiting: Transaction = ()
+        self._seconds = 0.0
 
-    def apply(self, nft: Nftables, before: ServiceTable, after: ServiceTable, owners: set[ServiceKey]) -> Applied:
+    def update(self, before: ServiceTable, after: ServiceTable, owners: set[ServiceKey]) -> None:
+        """Take the change of these owners into the ledger; what it changes waits for `commit`."""
         start = time.perf_counter()
         replaced = []
         if self._node is _EMPTY or NODE in owners:
@@ -136,25 +150,31 @@ class _Table:
                 old = piece_of(self.family, self._options, before, key)
                 replaced.append((key, old, piece_of(self.family, self._options, after, key)))
         changed = self._ledger.replace(replaced)
-        if not self.known:
-            return self.synchronize(nft, start)
         sets = {name: s for name in changed.elements if (s := self._ledger.set(name)) is not None}
         sets.update({name: old for name, (old, _) in changed.sets.items() if old is not None})
-        changes = diff.transaction(changed, sets)
-        prepared = time.perf_counter()
+        self._waiting = diff.transaction(changed, sets) if self.known else ()
+        self._seconds = time.perf_counter() - start
+
+    def commit(self, nft: Nftables) -> Applied:
+        """Make the kernel as the ledger is, after one `update`."""
+        if not self.known:
+            done = self.synchronize(nft)
+            return Applied(done.changes, done.diff_seconds + self._seconds, done.kernel_seconds)
+        changes, self._waiting = self._waiting, ()
+        start = time.perf_counter()
         if changes:
             try:
                 nft.commit(self.name, changes)
             except NetlinkError as error:
                 # Somebody changed the table under us, or we misjudged it: look, and mend what differs.
                 log.warning("nftables refused a change of table %s (%s); reading it anew", self.name.name, error)
-                self.known = False
-                return self.synchronize(nft, start)
-        return Applied(len(changes), prepared - start, time.perf_counter() - prepared)
+                return self.synchronize(nft)
+        return Applied(len(changes), self._seconds, time.perf_counter() - start)
 
-    def synchronize(self, nft: Nftables, start: float | None = None) -> Applied:
+    def synchronize(self, nft: Nftables) -> Applied:
         """Read the table and change what differs from the ledger."""
-        start = time.perf_counter() if start is None else start
+        start = time.perf_counter()
+        self.known = False
         wanted = self._ledger.state(layout.COMMENT)
         for attempt in range(_RETRIES):
             changes = diff.reconcile(nft.read(self.name), wanted)
@@ -163,14 +183,9 @@ class _Table:
                 if changes:
                     nft.commit(self.name, changes)
             except NetlinkError:
-                self.known = False
                 if attempt == _RETRIES - 1:
                     raise
                 continue
             break
         self.known = True
         return Applied(len(changes), prepared - start, time.perf_counter() - prepared)
-
-
-def _sum(a: Applied, b: Applied) -> Applied:
-    return Applied(a.changes + b.changes, a.diff_seconds + b.diff_seconds, a.kernel_seconds + b.kernel_seconds)

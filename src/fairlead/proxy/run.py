@@ -1,0 +1,203 @@
+"""The proxy of one node: keeps the kernel's rules as the Services are, and as nobody else leaves them.
+
+Stands at the end of the way: snapshot → compile → backend. It works in the network namespace of the thread that starts
+it. Invariants: nothing is changed before the first complete snapshot ("not yet synced" is not "does not exist"); what
+fails is tried again until it holds; stopping leaves the rules in place, so a restart cuts no flow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from fairlead.client import Client, Watched, follow
+from fairlead.discovery.fold import WATCHED, fold
+from fairlead.discovery.model import Changes, ServiceKey, ServiceSnapshot
+from fairlead.linux.conntrack import ConntrackSocket
+from fairlead.proxy import conntrack, sysctls
+from fairlead.proxy.backend import Applied, Backend
+from fairlead.proxy.compile import compile_table
+from fairlead.proxy.nftables.backend import NftablesBackend
+from fairlead.proxy.options import ProxyOptions
+from fairlead.proxy.table import Family, ServiceTable
+
+log = logging.getLogger("fairlead.proxy")
+
+_FIRST_RETRY, _LAST_RETRY = 0.05, 5.0  # s between repairs while somebody keeps undoing them, or they fail
+_CALM = 10.0  # s without a repair after which the next is at once again
+
+
+class Sync(NamedTuple):
+    """One application: what it did and what it cost, in seconds. `flows`: stale UDP flows deleted."""
+
+    services: int
+    changes: int
+    compile_seconds: float
+    diff_seconds: float
+    kernel_seconds: float
+    flows: int
+    repaired: bool = False
+
+
+class Proxy:
+    """`start`, then `apply` with each snapshot (or `run`, which follows an API server), `stop` at the end.
+
+    `on_sync` is called after every application. Dual-stack clusters name both `families`.
+    """
+
+    def __init__(
+        self,
+        options: ProxyOptions,
+        *,
+        families: tuple[Family, ...] | None = None,
+        backend: Backend | None = None,
+        on_sync: Callable[[Sync], None] | None = None,
+    ) -> None:
+        self.options = options
+        self.families: tuple[Family, ...] = families if families is not None else _families(options)
+        self.backend: Backend = backend if backend is not None else NftablesBackend(options, self.families)
+        self.on_sync = on_sync
+        self.table = ServiceTable()
+        self._snapshot: ServiceSnapshot | None = None
+        self._conntrack: ConntrackSocket | None = None
+        self._pending = Changes()
+        self._retry: asyncio.TimerHandle | None = None
+        self._delay = _FIRST_RETRY
+        self._repaired_at = 0.0
+        self._watching = -1
+
+    async def start(self) -> None:
+        """Open the kernel's sockets. Raises PermissionError without CAP_NET_ADMIN, OSError where there is no nftables.
+        Rules that are there stay as they are until the first snapshot."""
+        if self.options.manage_sysctls:
+            sysctls.ensure(self.families)
+        self.backend.start()
+        self._conntrack = ConntrackSocket()
+        self._watching = self.backend.fileno()
+        if self._watching >= 0:
+            asyncio.get_running_loop().add_reader(self._watching, self._on_disturbance)
+
+    async def stop(self) -> None:
+        """Close the sockets; the rules stay."""
+        if self._watching >= 0:
+            asyncio.get_running_loop().remove_reader(self._watching)
+            self._watching = -1
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        self.backend.stop()
+        if self._conntrack is not None:
+            self._conntrack.close()
+            self._conntrack = None
+
+    async def run(self, client: Client) -> None:
+        """Follow the API server and apply what it says, until cancelled. Starts and stops by itself."""
+        await self.start()
+        try:
+            snapshot = ServiceSnapshot()
+            async for batch in follow(client, *(Watched(resource) for resource in WATCHED)):
+                snapshot, changes = fold(snapshot, batch.events, batch.synced)
+                await self.apply(snapshot, changes)
+        finally:
+            await self.stop()
+
+    async def apply(self, snapshot: ServiceSnapshot, changes: Changes | None = None) -> None:
+        """Make the kernel as the snapshot says. `changes`: what differs from the snapshot given before; None: unknown.
+
+        A snapshot that is not synced is kept for later. A failure of the kernel is logged and tried again.
+        """
+        if not snapshot.synced:
+            return
+        first = self._snapshot is None
+        before = self._snapshot if self._snapshot is not None else ServiceSnapshot()
+        if not first and changes is not None and not changes:
+            self._snapshot = snapshot
+            return
+        started = time.perf_counter()
+        table, changed = compile_table(
+            snapshot, self.options, None if first else self.table, None if first else changes
+        )
+        compiled = time.perf_counter() - started
+        self.table, self._snapshot = table, snapshot
+        try:
+            applied = self.backend.apply(table, changed)
+        except OSError as error:
+            self._failed(error)
+            return
+        touched = set(changed) | (set(changes.services) if changes is not None else set(snapshot.services))
+        flows = self._clean_flows(before, snapshot, touched, first)
+        self._report(len(changed), applied, compiled, flows)
+
+    def _report(self, services: int, applied: Applied, compiled: float, flows: int, repaired: bool = False) -> None:
+        sync = Sync(services, applied.changes, compiled, applied.diff_seconds, applied.kernel_seconds, flows, repaired)
+        log.debug("synchronized: %s", sync)
+        if self.on_sync is not None:
+            self.on_sync(sync)
+
+    def _clean_flows(self, before: ServiceSnapshot, after: ServiceSnapshot, keys: set[ServiceKey], first: bool) -> int:
+        if self._conntrack is None:
+            return 0
+        addresses = self.table.node_addresses
+        try:
+            if first:
+                known = conntrack.all_fronts(after.services, addresses)
+                return conntrack.clean(self._conntrack, known, self.families, self.options.service_cidrs)
+            doubtful: conntrack.Fronts = {}
+            for key in keys:
+                old = conntrack.fronts(before.services.get(key), addresses)
+                new = conntrack.fronts(after.services.get(key), addresses)
+                if old or new:
+                    doubtful.update(conntrack.suspicious(old, new))
+            return conntrack.clean(self._conntrack, doubtful, self.families, None) if doubtful else 0
+        except OSError as error:
+            log.warning("stale UDP flows could not be cleaned up: %s", error)
+            return 0
+
+    def _on_disturbance(self) -> None:
+        if self.backend.disturbed() and self._snapshot is not None and self._retry is None:
+            loop = asyncio.get_running_loop()
+            if loop.time() - self._repaired_at > _CALM:
+                self._delay = _FIRST_RETRY
+                self._repair()
+            else:
+                self._repair_later()
+
+    def _repair_later(self) -> None:
+        if self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(self._delay, self._repair)
+            self._delay = min(self._delay * 2, _LAST_RETRY)
+
+    def _repair(self) -> None:
+        self._retry = None
+        self._repaired_at = asyncio.get_running_loop().time()
+        try:
+            applied = self.backend.repair()
+        except OSError as error:
+            self._failed(error)
+            return
+        if applied.changes:
+            log.warning("the rules of Services were changed by another process; restored (%d changes)", applied.changes)
+            self._report(0, applied, 0.0, 0, repaired=True)
+
+    def _failed(self, error: OSError) -> None:
+        log.error("the kernel refused the rules of Services (%s); trying again in %.2g s", error, self._delay)
+        self._repair_later()
+
+
+def _families(options: ProxyOptions) -> tuple[Family, ...]:
+    """The families the cluster's ranges are of; IPv4 if none are given."""
+    ranges = (*options.service_cidrs, *options.cluster_cidrs)
+    found: list[Family] = []
+    if not ranges or any(":" not in cidr for cidr in ranges):
+        found.append("IPv4")
+    if any(":" in cidr for cidr in ranges):
+        found.append("IPv6")
+    return tuple(found)
+
+
+def cleanup() -> None:
+    """Remove every rule the proxy may have left in this network namespace. Raises OSError."""
+    NftablesBackend(ProxyOptions("")).cleanup()
