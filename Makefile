@@ -1,0 +1,37 @@
+# Everything a fresh Debian machine needs: `make demo` shows it, `make test` proves it.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help setup demo test check bench clean
+
+help:
+	@echo "make demo   set up, start a cluster, show the whole path; leaves the cluster running"
+	@echo "make test   set up, run every test"
+	@echo "make check  formatting, lint, types, order of packages"
+	@echo "make bench  measure; the tables go into docs/benchmarks.md"
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml tools/setup
+	@PYTHON=$(PYTHON) tools/setup $(VENV)
+	@touch $@
+
+demo: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/01-a-service/demo
+
+test: setup check
+	@$(BIN)/pytest -q -n 2 --dist loadgroup
+
+check: setup
+	@$(BIN)/ruff format --check -q src tests tools
+	@$(BIN)/ruff check -q src tests tools
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+bench: setup
+	@$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

@@ -1,0 +1,64 @@
+"""fairlead up"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+from fairlead.cli.progress import Progress
+from fairlead.cluster.config import ClusterConfig
+from fairlead.cluster.errors import ClusterError
+
+_DEFAULT = ClusterConfig()
+
+
+@click.command(name="up")
+@click.option("--name", default=_DEFAULT.name, show_default=True, help="The cluster's name; several can run at once.")
+@click.option("--nodes", type=int, default=_DEFAULT.nodes, show_default=True, help="How many nodes.")
+@click.option("--proxy-mode", type=click.Choice(["nftables"]), default="nftables", show_default=True)
+@click.option("--store", default=_DEFAULT.store, show_default=True, help="Where objects are kept: sqlite or memory.")
+@click.option("--cluster-cidr", "pod_cidr", default=_DEFAULT.pod_cidr, show_default=True, help="The pods' network.")
+@click.option(
+    "--service-cluster-ip-range",
+    "service_cidr",
+    default=_DEFAULT.service_cidr,
+    show_default=True,
+    help="The Services' network.",
+)
+@click.option("--service-node-port-range", "node_port_range", default="30000-32767", show_default=True)
+@click.option("--cluster-domain", default=_DEFAULT.cluster_domain, show_default=True)
+@click.option("--api-server-port", "api_port", type=click.IntRange(1, 65535), help="Port on 127.0.0.1; default: any.")
+@click.option("--egress/--no-egress", default=True, show_default=True, help="Pods reach what this machine reaches.")
+@click.option("--wait", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds until ready.")
+def command(wait: float, node_port_range: str, api_port: int | None, **flags: object) -> None:
+    """Start a cluster on this machine, or one that was stopped, with the state it had."""
+    from fairlead.cluster import lifecycle
+
+    ctx = click.get_current_context()
+    began = time.monotonic()
+    try:
+        config = ClusterConfig(node_port_range=_range(node_port_range), api_port=api_port or 0, **flags)  # type: ignore[arg-type]
+        given = frozenset(
+            name
+            for name in ctx.params
+            if name != "wait" and ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        )
+        with Progress(sys.stderr) as progress:
+            made = lifecycle.up(config, given, wait, progress.step)
+    except ClusterError as error:
+        raise click.ClickException(str(error)) from error
+    config = made.config
+    verb = "is back" if made.resumed else "is up"
+    print(f"Cluster {config.name!r} {verb}: {config.nodes} nodes, ready in {time.monotonic() - began:.1f} s.")
+    print(f"kubectl uses it now (context {config.context} in {made.kubeconfig}).")
+    name = "" if config.name == _DEFAULT.name else f" --name {config.name}"
+    print(f"Look around: kubectl get pods -A -o wide.  Remove it: fairlead down{name}")
+
+
+def _range(text: str) -> tuple[int, int]:
+    low, dash, high = text.partition("-")
+    if not (dash and low.isdigit() and high.isdigit()):
+        raise ClusterError(f"--service-node-port-range {text!r} is no range of ports", "use e.g. 30000-32767")
+    return int(low), int(high)

@@ -1,0 +1,66 @@
+"""What every cluster has from the start: its DNS. Applied through the API, like anything a user would apply.
+
+Invariant: an object that is there is only changed where it differs from ours in what ours says, so a user's additions
+(more replicas, another label) survive a restart of the control plane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import string
+import sys
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from fairlead.api import kinds
+from fairlead.api.errors import StatusError
+from fairlead.client import Client
+from fairlead.cluster.config import ClusterConfig
+
+log = logging.getLogger("fairlead.cluster")
+
+_RETRY = 0.1
+
+
+def manifests(config: ClusterConfig) -> list[dict[str, Any]]:
+    """The objects of the cluster's DNS."""
+    text = (resources.files("fairlead.cluster") / "manifests" / "kube-dns.yaml").read_text()
+    filled = string.Template(text).substitute(
+        DNS_IP=config.dns_ip,
+        DNS_REPLICAS=min(2, config.nodes),
+        CLUSTER_DOMAIN=config.cluster_domain,
+        PYTHON=sys.executable,
+    )
+    return [document for document in yaml.safe_load_all(filled) if document]
+
+
+async def keep(client: Client, config: ClusterConfig) -> None:
+    """Create what is missing and bring our fields up to date, once; retried until the API takes it."""
+    for manifest in manifests(config):
+        while True:
+            try:
+                await _ensure(client, manifest)
+                break
+            except StatusError as error:
+                if error.code != 404 and error.code < 500:  # 404: its namespace is about to be made
+                    log.error("add-on %s: %s", manifest["metadata"]["name"], error)
+                    break
+                await asyncio.sleep(_RETRY)
+
+
+async def _ensure(client: Client, manifest: dict[str, Any]) -> None:
+    resource = kinds.of_object(manifest)
+    assert resource is not None
+    meta = manifest["metadata"]
+    try:
+        await client.create(resource, manifest, meta["namespace"])
+    except StatusError as error:
+        if error.code != 409:
+            raise
+        ours = {key: value for key, value in manifest.items() if key not in ("apiVersion", "kind")}
+        if resource is kinds.DEPLOYMENTS:  # how many there are is the user's once they exist
+            ours["spec"] = {key: value for key, value in ours["spec"].items() if key != "replicas"}
+        await client.patch(resource, meta["name"], ours, meta["namespace"], kind="strategic")

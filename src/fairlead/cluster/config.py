@@ -1,0 +1,143 @@
+"""What a cluster is: its description, as given by flags and kept in cluster.json.
+
+Stands at the top of the package; everything else derives from it. Invariant: a description that was loaded or checked
+is consistent: its networks don't overlap, its name fits everywhere a name is used.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from fairlead.cluster.errors import ClusterError
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,28}[a-z0-9])?")
+MAX_NODES = 200
+
+ProxyMode = Literal["nftables"]
+
+
+class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One cluster. Flags carry Kubernetes' names; `lan` and `api_port` are chosen at first start and then kept."""
+
+    version: Literal[1] = 1
+    name: str = "default"
+    nodes: int = 2
+    proxy_mode: ProxyMode = "nftables"
+    store: str = "sqlite"
+    pod_cidr: str = "10.244.0.0/16"
+    service_cidr: str = "10.96.0.0/16"
+    node_port_range: tuple[int, int] = (30000, 32767)
+    cluster_domain: str = "cluster.local"
+    egress: bool = True
+    lan: str = ""
+    api_port: int = 0
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        """n1, n2, …"""
+        return tuple(f"n{number}" for number in range(1, self.nodes + 1))
+
+    @property
+    def host_ip(self) -> str:
+        """The machine's own address on the cluster's LAN; the nodes' default gateway."""
+        return self._lan_address(1)
+
+    @property
+    def api_ip(self) -> str:
+        """The API server's address on the LAN."""
+        return self._lan_address(2)
+
+    def node_ip(self, node: str) -> str:
+        """A node's InternalIP."""
+        return self._lan_address(10 + int(node[1:]))
+
+    @property
+    def dns_ip(self) -> str:
+        """The kube-dns Service's address: the tenth of the service CIDR, as kubeadm has it."""
+        return str(ipaddress.ip_network(self.service_cidr)[10])
+
+    @property
+    def kubernetes_ip(self) -> str:
+        """The `kubernetes` Service's address: the first of the service CIDR."""
+        return str(ipaddress.ip_network(self.service_cidr)[1])
+
+    @property
+    def context(self) -> str:
+        """The name in the user's kubeconfig."""
+        return f"fairlead-{self.name}"
+
+    def _lan_address(self, offset: int) -> str:
+        return str(ipaddress.ip_network(self.lan)[offset])
+
+
+def check_name(name: str) -> None:
+    """Raises ClusterError unless `name` can name a cluster."""
+    if not _NAME.fullmatch(name):
+        raise ClusterError(
+            f"{name!r} is not a cluster name", "use at most 30 lower-case letters, digits and dashes, e.g. --name lab"
+        )
+
+
+def check(config: ClusterConfig) -> None:
+    """Raises ClusterError naming the flag that is wrong."""
+    check_name(config.name)
+    if not 1 <= config.nodes <= MAX_NODES:
+        raise ClusterError(f"--nodes {config.nodes} is not possible", f"use 1 to {MAX_NODES}")
+    pods = _network("--cluster-cidr", config.pod_cidr)
+    services = _network("--service-cluster-ip-range", config.service_cidr)
+    if pods.overlaps(services):
+        raise ClusterError(f"--cluster-cidr {pods} and --service-cluster-ip-range {services} overlap", "move one")
+    if pods.prefixlen > 24 or 2 ** (24 - pods.prefixlen) < config.nodes:
+        raise ClusterError(f"--cluster-cidr {pods} has no /24 for each of {config.nodes} nodes", "use a larger one")
+    if services.prefixlen > 28:
+        raise ClusterError(f"--service-cluster-ip-range {services} is too small", "use a /28 or larger")
+    low, high = config.node_port_range
+    if not 1 <= low <= high <= 65535:
+        raise ClusterError(f"--service-node-port-range {low}-{high} is no range of ports", "use e.g. 30000-32767")
+    if config.store not in ("sqlite", "memory"):
+        raise ClusterError(f"--store {config.store} is not supported", "use sqlite or memory")
+    if config.lan:
+        lan = _network("lan", config.lan)
+        for other in (pods, services):
+            if lan.overlaps(other):
+                raise ClusterError(f"the cluster's LAN {lan} overlaps {other}", "choose other ranges")
+
+
+def load(file: Path) -> ClusterConfig:
+    """The description in `file`. Raises ClusterError that names the file and the way out."""
+    name = file.parent.name
+    way_out = f"restore it, or remove the cluster with: fairlead down --name {name}"
+    try:
+        config = msgspec.json.decode(file.read_bytes(), type=ClusterConfig)
+    except OSError as error:
+        raise ClusterError(f"cannot read {file}: {error.strerror}", way_out) from error
+    except msgspec.MsgspecError as error:
+        raise ClusterError(f"{file} is corrupt ({error})", way_out) from error
+    if config.name != name:
+        raise ClusterError(f"{file} describes cluster {config.name!r}, not {name!r}", way_out)
+    try:
+        check(config)
+        ipaddress.ip_network(config.lan)
+    except (ClusterError, ValueError) as error:
+        raise ClusterError(f"{file} is corrupt ({error})", way_out) from error
+    return config
+
+
+def save(config: ClusterConfig, file: Path) -> None:
+    """Write the description so that a kill in the middle leaves the old one."""
+    draft = file.with_suffix(".draft")
+    draft.touch(mode=0o600)
+    draft.write_bytes(msgspec.json.format(msgspec.json.encode(config)) + b"\n")
+    draft.replace(file)
+
+
+def _network(flag: str, text: str) -> ipaddress.IPv4Network:
+    try:
+        return ipaddress.IPv4Network(text)
+    except ValueError as error:
+        raise ClusterError(f"{flag} {text!r} is not an IPv4 network ({error})", "write it like 10.96.0.0/16") from error

@@ -1,0 +1,116 @@
+"""The control plane's process: the API server and the controllers, in the LAN's namespace.
+
+Runs in a forked child of the supervisor. Invariant: what keeps it from starting, and won't mend itself by trying
+again, is left in the layout's failure file, in one line, for `up` to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+
+import uvloop
+
+from fairlead.apiserver.config import ServerConfig
+from fairlead.apiserver.server import APIServer
+from fairlead.client import Client
+from fairlead.cluster import addons
+from fairlead.cluster.config import ClusterConfig
+from fairlead.cluster.credentials import Credentials
+from fairlead.cluster.layout import Layout
+from fairlead.controllers import ControllerOptions, run_controllers
+from fairlead.linux import libc, namespaces
+from fairlead.registry import Registry, RegistryOptions
+from fairlead.store.interface import Store, StoreCorrupt
+from fairlead.store.memory import MemoryStore
+from fairlead.store.sqlite import SQLiteStore
+
+log = logging.getLogger("fairlead.cluster")
+
+API_PORT = 6443
+
+
+def run(layout: Layout, config: ClusterConfig, host_socket: socket.socket) -> None:
+    """Serve until SIGTERM. `host_socket` listens on the machine's loopback and outlives us."""
+    enter(layout.lan_namespace)
+    start_logging()
+    failure = layout.failure("control-plane")
+    failure.unlink(missing_ok=True)
+    try:
+        uvloop.run(_serve(layout, config, host_socket))
+    except StoreCorrupt as error:
+        failure.write_text(str(error))
+        raise SystemExit(1) from error
+
+
+async def _serve(layout: Layout, config: ClusterConfig, host_socket: socket.socket) -> None:
+    stop = stop_event()
+    credentials = Credentials(layout, config)
+    store: Store = MemoryStore() if config.store == "memory" else await SQLiteStore.open(layout.store)
+    registry = Registry(
+        store,
+        RegistryOptions(service_cidrs=(config.service_cidr,), node_port_range=config.node_port_range),
+    )
+    lan_socket = socket.create_server((config.api_ip, API_PORT), backlog=1024)
+    server = APIServer(
+        ServerConfig(
+            registry=registry,
+            listen=[lan_socket, host_socket],
+            cert_file=layout.pki / "apiserver.crt",
+            key_file=layout.pki / "apiserver.key",
+            client_ca_file=layout.pki / "ca.crt",
+            service_account_key=(layout.pki / "service-account.key").read_bytes(),
+            service_account_issuer=f"https://kubernetes.default.svc.{config.cluster_domain}",
+            kubelet_cert_file=layout.pki / "apiserver-kubelet-client.crt",
+            kubelet_key_file=layout.pki / "apiserver-kubelet-client.key",
+            kubelet_ca_file=layout.pki / "ca.crt",
+        )
+    )
+    await server.start()
+    log.info("serving on https://%s:%d and https://127.0.0.1:%d", config.api_ip, API_PORT, config.api_port)
+    async with Client.from_kubeconfig(layout.kubeconfig("controllers")) as client:
+        options = ControllerOptions(
+            advertise_address=config.api_ip,
+            advertise_port=API_PORT,
+            service_cidr=config.service_cidr,
+            cluster_cidr=config.pod_cidr,
+            ca_pem=credentials.authority.cert_pem.decode(),
+        )
+        work = [
+            asyncio.create_task(run_controllers(client, options), name="controllers"),
+            asyncio.create_task(addons.keep(client, config), name="addons"),
+        ]
+        waiter = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait([waiter, work[0]], return_when=asyncio.FIRST_COMPLETED)
+        for task in [waiter, *work]:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+    await server.stop()
+    await store.close()
+    for task in done - {waiter}:
+        task.result()
+
+
+def enter(namespace: str) -> None:
+    """Move this process into a named network namespace, for good."""
+    with namespaces.path(namespace).open() as target:
+        libc.setns(target.fileno(), libc.CLONE_NEWNET)
+
+
+def stop_event() -> asyncio.Event:
+    """Set when SIGTERM or SIGINT arrives. Call in the running loop."""
+    event = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, event.set)
+    return event
+
+
+def start_logging() -> None:
+    """One line per record on stderr, which is the process' log file."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

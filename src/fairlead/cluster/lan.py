@@ -1,0 +1,147 @@
+"""The cluster's LAN: one outer namespace with a bridge, a namespace per node on it, one veth pair to the machine.
+
+Stands on linux. Invariant: of the machine's own network only three things are touched: one veth end with the LAN's
+connected route, and (unless egress is off) one nft table and forwarding, so that pods reach what the machine reaches.
+`ensure` may be repeated; `remove` leaves nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import subprocess
+from pathlib import Path
+
+from fairlead.cluster.config import ClusterConfig
+from fairlead.cluster.errors import ClusterError
+from fairlead.cluster.layout import RUNTIME_ROOT, Layout
+from fairlead.linux import namespaces
+from fairlead.linux.links import Links, Network, Route
+
+_POOL = ipaddress.IPv4Network("172.29.0.0/16")
+_BRIDGE = "lan0"
+_UPLINK = "up0"
+_DEVICE = "eth0"
+_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+_EVERYWHERE = ipaddress.ip_network("0.0.0.0/0")
+
+
+def free_network(taken: list[str]) -> str:
+    """A /24 of 172.29.0.0/16 that no link or route of the machine, and none of `taken`, overlaps."""
+    with Links() as links:
+        used: list[Network] = [r.destination for r in links.routes() if r.destination.prefixlen > 0]
+        used += [a.network for link in links.list() for a in links.addresses(link.index)]
+    used += [ipaddress.ip_network(t) for t in taken]
+    for candidate in _POOL.subnets(new_prefix=24):
+        if not any(candidate.overlaps(network) for network in used if isinstance(network, ipaddress.IPv4Network)):
+            return str(candidate)
+    raise ClusterError(f"no /24 of {_POOL} is free on this machine", "remove clusters with: fairlead down --all")
+
+
+def ensure(layout: Layout, config: ClusterConfig) -> None:
+    """The LAN, the link to the machine, and a namespace per node, each with its address and default route."""
+    lan = layout.lan_namespace
+    if not namespaces.exists(lan):
+        namespaces.create(lan)
+    prefix = ipaddress.ip_network(config.lan).prefixlen
+    with namespaces.entered(namespaces.path(lan)):
+        # Frames between nodes must not pass the LAN's own hooks: the nodes' kernels decide, as on a real switch.
+        _write("net/bridge/bridge-nf-call-iptables", "0")
+    with Links(namespaces.path(lan)) as links:
+        links.set_up(links.index("lo"))
+        bridge = links.ensure_bridge(_BRIDGE)
+        links.ensure_address(bridge.index, ipaddress.ip_interface(f"{config.api_ip}/{prefix}"))
+        _uplink(layout, config, links, bridge.index)
+        links.ensure_route(Route(_EVERYWHERE, ipaddress.ip_address(config.host_ip), bridge.index))
+        for node in config.node_names:
+            _node(layout, config, links, bridge.index, node)
+    if config.egress:
+        _translate(layout, config)
+
+
+def remove(layout: Layout) -> None:
+    """Take everything away: namespaces (their links go with them), the machine's link and table."""
+    with Links() as links:
+        links.delete(layout.host_link)
+    for name in own_namespaces(layout):
+        namespaces.delete(name)
+    subprocess.run(["nft", "delete", "table", "ip", layout.host_table], capture_output=True, check=False)
+    with contextlib.suppress(OSError):
+        remembered = RUNTIME_ROOT / "ip_forward"
+        if remembered.exists() and not any(p.is_dir() and p != layout.runtime for p in RUNTIME_ROOT.iterdir()):
+            _FORWARD.write_text(remembered.read_text())
+            remembered.unlink()
+
+
+def own_namespaces(layout: Layout) -> list[str]:
+    """The named namespaces of this cluster; a cluster whose name starts with ours has others."""
+    own = layout.lan_namespace
+    return [
+        name
+        for name in namespaces.names(own)
+        if name == own or (name.startswith(f"{own}-n") and name.removeprefix(f"{own}-n").isdigit())
+    ]
+
+
+def _uplink(layout: Layout, config: ClusterConfig, lan: Links, bridge: int) -> None:
+    address = ipaddress.ip_interface(f"{config.host_ip}/{ipaddress.ip_network(config.lan).prefixlen}")
+    with Links() as host:
+        if lan.get(_UPLINK) is None:
+            host.delete(layout.host_link)
+            fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                lan.create_veth(_UPLINK, layout.host_link, peer_namespace=fd, master=bridge)
+            finally:
+                os.close(fd)
+        index = host.index(layout.host_link)
+        host.set_up(index)
+        host.ensure_address(index, address)
+
+
+def _node(layout: Layout, config: ClusterConfig, lan: Links, bridge: int, node: str) -> None:
+    name = layout.node_namespace(node)
+    if not namespaces.exists(name):
+        namespaces.create(name)
+    fd = os.open(namespaces.path(name), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with Links(fd) as inside:
+            if inside.get(_DEVICE) is None:
+                lan.create_veth(node, _DEVICE, peer_namespace=fd, master=bridge)
+            inside.set_up(inside.index("lo"))
+            device = inside.index(_DEVICE)
+            inside.set_up(device)
+            prefix = ipaddress.ip_network(config.lan).prefixlen
+            inside.ensure_address(device, ipaddress.ip_interface(f"{config.node_ip(node)}/{prefix}"))
+            inside.ensure_route(Route(_EVERYWHERE, ipaddress.ip_address(config.host_ip), device))
+    finally:
+        os.close(fd)
+
+
+def _translate(layout: Layout, config: ClusterConfig) -> None:
+    remembered = RUNTIME_ROOT / "ip_forward"
+    before = _FORWARD.read_text()
+    if before.strip() != "1":
+        if not remembered.exists():
+            remembered.write_text(before)
+        _FORWARD.write_text("1")
+    script = f"""table ip {layout.host_table}
+delete table ip {layout.host_table}
+table ip {layout.host_table} {{
+	chain postrouting {{
+		type nat hook postrouting priority srcnat; policy accept;
+		ip saddr {config.lan} oifname != "{layout.host_link}" masquerade
+	}}
+}}
+"""
+    done = subprocess.run(["nft", "-f", "-"], input=script.encode(), capture_output=True, check=False)
+    if done.returncode:
+        raise ClusterError(
+            f"nft refused the table {layout.host_table}: {done.stderr.decode(errors='replace').strip()}",
+            "load the kernel's nf_nat, or use --no-egress",
+        )
+
+
+def _write(key: str, value: str) -> None:
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        (Path("/proc/sys") / key).write_text(value)

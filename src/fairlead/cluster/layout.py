@@ -1,0 +1,101 @@
+"""Where a cluster keeps what, and how its namespaces and links are named.
+
+Invariant: everything of a cluster is below its two directories or bears a name made here, so `down` can find it all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import msgspec
+
+RUNTIME_ROOT = Path("/run/fairlead")
+
+
+def state_root() -> Path:
+    """The directory of all clusters: $FAIRLEAD_STATE, or /var/lib/fairlead."""
+    return Path(os.environ.get("FAIRLEAD_STATE") or "/var/lib/fairlead").absolute()
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """The places of the cluster `name`."""
+
+    name: str
+    state: Path
+    runtime: Path
+
+    @classmethod
+    def of(cls, name: str) -> Layout:
+        """The layout of a cluster, whether it exists or not."""
+        return cls(name, state_root() / name, RUNTIME_ROOT / name)
+
+    @property
+    def config(self) -> Path:
+        """The cluster's description."""
+        return self.state / "cluster.json"
+
+    @property
+    def store(self) -> Path:
+        """The API's store."""
+        return self.state / "store.db"
+
+    @property
+    def pki(self) -> Path:
+        """Certificates and keys, readable by their owner only."""
+        return self.state / "pki"
+
+    @property
+    def logs(self) -> Path:
+        """A file per process."""
+        return self.state / "log"
+
+    def lock(self, process: str) -> Path:
+        """Held by the process of that name for as long as it lives."""
+        return self.runtime / "lock" / process
+
+    def kubeconfig(self, user: str) -> Path:
+        """The kubeconfig of a component, or of `admin`."""
+        return self.state / "kubeconfig" / f"{user}.yaml"
+
+    def failure(self, process: str) -> Path:
+        """Why a process can't start, in one line; absent while all is well."""
+        return self.runtime / f"{process}.failure"
+
+    def node_state(self, node: str) -> Path:
+        """A node's own state: pods, addresses."""
+        return self.state / "nodes" / node
+
+    @property
+    def lan_namespace(self) -> str:
+        """The namespace that holds the cluster's LAN and its control plane."""
+        return f"fl-{self.name}"
+
+    def node_namespace(self, node: str) -> str:
+        """A node's namespace."""
+        return f"fl-{self.name}-{node}"
+
+    @property
+    def host_link(self) -> str:
+        """The machine's end of the one veth pair; at most 15 characters."""
+        name = f"fl-{self.name}"
+        return name if len(name) <= 15 else "fl-" + hashlib.sha256(self.name.encode()).hexdigest()[:10]
+
+    @property
+    def host_table(self) -> str:
+        """The nft table on the machine that translates what leaves the cluster."""
+        return f"fairlead-{self.name}"
+
+
+def clusters() -> list[str]:
+    """The names of the clusters that have state or a running part on this machine, sorted."""
+    found: set[str] = set()
+    for root in (state_root(), RUNTIME_ROOT):
+        try:
+            found.update(p.name for p in root.iterdir() if p.is_dir())
+        except FileNotFoundError:
+            continue
+        except PermissionError:
+            continue
+    return sorted(found)

@@ -1,0 +1,100 @@
+"""A node's process: kubelet, pod network and proxy, in the node's namespace, fed by one stream of events.
+
+Runs in a forked child of the supervisor. Invariant: nothing here outlives a crash in memory alone; pods, addresses and
+rules are found again and adopted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import uvloop
+
+from fairlead.client import Client, Watched, follow
+from fairlead.cluster.config import ClusterConfig
+from fairlead.cluster.controlplane import enter, start_logging, stop_event
+from fairlead.cluster.layout import Layout
+from fairlead.discovery.fold import WATCHED, fold
+from fairlead.discovery.model import ServiceSnapshot
+from fairlead.kubelet import Kubelet, KubeletOptions, Spawner
+from fairlead.podnetwork.network import PodNetwork, PodNetworkOptions
+from fairlead.proxy import Proxy, ProxyOptions
+
+log = logging.getLogger("fairlead.node")
+
+
+def run(layout: Layout, config: ClusterConfig, node: str) -> None:
+    """Be the node until SIGTERM; its pods go on running."""
+    enter(layout.node_namespace(node))
+    start_logging()
+    spawner = Spawner.fork()  # before there is an event loop
+    uvloop.run(_serve(layout, config, node, spawner))
+
+
+async def _serve(layout: Layout, config: ClusterConfig, node: str, spawner: Spawner) -> None:
+    stop = stop_event()
+    state = layout.node_state(node)
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    network = PodNetwork(PodNetworkOptions(node, state, (config.pod_cidr,)))
+    proxy = Proxy(ProxyOptions(node_name=node, cluster_cidrs=(config.pod_cidr,), service_cidrs=(config.service_cidr,)))
+    view = View()
+    async with Client.from_kubeconfig(layout.kubeconfig(node)) as client:
+        kubelet = Kubelet(
+            KubeletOptions(
+                node_name=node,
+                node_ip=config.node_ip(node),
+                root_dir=state,
+                runtime_dir=layout.runtime / "nodes" / node,
+                cluster_dns=(config.dns_ip,),
+                cluster_domain=config.cluster_domain,
+                masked=(str(layout.state.parent), str(layout.runtime.parent)),
+                resolv_conf=upstream_resolv_conf(),
+                server_cert_file=layout.pki / f"kubelet-{node}.crt",
+                server_key_file=layout.pki / f"kubelet-{node}.key",
+                client_ca_file=layout.pki / "ca.crt",
+            ),
+            client,
+            network,
+            spawner,
+            lambda: view.snapshot,
+        )
+        await proxy.start()
+        await kubelet.start()
+        following = asyncio.create_task(_follow(client, view, network, proxy), name="follow")
+        waiter = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait([following, waiter], return_when=asyncio.FIRST_COMPLETED)
+        following.cancel()
+        waiter.cancel()
+        await kubelet.stop()
+        await proxy.stop()
+        network.close()
+        for task in done - {waiter}:
+            task.result()
+
+
+def upstream_resolv_conf() -> Path:
+    """The name servers of the machine that a node can reach: behind a local stub (systemd-resolved), the stub's own."""
+    plain, stub = Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf")
+    try:
+        lines = [line.split() for line in plain.read_text().splitlines()]
+    except OSError:
+        return plain
+    servers = [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
+    return stub if servers and all(s.startswith("127.") for s in servers) and stub.exists() else plain
+
+
+class View:
+    """The node's newest snapshot, shared by its parts."""
+
+    def __init__(self) -> None:
+        self.snapshot = ServiceSnapshot()
+
+
+async def _follow(client: Client, view: View, network: PodNetwork, proxy: Proxy) -> None:
+    async for batch in follow(client, *(Watched(resource) for resource in WATCHED)):
+        view.snapshot, changes = fold(view.snapshot, batch.events, batch.synced)
+        if changes.nodes:
+            await network.sync(view.snapshot.nodes)
+        await proxy.apply(view.snapshot, changes)

@@ -1,0 +1,108 @@
+"""What runs of a cluster and what is ready, as `fairlead status` says it.
+
+In: the kernel's truth about processes (who holds which lock) and the API's about nodes and the DNS. Never: a change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from fairlead.api import kinds
+from fairlead.api.errors import StatusError
+from fairlead.cluster import config as configuration
+from fairlead.cluster.config import ClusterConfig
+from fairlead.cluster.errors import ClusterError
+from fairlead.cluster.layout import Layout
+from fairlead.cluster.readiness import Progress
+from fairlead.cluster.supervisor import running
+
+_DEADLINE = 5.0
+
+
+class ClusterStatus(msgspec.Struct, frozen=True):
+    """One cluster, now. `processes` are numbers by name; `nodes` whether each is Ready; `problem` is empty if none."""
+
+    config: ClusterConfig
+    processes: dict[str, int]
+    nodes: dict[str, bool]
+    dns: bool
+    problem: str = ""
+
+    @property
+    def ready(self) -> bool:
+        """Everything runs and is ready."""
+        return not self.problem and self.dns and all(self.nodes.values())
+
+    def document(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "name": self.config.name,
+            "ready": self.ready,
+            "problem": self.problem,
+            "server": f"https://127.0.0.1:{self.config.api_port}",
+            "context": self.config.context,
+            "lan": self.config.lan,
+            "processes": self.processes,
+            "nodes": [
+                {"name": name, "ready": ready, "address": self.config.node_ip(name)}
+                for name, ready in self.nodes.items()
+            ],
+            "dns": {"address": self.config.dns_ip, "ready": self.dns},
+        }
+
+    def text(self) -> str:
+        """For people."""
+        c = self.config
+        state = "ready" if self.ready else self.problem or "not ready"
+        lines = [f"{c.name}: {state}"]
+        lines.append(f"  API      https://127.0.0.1:{c.api_port}  (context {c.context})")
+        for name, ready in self.nodes.items():
+            lines.append(f"  {name:<8} {c.node_ip(name)}  {'Ready' if ready else 'NotReady'}")
+        lines.append(f"  DNS      {c.dns_ip}  {'Ready' if self.dns else 'NotReady'}")
+        lines.append("  running  " + (", ".join(f"{n} ({p})" for n, p in self.processes.items()) or "nothing"))
+        return "\n".join(lines)
+
+
+def of(name: str) -> ClusterStatus:
+    """The status of one cluster. Raises ClusterError if there is none, or it can't be read."""
+    configuration.check_name(name)
+    layout = Layout.of(name)
+    try:
+        present = layout.config.exists()
+    except PermissionError:
+        raise ClusterError("the clusters' state is root's", "run: sudo fairlead status") from None
+    if not present:
+        raise ClusterError(f"there is no cluster named {name!r}", "see: fairlead status")
+    config = configuration.load(layout.config)
+    processes = running(layout)
+    nodes = dict.fromkeys(config.node_names, False)
+    expected = {"supervisor", "control-plane", *(f"node-{node}" for node in config.node_names)}
+    if not processes:
+        return ClusterStatus(config, {}, nodes, False, f"stopped; start it with: fairlead up --name {name}")
+    problem = ""
+    missing = sorted(expected - processes.keys())
+    if missing:
+        problem = f"not running: {', '.join(missing)}"
+    try:
+        progress = asyncio.run(asyncio.wait_for(_ask(layout, config), _DEADLINE))
+    except (StatusError, TimeoutError) as error:
+        return ClusterStatus(config, processes, nodes, False, problem or f"the API does not answer: {error}")
+    return ClusterStatus(config, processes, progress.nodes, progress.dns, problem)
+
+
+async def _ask(layout: Layout, config: ClusterConfig) -> Progress:
+    from fairlead.client import Client
+
+    progress = Progress(dict.fromkeys(config.node_names, False))
+    async with Client.from_kubeconfig(layout.kubeconfig("admin")) as client:
+        for node in (await client.list(kinds.NODES))["items"]:
+            progress.see("Node", "ADDED", node)
+        slices = await client.list(
+            kinds.ENDPOINTSLICES, "kube-system", label_selector="kubernetes.io/service-name=kube-dns"
+        )
+        for item in slices["items"]:
+            progress.see("EndpointSlice", "ADDED", item)
+    return progress

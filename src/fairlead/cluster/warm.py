@@ -1,0 +1,23 @@
+"""What the cluster's processes need in memory, loaded once in the parent they are all forked from.
+
+Invariant: after `up`, no process of the cluster imports anything of weight again, and the pages stay shared: the
+collector never touches what was loaded here.
+"""
+
+from __future__ import annotations
+
+import gc
+
+
+def up() -> None:
+    """Import, then freeze."""
+    import fairlead.api.defaults
+    import fairlead.api.validation
+    import fairlead.cli
+    import fairlead.client
+    import fairlead.cluster.controlplane
+    import fairlead.cluster.nodeagent
+    import fairlead.dns  # noqa: F401
+
+    gc.collect()
+    gc.freeze()

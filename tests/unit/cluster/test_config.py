@@ -1,0 +1,73 @@
+"""A cluster's description: what is accepted, and how what is not is said."""
+
+from pathlib import Path
+
+import pytest
+
+from fairlead.cluster import config as configuration
+from fairlead.cluster.config import ClusterConfig
+from fairlead.cluster.errors import ClusterError
+
+
+def test_addresses_follow_from_the_networks() -> None:
+    """The API server, the nodes and the well-known Services have fixed places."""
+    config = ClusterConfig(lan="172.29.7.0/24", nodes=3)
+    assert (config.host_ip, config.api_ip) == ("172.29.7.1", "172.29.7.2")
+    assert [config.node_ip(n) for n in config.node_names] == ["172.29.7.11", "172.29.7.12", "172.29.7.13"]
+    assert (config.kubernetes_ip, config.dns_ip) == ("10.96.0.1", "10.96.0.10")
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (ClusterConfig(name="Bad_Name"), "'Bad_Name' is not a cluster name"),
+        (ClusterConfig(name="x" * 31), "is not a cluster name"),
+        (ClusterConfig(nodes=0), "--nodes 0 is not possible"),
+        (ClusterConfig(nodes=2, pod_cidr="10.244.0.0/24"), "no /24 for each of 2 nodes"),
+        (ClusterConfig(pod_cidr="10.96.0.0/12"), "overlap"),
+        (ClusterConfig(service_cidr="10.96.0.1/16"), "is not an IPv4 network"),
+        (ClusterConfig(service_cidr="10.96.0.0/30"), "too small"),
+        (ClusterConfig(node_port_range=(100, 50)), "--service-node-port-range 100-50"),
+        (ClusterConfig(store="etcd://localhost"), "--store etcd://localhost is not supported"),
+        (ClusterConfig(lan="10.244.3.0/24"), "overlaps 10.244.0.0/16"),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_flag(config: ClusterConfig, words: str) -> None:
+    """Each inconsistent description is refused with the flag and the value."""
+    with pytest.raises(ClusterError, match=words):
+        configuration.check(config)
+
+
+def test_a_description_survives_its_file(tmp_path: Path) -> None:
+    """save and load are inverse, and the file is its owner's."""
+    config = ClusterConfig(name=tmp_path.name.replace("_", "-")[:30].strip("-"), lan="172.29.1.0/24")
+    directory = tmp_path / config.name
+    directory.mkdir()
+    configuration.save(config, directory / "cluster.json")
+    assert configuration.load(directory / "cluster.json") == config
+    assert (directory / "cluster.json").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "not json",
+        "[]",
+        '{"name": 5}',
+        '{"name": "lab"}',
+        '{"name": "lab", "lan": "x"}',
+        '{"name": "lab", "colour": "red"}',
+        '{"version": 9, "name": "lab"}',
+    ],
+)
+def test_a_corrupt_file_is_named_with_the_way_out(tmp_path: Path, text: str) -> None:
+    """Whatever is in the file: an error in one line that names it and says how to go on."""
+    (tmp_path / "lab").mkdir()
+    file = tmp_path / "lab" / "cluster.json"
+    file.write_text(text)
+    with pytest.raises(ClusterError) as raised:
+        configuration.load(file)
+    assert str(file) in str(raised.value)
+    assert "fairlead down --name lab" in str(raised.value)
+    assert "\n" not in str(raised.value)
