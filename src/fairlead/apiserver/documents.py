@@ -132,7 +132,8 @@ class Documents:
 
         for media in parse_accept(request.headers.get("Accept", "*/*")):
             if media.name in openapi_v2.PROTOBUF_TYPES:
-                made = self._document("v2 protobuf", lambda: openapi_v2.encode(swagger()), media.name)
+                # Whichever name was asked for: newer Go can't parse the one with an @ (as upstream answers, too).
+                made = self._document("v2 protobuf", lambda: openapi_v2.encode(swagger()), openapi_v2.PROTOBUF_TYPES[1])
                 return self._cached(request, made)
             if media.name in (JSON, "*/*", "application/*"):
                 return self._cached(request, self._document("v2", swagger))

@@ -91,14 +91,13 @@ async def dial(nodes: kubelets.Kubelets, url: str, query: list[tuple[str, str]])
 
 
 async def _pass_through(call: Call, kubelet: aiohttp.ClientWebSocketResponse, streams: Streams) -> web.StreamResponse:
-    """Messages both ways until one side ends. A v4 client never sees a v5 close message."""
+    """Messages both ways until one side ends. Close messages go only upward: clients know none (nor do upstream's)."""
     client = web.WebSocketResponse(
         protocols=(V5, V4), max_msg_size=MAX_MESSAGE, autoping=True, compress=False, timeout=2.0
     )
     for key, value in respond.BASE_HEADERS.items():
         client.headers[key] = value
     await client.prepare(call.request)
-    speaks_v5 = client.ws_protocol == V5
 
     async def upward() -> None:
         async for message in client:
@@ -109,7 +108,7 @@ async def _pass_through(call: Call, kubelet: aiohttp.ClientWebSocketResponse, st
 
     async def downward() -> None:
         async for message in kubelet:
-            if message.type is aiohttp.WSMsgType.BINARY and (speaks_v5 or message.data[:1] != b"\xff"):
+            if message.type is aiohttp.WSMsgType.BINARY and message.data[:1] != b"\xff":
                 await client.send_bytes(message.data)
 
     tasks = [asyncio.create_task(upward()), asyncio.create_task(downward())]

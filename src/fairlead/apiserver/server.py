@@ -23,7 +23,7 @@ from fairlead.apiserver.config import ServerConfig
 from fairlead.apiserver.documents import Documents
 from fairlead.apiserver.kubelets import Kubelets
 from fairlead.apiserver.request import RequestInfo, parse
-from fairlead.apiserver.streams import Listener, Streams
+from fairlead.apiserver.streams import Listener, NothingToSend, Streams
 from fairlead.apiserver.tokens import TokenIssuer
 from fairlead.apiserver.verbs import Verbs
 from fairlead.registry import User
@@ -115,18 +115,18 @@ class APIServer:
             return await self._answer(request)
         except errors.StatusError as failure:
             return respond.error(request, failure)
-        except (ConnectionError, asyncio.CancelledError):
+        except asyncio.CancelledError:
             raise
+        except ConnectionError:
+            return NothingToSend()  # the client left; nobody is there to be told
         except Exception as failure:
             _log_failure(request, failure)
-            if request.protocol is not None and request.transport is None:
-                raise ConnectionResetError from None
             return respond.error(request, errors.internal("Internal error occurred: see the API server's log"))
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         transport = request.transport
         if transport is None:
-            raise ConnectionResetError
+            return NothingToSend()
         # Now, at the start: once the connection is upgraded or lost, its certificate can't be asked for any more.
         certificate = transport.get_extra_info("peercert")
         info = parse(request.method, request.rel_url.raw_path, request.query)

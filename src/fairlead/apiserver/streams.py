@@ -49,6 +49,20 @@ class Streams:
             self.lost(connection)
 
 
+class NothingToSend(web.StreamResponse):
+    """The answer to a request whose connection is lost, or no longer is HTTP: nothing is written, it is not reused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.force_close()
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Nothing."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing."""
+
+
 class Listener(web.Server):
     """aiohttp's low-level server, telling `Streams` about lost connections."""
 

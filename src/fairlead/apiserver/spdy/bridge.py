@@ -20,22 +20,12 @@ from fairlead.api import errors
 from fairlead.apiserver.call import Call
 from fairlead.apiserver.execs import CLOSE, ERROR, RESIZE, STDERR, STDIN, STDOUT, V4
 from fairlead.apiserver.spdy import frames, session
-from fairlead.apiserver.streams import Streams
+from fairlead.apiserver.streams import NothingToSend, Streams
 
 STREAMS_SECONDS = 30.0  # the client must have opened its streams by then (upstream's limit)
 LINGER_SECONDS = 5.0  # how long a client may take to close after the end
 _CHANNELS = {"stdin": STDIN, "stdout": STDOUT, "stderr": STDERR, "error": ERROR, "resize": RESIZE}
 _WAITING = 256 * 1024  # bytes from the client not yet sent on, before its connection is no longer read
-
-
-class HandedOver(web.StreamResponse):
-    """What the handler returns when the connection no longer is HTTP: nothing is to be written."""
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """Nothing: the 101 was written before the connection changed hands."""
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Nothing."""
 
 
 async def serve(
@@ -51,8 +41,8 @@ async def serve(
             f"unable to upgrade: unable to negotiate protocol: client supports {offered}, server accepts [{V4}]"
         )
     transport = request.transport
-    if not isinstance(transport, asyncio.Transport):
-        raise ConnectionResetError
+    if transport is None:
+        return NothingToSend()
     flags = {key for key, _ in query}
     expected = {"error"} | {
         name for key, name in (("input", "stdin"), ("output", "stdout"), ("error", "stderr")) if key in flags
@@ -65,14 +55,12 @@ async def serve(
         b"X-Stream-Protocol-Version: " + V4.encode() + b"\r\n\r\n"
     )
     transport.set_protocol(connection)
-    response = HandedOver(status=101)
-    response.force_close()
     try:
         with streams.open(request, connection.abort):
             await _carry(connection, kubelet)
     finally:
         await connection.finish()
-    return response
+    return NothingToSend()
 
 
 async def _carry(connection: _Connection, kubelet: aiohttp.ClientWebSocketResponse) -> None:
