@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Literal
 
@@ -30,6 +31,7 @@ class AddressError(ValueError):
     """Not an address (or network) the API takes; the text says why, in upstream's words."""
 
 
+@lru_cache(maxsize=8192)  # the same pod and node addresses come again with every write of a slice or status
 def _read_ip(text: str) -> IPAddress | None:
     try:
         if ":" not in text:

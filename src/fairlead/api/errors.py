@@ -38,9 +38,7 @@ _PHRASE: dict[str, str] = {
     "InternalError": "Internal error",
 }
 
-_WITHOUT_VALUE = frozenset(
-    {"FieldValueRequired", "FieldValueForbidden", "FieldValueTooLong", "FieldValueTooMany", "InternalError"}
-)
+_WITHOUT_VALUE = frozenset({"FieldValueRequired", "FieldValueForbidden", "FieldValueTooLong", "InternalError"})
 
 
 class FieldError(msgspec.Struct, frozen=True):
@@ -97,9 +95,9 @@ def too_long(field: str, limit: int) -> FieldError:
     return FieldError("FieldValueTooLong", field, None, f"may not be more than {limit} bytes")
 
 
-def too_many(field: str, limit: int) -> FieldError:
-    """The list has more than `limit` items."""
-    return FieldError("FieldValueTooMany", field, None, f"must have at most {limit} items")
+def too_many(field: str, actual: int, limit: int) -> FieldError:
+    """The list has `actual` items, more than `limit`."""
+    return FieldError("FieldValueTooMany", field, actual, f"must have at most {limit} items")
 
 
 class StatusError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fairlead.api.defaults.absent import child, default, default_text
@@ -9,7 +10,7 @@ from fairlead.api.defaults.absent import child, default, default_text
 CLIENT_IP_TIMEOUT_SECONDS = 10800
 
 
-def externally_accessible(spec: dict[str, Any]) -> bool:
+def externally_accessible(spec: Mapping[str, Any]) -> bool:
     """Whether traffic from outside the cluster can come in: only then is there an externalTrafficPolicy."""
     kind = spec.get("type")
     return kind in ("LoadBalancer", "NodePort") or (kind == "ClusterIP" and bool(spec.get("externalIPs")))

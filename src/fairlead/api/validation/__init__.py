@@ -1,0 +1,146 @@
+"""Validation: what is wrong with an object, and with a change to one.
+
+Stands after defaulting and before the store: the registry gives a complete, defaulted object whose name is generated
+and whose namespace is set, and refuses the write with 422 if anything comes back. An empty list means the object is
+sound. Errors are values, in upstream's words, with upstream's paths. Nothing here knows what else is in the cluster.
+Types and unknown fields were checked before (`fields.check`): a value found here has the type the schema says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fairlead.api import kinds
+from fairlead.api.errors import FieldError, not_supported, required
+from fairlead.api.kinds import Resource
+from fairlead.api.labels import check_dns1123_label, check_dns1123_subdomain, check_path_segment
+from fairlead.api.validation.cluster import (
+    validate_namespace,
+    validate_namespace_status,
+    validate_node,
+    validate_node_update,
+)
+from fairlead.api.validation.data import (
+    validate_configmap,
+    validate_configmap_update,
+    validate_secret,
+    validate_secret_update,
+)
+from fairlead.api.validation.endpoints import validate_endpoints, validate_endpointslice
+from fairlead.api.validation.metadata import (
+    NameCheck,
+    not_negative,
+    validate_metadata,
+    validate_metadata_update,
+)
+from fairlead.api.validation.pod import validate_pod_create, validate_pod_status
+from fairlead.api.validation.pod_update import validate_pod_update
+from fairlead.api.validation.records import (
+    validate_event,
+    validate_event_update,
+    validate_lease,
+    validate_review,
+)
+from fairlead.api.validation.service import validate_service, validate_service_status, validate_service_update
+from fairlead.api.validation.workloads import (
+    validate_deployment,
+    validate_replicaset,
+    validate_selector_unchanged,
+    validate_workload_status,
+)
+
+__all__ = [
+    "validate_binding",
+    "validate_create",
+    "validate_scale",
+    "validate_status_update",
+    "validate_update",
+]
+
+Object = Mapping[str, Any]
+
+_NAME_CHECKS: dict[Resource, NameCheck] = {
+    kinds.NAMESPACES: check_dns1123_label,
+    kinds.SERVICES: check_dns1123_label,
+    kinds.EVENTS: check_path_segment,
+    kinds.EVENTS_V1: check_path_segment,
+}
+_CREATE: dict[Resource, Callable[[Object], list[FieldError]]] = {
+    kinds.NAMESPACES: validate_namespace,
+    kinds.NODES: validate_node,
+    kinds.PODS: validate_pod_create,
+    kinds.SERVICES: validate_service,
+    kinds.ENDPOINTS: validate_endpoints,
+    kinds.ENDPOINTSLICES: validate_endpointslice,
+    kinds.CONFIGMAPS: validate_configmap,
+    kinds.SECRETS: validate_secret,
+    kinds.EVENTS: lambda obj: validate_event(kinds.EVENTS, obj),
+    kinds.EVENTS_V1: lambda obj: validate_event(kinds.EVENTS_V1, obj),
+    kinds.LEASES: validate_lease,
+    kinds.REPLICASETS: validate_replicaset,
+    kinds.DEPLOYMENTS: validate_deployment,
+}
+_UPDATE: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
+    kinds.NAMESPACES: lambda new, _: validate_namespace(new),
+    kinds.NODES: validate_node_update,
+    kinds.PODS: validate_pod_update,
+    kinds.SERVICES: validate_service_update,
+    kinds.ENDPOINTS: validate_endpoints,
+    kinds.ENDPOINTSLICES: validate_endpointslice,
+    kinds.CONFIGMAPS: validate_configmap_update,
+    kinds.SECRETS: validate_secret_update,
+    kinds.EVENTS: lambda new, old: validate_event_update(kinds.EVENTS, new, old),
+    kinds.EVENTS_V1: lambda new, old: validate_event_update(kinds.EVENTS_V1, new, old),
+    kinds.LEASES: lambda new, _: validate_lease(new),
+    kinds.REPLICASETS: lambda new, old: validate_selector_unchanged(new, old) + validate_replicaset(new),
+    kinds.DEPLOYMENTS: lambda new, old: validate_selector_unchanged(new, old) + validate_deployment(new),
+}
+_STATUS: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
+    kinds.NAMESPACES: lambda new, _: validate_namespace_status(new),
+    kinds.NODES: validate_node_update,
+    kinds.PODS: validate_pod_status,
+    kinds.SERVICES: validate_service_status,
+    kinds.REPLICASETS: validate_workload_status,
+    kinds.DEPLOYMENTS: validate_workload_status,
+}
+
+
+def validate_create(resource: Resource, obj: Object) -> list[FieldError]:
+    """What is wrong with a new object."""
+    if not resource.stored:
+        return validate_review(resource, obj)
+    check = _NAME_CHECKS.get(resource, check_dns1123_subdomain)
+    errors = validate_metadata(obj.get("metadata") or {}, check, namespaced=resource.namespaced)
+    validator = _CREATE.get(resource)
+    return errors + validator(obj) if validator else errors
+
+
+def validate_update(resource: Resource, new: Object, old: Object) -> list[FieldError]:
+    """What is wrong with `new`, complete and defaulted, in the place of `old`."""
+    errors = validate_metadata_update(new.get("metadata") or {}, old.get("metadata") or {})
+    validator = _UPDATE.get(resource)
+    return errors + validator(new, old) if validator else errors
+
+
+def validate_status_update(resource: Resource, new: Object, old: Object) -> list[FieldError]:
+    """What is wrong with `new`, written through the status subresource: its spec is `old`'s."""
+    errors = validate_metadata_update(new.get("metadata") or {}, old.get("metadata") or {})
+    validator = _STATUS.get(resource)
+    return errors + validator(new, old) if validator else errors
+
+
+def validate_binding(binding: Object) -> list[FieldError]:
+    """What is wrong with a Binding of a pod to a node."""
+    target = binding.get("target") or {}
+    errors: list[FieldError] = []
+    if target.get("kind") not in (None, "", "Node"):
+        errors.append(not_supported("target.kind", target["kind"], ("Node", "<empty>")))
+    if not target.get("name"):
+        errors.append(required("target.name"))
+    return errors
+
+
+def validate_scale(scale: Object) -> list[FieldError]:
+    """What is wrong with a Scale."""
+    return not_negative((scale.get("spec") or {}).get("replicas"), "spec.replicas")
