@@ -60,6 +60,11 @@ class Rotating:
         self._length = shown * unit
         self._offset = 0
 
+    @property
+    def everything(self) -> tuple[bytes, bytes, bytes]:
+        """All that it is made of, in the first order; for comparing."""
+        return self._prefix, self._doubled, self._suffix
+
     def turn(self) -> bytes:
         """The answer in the next order."""
         offset = self._offset

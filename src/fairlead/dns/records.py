@@ -78,8 +78,12 @@ def _groups(service: Service) -> tuple[Group, ...]:
             ports = tuple((port.name, port.protocol.lower(), port.port) for port in entry.ports)
             groups.append(Group(ports, tuple(sorted(endpoints, key=_by_address))))
     if len(groups) > 1:  # by content: which slice holds an endpoint is nobody's business
-        groups.sort(key=lambda group: (group.ports, group.endpoints))
+        groups.sort(key=_by_content)
     return tuple(groups)
+
+
+def _by_content(group: Group) -> tuple[object, ...]:
+    return len(group.endpoints[0][1]), group.ports, group.endpoints
 
 
 def _by_address(endpoint: tuple[str, bytes]) -> tuple[int, bytes, str]:
