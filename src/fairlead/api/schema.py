@@ -4,8 +4,8 @@ Read by `fields` (checking), `patch` (merge keys), `openapi` (publishing). The d
 `tools/derive_schema.py`; it is parsed once, on first use, and definitions are built as they are asked for.
 
 Grammar of a type in the data: `string boolean int32 int64 double bytes Time MicroTime Quantity IntOrString any`,
-`#name` for a definition, `[]T` for a list of T, `{}T` for a map of T by name. Definition names are upstream's, shortened:
-`io.k8s.api.core.v1.Service` is `core.v1.Service` (`long_name` gives it back).
+`#name` for a definition, `[]T` for a list of T, `{}T` for a map of T by name. Definition names are upstream's,
+shortened: `io.k8s.api.core.v1.Service` is `core.v1.Service` (`long_name` gives it back).
 Invariant: a name in a `#` reference is always defined.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -95,9 +95,12 @@ def _parse(text: str) -> Type:
 _type = cache(_parse)
 
 
+_DATA = Path(__file__).with_name("data") / "structure.json"
+
+
 @cache
 def _data() -> dict[str, Any]:
-    raw: dict[str, Any] = orjson.loads(files("fairlead.api").joinpath("data/structure.json").read_bytes())
+    raw: dict[str, Any] = orjson.loads(_DATA.read_bytes())
     return raw
 
 

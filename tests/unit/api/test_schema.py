@@ -28,30 +28,21 @@ def test_every_reference_is_defined() -> None:
 
 
 @pytest.mark.parametrize(
-    ("definition", "field", "merge_key", "strategy", "list_type", "list_keys"),
+    ("definition", "field", "expected"),
     [
-        ("core.v1.ServiceSpec", "ports", "port", ("merge",), "map", ("port", "protocol")),
-        ("core.v1.PodSpec", "volumes", "name", ("merge", "retainKeys"), "map", ("name",)),
-        ("core.v1.Container", "ports", "containerPort", ("merge",), "map", ("containerPort", "protocol")),
-        ("apps.v1.DeploymentSpec", "strategy", "", ("retainKeys",), "", ()),
-        ("meta.v1.ObjectMeta", "finalizers", "", ("merge",), "set", ()),
-        ("meta.v1.ObjectMeta", "ownerReferences", "uid", ("merge",), "map", ("uid",)),
-        ("discovery.v1.EndpointSlice", "endpoints", "", (), "atomic", ()),
+        ("core.v1.ServiceSpec", "ports", ("port", ("merge",), "map", ("port", "protocol"))),
+        ("core.v1.PodSpec", "volumes", ("name", ("merge", "retainKeys"), "map", ("name",))),
+        ("core.v1.Container", "ports", ("containerPort", ("merge",), "map", ("containerPort", "protocol"))),
+        ("apps.v1.DeploymentSpec", "strategy", ("", ("retainKeys",), "", ())),
+        ("meta.v1.ObjectMeta", "finalizers", ("", ("merge",), "set", ())),
+        ("meta.v1.ObjectMeta", "ownerReferences", ("uid", ("merge",), "map", ("uid",))),
+        ("discovery.v1.EndpointSlice", "endpoints", ("", (), "atomic", ())),
     ],
 )
-def test_merging_is_known(
-    definition: str,
-    field: str,
-    merge_key: str,
-    strategy: tuple[str, ...],
-    list_type: str,
-    list_keys: tuple[str, ...],
-) -> None:
+def test_merging_is_known(definition: str, field: str, expected: tuple[object, ...]) -> None:
     """Merge keys, strategies and list types are upstream's."""
     found = schema.named(definition).fields[field]
-    assert (found.merge_key, found.strategy, found.list_type, found.list_keys) == (
-        merge_key, strategy, list_type, list_keys
-    )  # fmt: skip
+    assert (found.merge_key, found.strategy, found.list_type, found.list_keys) == expected
 
 
 def test_names_lengthen_to_upstreams() -> None:
