@@ -32,9 +32,9 @@ class TooMany(Exception):
 def parse_upstream(text: str) -> Upstream:
     """`10.0.0.1`, `10.0.0.1:5353`, `fd00::1`, `[fd00::1]:5353` → address and port. Raises ValueError."""
     host, port = text, str(PORT)
-    if text.startswith("["):
+    if text.startswith("[") and "]" in text:
         host, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":") or port
+        port = rest.removeprefix(":") if rest else port
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     if packed_address(host.partition("%")[0]) is None or not port.isdigit() or not 0 < int(port) <= 65535:

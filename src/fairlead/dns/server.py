@@ -73,18 +73,20 @@ class Server:
             loop.add_reader(udp, self._drain_single, udp)
 
     async def stop(self, grace: float = 2.0) -> None:
-        """Take nothing more; give what is under way `grace` seconds."""
+        """Take nothing more; give what is under way `grace` seconds. A second call does nothing."""
         loop = asyncio.get_running_loop()
-        for server in self._tcp:
+        listening, self._tcp = self._tcp, []
+        sockets, self._udp = self._udp, []
+        for server in listening:
             server.close()
-        for udp in self._udp:
+        for udp in sockets:
             loop.remove_reader(udp)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace)
         for task in [*self._tasks, *self._connections]:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._connections, return_exceptions=True)
-        for udp in self._udp:
+        for udp in sockets:
             udp.close()
 
     def apply(self, step: Delta) -> None:
