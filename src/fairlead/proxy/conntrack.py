@@ -107,6 +107,9 @@ class Conntrack(Protocol):
     def delete(self, flow: Flow) -> bool:
         """Forget one."""
 
+    def close(self) -> None:
+        """Let go of it."""
+
 
 def clean(kernel: Conntrack, known: Fronts, families: Iterable[str], service_cidrs: Iterable[str] | None) -> int:
     """Delete the stale flows at the known fronts; with `service_cidrs` (not None) look at all UDP flows. Returns how

@@ -45,7 +45,8 @@ class Sync(NamedTuple):
 class Proxy:
     """`start`, then `apply` with each snapshot (or `run`, which follows an API server), `stop` at the end.
 
-    `on_sync` is called after every application. Dual-stack clusters name both `families`.
+    `on_sync` is called after every application. `families`: those of the clusters' ranges, if not given. `backend` and
+    `flows` are this namespace's nftables and connection tracking, if not given.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Proxy:
         *,
         families: tuple[Family, ...] | None = None,
         backend: Backend | None = None,
+        flows: Callable[[], conntrack.Conntrack] = ConntrackSocket,
         on_sync: Callable[[Sync], None] | None = None,
     ) -> None:
         self.options = options
@@ -62,7 +64,8 @@ class Proxy:
         self.on_sync = on_sync
         self.table = ServiceTable()
         self._snapshot: ServiceSnapshot | None = None
-        self._conntrack: ConntrackSocket | None = None
+        self._open_flows = flows
+        self._conntrack: conntrack.Conntrack | None = None
         self._pending = Changes()
         self._retry: asyncio.TimerHandle | None = None
         self._delay = _FIRST_RETRY
@@ -75,7 +78,7 @@ class Proxy:
         if self.options.manage_sysctls:
             sysctls.ensure(self.families)
         self.backend.start()
-        self._conntrack = ConntrackSocket()
+        self._conntrack = self._open_flows()
         self._watching = self.backend.fileno()
         if self._watching >= 0:
             asyncio.get_running_loop().add_reader(self._watching, self._on_disturbance)

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from fairlead.linux.netlink import attribute, attribute_map, attribute_string, attributes, nested
+from fairlead.linux.netlink import NLA_F_NESTED, attribute, attribute_map, attribute_string, attributes, nested
 
 VERDICT_REGISTER = 0
 _NFT_REG32_00 = 8
@@ -220,7 +220,7 @@ def render_verdict(kind: int, verdict: Verdict) -> bytes:
     inner = attribute(1, struct.pack("!i", _VERDICTS[verdict.code]))
     if verdict.chain:
         inner += attribute_string(2, verdict.chain)
-    return nested(kind, attribute(2 | 0x8000, inner))
+    return nested(kind, attribute(2 | NLA_F_NESTED, inner))
 
 
 def parse_verdict(data: bytes) -> Verdict:
@@ -274,7 +274,7 @@ def _render(e: Any) -> tuple[str, bytes]:
 def render_expression(expression: Expression) -> bytes:
     """One NFTA_LIST_ELEM with the expression's name and data."""
     name, data = _render(expression)
-    return nested(1, attribute_string(1, name), attribute(2 | 0x8000, data))
+    return nested(1, attribute_string(1, name), attribute(2 | NLA_F_NESTED, data))
 
 
 def _parse_meta(a: dict[int, bytes]) -> Expression | None:

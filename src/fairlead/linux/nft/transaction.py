@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from fairlead.linux.netlink import (
+    NLA_F_NESTED,
     NLM_F_APPEND,
     NLM_F_CREATE,
     Message,
@@ -40,7 +41,7 @@ DATA_VERDICT = 0xFFFFFF00
 UDATA_KEY_ORDER, UDATA_DATA_ORDER, UDATA_KEY_TYPEOF, UDATA_DATA_TYPEOF, UDATA_SET_COMMENT = 0, 1, 3, 4, 7
 COMMENT_LIMIT = 127  # bytes; libnftnl's NFTNL_UDATA_COMMENT_MAXLEN less the zero
 
-ELEMENTS_A_MESSAGE = 400  # a netlink attribute holds 64 KiB: 400 of the largest elements with the longest comment
+_ELEMENTS_LIMIT = 60_000  # bytes of elements in a message: an attribute's length is 16 bits
 
 
 class PutTable(msgspec.Struct, frozen=True):
@@ -191,7 +192,7 @@ _ATTR2 = struct.Struct("=HHHH")
 def _field_attribute(kind: int, data: bytes) -> bytes:
     """attribute(kind, nested(NFTA_DATA_VALUE, data)) in one step: elements are many."""
     length = len(data)
-    return _ATTR2.pack(length + 8, kind | 0x8000, length + 4, 1) + data + b"\0" * (-length % 4)
+    return _ATTR2.pack(length + 8, kind | NLA_F_NESTED, length + 4, 1) + data + b"\0" * (-length % 4)
 
 
 def render_element(entry: Set, element: Element) -> bytes:
@@ -204,14 +205,19 @@ def render_element(entry: Set, element: Element) -> bytes:
         body += _field_attribute(2, render_fields(entry.data, data))
     if element.comment:
         body += attribute(6, _comment(0, element.comment))
-    return struct.pack("=HH", len(body) + 4, 1 | 0x8000) + body
+    return struct.pack("=HH", len(body) + 4, 1 | NLA_F_NESTED) + body
 
 
 def _element_messages(table: TableName, kind: int, flags: int, entry: Set, items: list[bytes]) -> Iterator[Message]:
     start = header(FAMILIES[table.family]) + attribute_string(1, table.name) + attribute_string(2, entry.name)
-    for position in range(0, len(items), ELEMENTS_A_MESSAGE):
-        chunk = b"".join(items[position : position + ELEMENTS_A_MESSAGE])
-        yield _message(kind, flags, start + attribute(3 | 0x8000, chunk))
+    first, size = 0, 0
+    for position, item in enumerate(items):
+        if size + len(item) > _ELEMENTS_LIMIT:
+            yield _message(kind, flags, start + attribute(3 | NLA_F_NESTED, b"".join(items[first:position])))
+            first, size = position, 0
+        size += len(item)
+    if items:
+        yield _message(kind, flags, start + attribute(3 | NLA_F_NESTED, b"".join(items[first:])))
 
 
 def render_change(table: TableName, change: Change, number: int = 1) -> Iterator[Message]:

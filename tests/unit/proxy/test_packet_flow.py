@@ -1,0 +1,277 @@
+"""Where packets go, as tables: `source, protocol, destination → endpoints, masquerade`. The rules printed on failure.
+
+The node n1 (192.0.2.1) runs the pods 10.244.1.x; n2 runs 10.244.2.x. `node` is a process on n1, `outside` no pod.
+"""
+
+from __future__ import annotations
+
+import pytest
+from immutables import Map
+
+from fairlead.discovery.model import (
+    Endpoint,
+    EndpointPort,
+    Node,
+    Service,
+    ServiceKey,
+    ServicePort,
+    ServiceSnapshot,
+    Slice,
+)
+from fairlead.linux.nft.objects import TableState
+from fairlead.proxy.compile import compile_table
+from fairlead.proxy.nftables.desired import NODE, Piece, piece_of
+from fairlead.proxy.nftables.diff import Ledger
+from fairlead.proxy.nftables.trace import Outcome, Packet, trace
+from fairlead.proxy.options import ProxyOptions
+from fairlead.proxy.table import Family
+
+OPTIONS = ProxyOptions("n1")
+HERE, HERE2, THERE = "10.244.1.2", "10.244.1.3", "10.244.2.2"
+NODE_IP, OUTSIDE = "192.0.2.1", "198.51.100.7"
+VIP, VIP6 = "10.96.0.5", "fd00:96::5"
+PODS = {HERE: "n1", HERE2: "n1", THERE: "n2"}
+
+
+def service(*addresses: str, name: str = "web", vips: tuple[str, ...] = (VIP,), **fields: object) -> Service:
+    """A Service with a TCP and a UDP port; endpoints on the nodes their addresses say."""
+    endpoints = tuple(Endpoint(a, node="n1" if a.startswith("10.244.1.") else "n2") for a in addresses)
+    ports = (ServicePort("http", "TCP", 80, "web", 30080), ServicePort("dns", "UDP", 53, 5353, 30053))
+    slices = (
+        Slice(f"{name}-1", "IPv4", (EndpointPort("http", "TCP", 8080), EndpointPort("dns", "UDP", 5353)), endpoints),
+    )
+    base = Service(ServiceKey("shop", name), cluster_ips=vips, ports=ports, slices=slices)
+    return Service(**{**{f: getattr(base, f) for f in base.__struct_fields__}, **fields})  # type: ignore[arg-type]
+
+
+def state(*services: Service, options: ProxyOptions = OPTIONS, family: Family = "IPv4") -> TableState:
+    """The desired table."""
+    nodes = Map({"n1": Node("n1", (NODE_IP, "2001:db8::1")), "n2": Node("n2", ("192.0.2.2",))})
+    table, changed = compile_table(ServiceSnapshot(Map({s.key: s for s in services}), nodes, synced=True), options)
+    ledger = Ledger()
+    ledger.replace([(key, Piece(), piece_of(family, options, table, key)) for key in (NODE, *changed)])
+    return ledger.state()
+
+
+def flow(table: TableState, row: str) -> str:
+    """`pod TCP 10.96.0.5:80` → `10.244.1.2:8080 10.244.2.2:8080`, each with `+masquerade`, or the verdict."""
+    who, protocol, to = row.split()
+    source = {"node": NODE_IP, "outside": OUTSIDE, "node6": "2001:db8::1", "outside6": "2001:db8::7"}.get(who, who)
+    address, port = to.rsplit(":", 1)
+    packet = Packet(source, address.strip("[]"), protocol, int(port), from_node=who.startswith("node"))
+    return " ".join(sorted(_text(o) for o in trace(table, packet, frozenset({NODE_IP, "2001:db8::1"}))))
+
+
+def _text(outcome: Outcome) -> str:
+    if outcome.verdict != "forward":
+        return outcome.verdict + ("+masquerade" if outcome.masquerade else "")
+    return f"{outcome.destination}:{outcome.port}" + ("+masquerade" if outcome.masquerade else "")
+
+
+def check(table: TableState, rows: str) -> None:
+    """Each row: `source PROTOCOL destination → what is expected`."""
+    wrong = []
+    for row in rows.strip().splitlines():
+        packet, expected = (part.strip() for part in row.split("→"))
+        got = flow(table, packet)
+        if got != expected:
+            wrong.append(f"{packet} → {got}, not {expected}")
+    if wrong:
+        chains = "\n".join(f"{c.name}: {r.expressions}" for c in table.chains.values() for r in c.rules)
+        held = "\n".join(f"{name}: {list(e.values())}" for name, e in table.elements.items() if e)
+        pytest.fail("\n".join([*wrong, held, chains]))
+
+
+def test_cluster_ip() -> None:
+    """Pods reach every endpoint with their own address, itself masqueraded; who is no pod is masqueraded."""
+    check(
+        state(service(HERE, THERE)),
+        """
+        10.244.1.2 TCP 10.96.0.5:80 → 10.244.1.2:8080+masquerade 10.244.2.2:8080
+        10.244.1.9 TCP 10.96.0.5:80 → 10.244.1.2:8080 10.244.2.2:8080
+        10.244.1.9 UDP 10.96.0.5:53 → 10.244.1.2:5353 10.244.2.2:5353
+        10.244.2.2 TCP 10.96.0.5:80 → 10.244.1.2:8080 10.244.2.2:8080
+        node       TCP 10.96.0.5:80 → 10.244.1.2:8080+masquerade 10.244.2.2:8080+masquerade
+        outside    TCP 10.96.0.5:80 → 10.244.1.2:8080+masquerade 10.244.2.2:8080+masquerade
+        """,
+    )
+
+
+def test_what_is_no_service() -> None:
+    """A wrong port of a live cluster IP is refused, an unallocated cluster IP dropped, all else left alone."""
+    check(
+        state(service(HERE)),
+        """
+        10.244.1.9 TCP 10.96.0.5:81    → reset
+        10.244.1.9 UDP 10.96.0.5:80    → reject
+        node       SCTP 10.96.0.5:80   → reject
+        10.244.1.9 TCP 10.96.0.99:80   → drop
+        node       TCP 10.96.0.99:80   → drop
+        outside    TCP 192.0.2.1:22    → pass
+        node       TCP 192.0.2.1:22    → pass
+        10.244.1.9 TCP 10.244.2.2:8080 → pass
+        10.244.1.9 TCP 198.51.100.7:80 → pass
+        """,
+    )
+
+
+def test_node_port() -> None:
+    """Node ports are masqueraded from everywhere; on 127.0.0.1 and on other nodes' addresses they are not served."""
+    check(
+        state(service(HERE, THERE)),
+        """
+        outside    TCP 192.0.2.1:30080 → 10.244.1.2:8080+masquerade 10.244.2.2:8080+masquerade
+        10.244.1.9 UDP 192.0.2.1:30053 → 10.244.1.2:5353+masquerade 10.244.2.2:5353+masquerade
+        node       TCP 192.0.2.1:30080 → 10.244.1.2:8080+masquerade 10.244.2.2:8080+masquerade
+        outside    UDP 192.0.2.1:30080 → pass
+        node       TCP 127.0.0.1:30080 → pass
+        10.244.1.9 TCP 192.0.2.2:30080 → pass
+        """,
+    )
+
+
+def test_without_endpoints() -> None:
+    """No endpoint anywhere: refused, TCP by a reset, at the cluster IP and at the node port."""
+    check(
+        state(service()),
+        """
+        10.244.1.9 TCP 10.96.0.5:80    → reset
+        10.244.1.9 UDP 10.96.0.5:53    → reject
+        node       TCP 10.96.0.5:80    → reset
+        outside    TCP 10.96.0.5:80    → reset
+        outside    TCP 192.0.2.1:30080 → reset
+        outside    UDP 192.0.2.1:30053 → reject
+        node       TCP 192.0.2.1:30080 → reset
+        """,
+    )
+
+
+def test_external_policy_local() -> None:
+    """Local: from outside only local endpoints, source kept; pods and the node reach all, the node masqueraded."""
+    check(
+        state(service(HERE, THERE, external_local=True)),
+        """
+        outside    TCP 192.0.2.1:30080 → 10.244.1.2:8080
+        10.244.1.9 TCP 192.0.2.1:30080 → 10.244.1.2:8080 10.244.2.2:8080
+        node       TCP 192.0.2.1:30080 → 10.244.1.2:8080+masquerade 10.244.2.2:8080+masquerade
+        10.244.1.9 TCP 10.96.0.5:80    → 10.244.1.2:8080 10.244.2.2:8080
+        """,
+    )
+
+
+def test_external_policy_local_without_local_endpoints() -> None:
+    """Endpoints only elsewhere: outside is dropped, not refused; the short cut still leads there."""
+    check(
+        state(service(THERE, external_local=True)),
+        """
+        outside    TCP 192.0.2.1:30080 → drop
+        outside    UDP 192.0.2.1:30053 → drop
+        10.244.1.9 TCP 192.0.2.1:30080 → 10.244.2.2:8080
+        node       TCP 192.0.2.1:30080 → 10.244.2.2:8080+masquerade
+        outside    TCP 10.96.0.5:80    → 10.244.2.2:8080+masquerade
+        """,
+    )
+
+
+def test_external_policy_local_without_any_endpoint() -> None:
+    """No endpoint anywhere is a refusal also under Local."""
+    check(
+        state(service(external_local=True)),
+        """
+        outside    TCP 192.0.2.1:30080 → reset
+        10.244.1.9 TCP 192.0.2.1:30080 → reset
+        """,
+    )
+
+
+def test_internal_policy_local() -> None:
+    """internalTrafficPolicy Local: the cluster IP leads to local endpoints or drops; node ports are not concerned."""
+    check(
+        state(service(HERE, THERE, internal_local=True)),
+        """
+        10.244.1.9 TCP 10.96.0.5:80    → 10.244.1.2:8080
+        outside    TCP 192.0.2.1:30080 → 10.244.1.2:8080+masquerade 10.244.2.2:8080+masquerade
+        """,
+    )
+    check(
+        state(service(THERE, internal_local=True)),
+        """
+        10.244.1.9 TCP 10.96.0.5:80    → drop
+        outside    TCP 192.0.2.1:30080 → 10.244.2.2:8080+masquerade
+        """,
+    )
+
+
+def test_affinity() -> None:
+    """A new client may get any endpoint; one that is known gets its own, by the cluster IP and by the node port."""
+    table = state(service(HERE, THERE, affinity_seconds=60))
+    rows = """
+        10.244.1.9 TCP 10.96.0.5:80    → 10.244.1.2:8080 10.244.2.2:8080
+        10.244.1.2 TCP 10.96.0.5:80    → 10.244.1.2:8080+masquerade 10.244.2.2:8080
+        outside    TCP 192.0.2.1:30080 → 10.244.1.2:8080+masquerade 10.244.2.2:8080+masquerade
+        """
+    check(table, rows)
+    known = {f"clients-shop/web/http-{THERE}/8080": {OUTSIDE}}
+    for destination, port in ((VIP, 80), (NODE_IP, 30080)):
+        outcomes = trace(table, Packet(OUTSIDE, destination, "TCP", port), frozenset({NODE_IP}), known)
+        assert outcomes == {Outcome("forward", THERE, 8080, True)}
+
+
+def test_affinity_draws_evenly() -> None:
+    """Each of n endpoints is drawn with probability 1/n: the draws are 1/n, 1/(n-1) … 1."""
+    table = state(service(HERE, HERE2, THERE, affinity_seconds=60))
+    rules = table.chains["affinity-shop/web/http"].rules
+    draws = [e.modulus for r in rules for e in r.expressions if type(e).__name__ == "Numgen"]
+    assert draws == [3, 2]
+
+
+def test_many_endpoints() -> None:
+    """A Service with more endpoints than there are standing classes has a class chain of that size, shared."""
+    addresses = [f"10.244.2.{i}" for i in range(1, 41)]
+    table = state(service(*addresses), service(*addresses, name="other", vips=("10.96.0.6",)))
+    outcomes = trace(table, Packet(HERE, VIP, "TCP", 80))
+    assert {o.destination for o in outcomes} == set(addresses)
+    assert "class-40" in table.chains
+
+
+def test_masquerade_all_and_none() -> None:
+    """masquerade_all hides pods too; without cluster_cidrs only node ports and hairpins are masqueraded."""
+    check(
+        state(service(THERE), options=ProxyOptions("n1", masquerade_all=True)),
+        "10.244.1.9 TCP 10.96.0.5:80 → 10.244.2.2:8080+masquerade",
+    )
+    check(
+        state(service(THERE), options=ProxyOptions("n1", cluster_cidrs=())),
+        """
+        outside TCP 10.96.0.5:80    → 10.244.2.2:8080
+        outside TCP 192.0.2.1:30080 → 10.244.2.2:8080+masquerade
+        """,
+    )
+
+
+def test_ipv6() -> None:
+    """The same rules in family ip6, for the cluster IP of that family."""
+    options = ProxyOptions("n1", cluster_cidrs=("10.244.0.0/16", "fd00:244::/56"), service_cidrs=("fd00:96::/108",))
+    endpoints = (Endpoint("fd00:244::2", node="n1"), Endpoint("fd00:244:0:1::2", node="n2"))
+    slices = (Slice("web-6", "IPv6", (EndpointPort("http", "TCP", 8080),), endpoints),)
+    dual = service(vips=(VIP, VIP6), slices=slices)
+    check(
+        state(dual, options=options, family="IPv6"),
+        """
+        fd00:244::9 TCP [fd00:96::5]:80      → [fd00:244:0:1::2]:8080 [fd00:244::2]:8080
+        fd00:244::2 TCP [fd00:96::5]:80      → [fd00:244:0:1::2]:8080 [fd00:244::2]:8080+masquerade
+        outside6    TCP [2001:db8::1]:30080  → [fd00:244:0:1::2]:8080+masquerade [fd00:244::2]:8080+masquerade
+        fd00:244::9 UDP [fd00:96::5]:53      → reject
+        fd00:244::9 TCP [fd00:96::99]:80     → drop
+        """.replace("[fd00:244:0:1::2]", "fd00:244:0:1::2").replace("[fd00:244::2]", "fd00:244::2"),
+    )
+    check(state(dual, options=options), "10.244.1.9 TCP 10.96.0.5:80 → reset")
+
+
+@pytest.mark.parametrize(
+    "fields", [{"headless": True, "vips": ()}, {"ignored_by_proxy": True}, {"type": "ExternalName"}]
+)
+def test_services_that_are_not_proxied(fields: dict[str, object]) -> None:
+    """Headless Services, those with a service-proxy-name, and ExternalNames leave no rule."""
+    table = state(service(HERE, **fields))  # type: ignore[arg-type]
+    assert table == state()

@@ -1,0 +1,193 @@
+"""The proxy as a whole over nftables in memory: when it acts, what a change costs, what it does when refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from immutables import Map
+
+from fairlead.client.fake import FakeAPI, FakeClient
+from fairlead.discovery.model import (
+    Changes,
+    Endpoint,
+    EndpointPort,
+    Service,
+    ServiceKey,
+    ServicePort,
+    ServiceSnapshot,
+    Slice,
+)
+from fairlead.linux.conntrack import Flow
+from fairlead.linux.netlink import NetlinkError
+from fairlead.linux.nft.memory import MemoryNftables
+from fairlead.linux.nft.objects import TableName
+from fairlead.linux.nft.transaction import AddElements, Change, DropElements
+from fairlead.proxy.nftables.backend import NftablesBackend
+from fairlead.proxy.options import ProxyOptions
+from fairlead.proxy.run import Proxy, Sync
+
+OPTIONS = ProxyOptions("n1", manage_sysctls=False)
+TABLE = TableName("ip", "fairlead")
+
+
+class Stubborn(MemoryNftables):
+    """Refuses the next `refusals` commits."""
+
+    refusals = 0
+
+    def commit(self, table: TableName, changes: Iterable[Change]) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise NetlinkError(12)
+        super().commit(table, changes)
+
+
+class NoFlows:
+    """Connection tracking that tracks nothing."""
+
+    def flows(self, family: int, protocol: int, destination: str = "") -> list[Flow]:
+        return []
+
+    def delete(self, flow: Flow) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+def proxy(nft: MemoryNftables, on_sync: Callable[[Sync], None] | None = None) -> Proxy:
+    backend = NftablesBackend(OPTIONS, ("IPv4",), lambda: nft)
+    return Proxy(OPTIONS, backend=backend, flows=NoFlows, on_sync=on_sync)
+
+
+def service(number: int, *addresses: str) -> Service:
+    return Service(
+        ServiceKey("shop", f"web-{number}"),
+        cluster_ips=(f"10.96.{number // 250}.{number % 250 + 1}",),
+        ports=(ServicePort("", "TCP", 80, 8080),),
+        slices=(
+            Slice("s", "IPv4", (EndpointPort("", "TCP", 8080),), tuple(Endpoint(a, node="n9") for a in addresses)),
+        ),
+    )
+
+
+def snapshot(*services: Service, synced: bool = True) -> ServiceSnapshot:
+    return ServiceSnapshot(Map({s.key: s for s in services}), synced=synced)
+
+
+async def test_one_endpoint_costs_its_own_elements() -> None:
+    """Among 300 services, one endpoint more is three elements: it, the old count out, the new count in."""
+    nft = MemoryNftables()
+    p = proxy(nft)
+    p.backend.start()
+    services = {n: service(n, "10.244.2.1", "10.244.2.2") for n in range(300)}
+    await p.apply(snapshot(*services.values()))
+    services[7] = service(7, "10.244.2.1", "10.244.2.2", "10.244.2.3")
+    await p.apply(snapshot(*services.values()), Changes(frozenset([services[7].key])))
+    last = nft.committed[-1]
+    assert [(type(c).__name__, c.set.name) for c in last if isinstance(c, AddElements | DropElements)] == [
+        ("DropElements", "svc"),
+        ("AddElements", "eps"),
+        ("AddElements", "svc"),
+    ]
+    assert sum(len(c.elements if isinstance(c, AddElements) else c.keys) for c in last) == 3  # type: ignore[union-attr]
+
+
+async def test_an_endpoint_replaced_costs_two_elements() -> None:
+    """A rolling update's step is one element out, one in, whatever its place."""
+    nft = MemoryNftables()
+    p = proxy(nft)
+    p.backend.start()
+    await p.apply(snapshot(service(1, *(f"10.244.2.{n}" for n in range(10, 16)))))
+    await p.apply(snapshot(service(1, *(f"10.244.2.{n}" for n in range(11, 17)))), Changes(frozenset([service(1).key])))
+    assert [type(c).__name__ for c in nft.committed[-1]] == ["DropElements", "AddElements"]
+
+
+async def test_not_yet_synced_is_not_empty() -> None:
+    """Nothing is committed for a snapshot that is not complete."""
+    nft = MemoryNftables()
+    p = proxy(nft)
+    p.backend.start()
+    await p.apply(snapshot(synced=False))
+    assert nft.committed == []
+
+
+async def test_nothing_to_do_commits_nothing() -> None:
+    """The same snapshot again makes no transaction."""
+    nft = MemoryNftables()
+    p = proxy(nft)
+    p.backend.start()
+    same = snapshot(service(1, "10.244.2.1"))
+    for _ in range(2):
+        await p.apply(same)
+    await p.apply(same, Changes(frozenset([service(1).key])))
+    assert len(nft.committed) == 1
+
+
+async def test_a_refused_change_is_made_by_reading_anew() -> None:
+    """If the kernel is not as we thought, it is read and mended in the same breath."""
+    nft = MemoryNftables()
+    p = proxy(nft)
+    p.backend.start()
+    await p.apply(snapshot(service(1, "10.244.2.1")))
+    del nft.tables[TABLE]  # a stranger's doing, not noticed yet
+    await p.apply(snapshot(service(1, "10.244.2.2")), Changes(frozenset([service(1).key])))
+    assert next(iter(nft.tables[TABLE].elements["eps"].values())).data == ("10.244.2.2", 8080)
+
+
+async def test_a_kernel_that_refuses_is_tried_again() -> None:
+    """A failure does not end the proxy; it tries again until the rules hold."""
+    nft, syncs = Stubborn(), asyncio.Queue[Sync]()
+    p = proxy(nft, syncs.put_nowait)
+    p.backend.start()
+    nft.refusals = 7
+    await p.apply(snapshot(service(1, "10.244.2.1")))
+    assert TABLE not in nft.tables
+    assert (await asyncio.wait_for(syncs.get(), 5)).repaired
+    assert nft.tables[TABLE].elements["eps"]
+
+
+async def test_two_services_with_one_address() -> None:
+    """The one that sorts first has the address; when it goes, the other gets it."""
+    nft = MemoryNftables()
+    p = proxy(nft)
+    p.backend.start()
+    first = service(1, "10.244.2.1")
+    second = Service(
+        ServiceKey("shop", "web-2"),
+        cluster_ips=first.cluster_ips,
+        ports=first.ports,
+        slices=service(2, "10.244.2.2").slices,
+    )
+    for order in ((second, first), (first, second)):
+        await p.apply(snapshot())
+        await p.apply(snapshot(order[0]))
+        await p.apply(snapshot(*order))
+        assert [e.data for e in nft.tables[TABLE].elements["eps"].values()] == [("10.244.2.1", 8080)]
+    await p.apply(snapshot(second))
+    assert [e.data for e in nft.tables[TABLE].elements["eps"].values()] == [("10.244.2.2", 8080)]
+
+
+async def test_run_follows_an_api_server() -> None:
+    """`run` needs nothing but a client: what is created there ends in the rules."""
+    nft, syncs, api = MemoryNftables(), asyncio.Queue[Sync](), FakeAPI()
+    task = asyncio.create_task(proxy(nft, syncs.put_nowait).run(FakeClient(api)))
+    try:
+        await asyncio.wait_for(syncs.get(), 5)
+        assert nft.tables[TABLE].elements["no-endpoints"] == {}
+        api.add(_service_object())
+        await asyncio.wait_for(syncs.get(), 5)
+        assert len(nft.tables[TABLE].elements["no-endpoints"]) == 1
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _service_object() -> dict[str, object]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5"], "ports": [{"port": 80, "protocol": "TCP"}]},
+    }
