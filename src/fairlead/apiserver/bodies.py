@@ -10,8 +10,9 @@ from typing import Any
 
 from aiohttp import web
 
-from fairlead.api import decode, errors, fields
+from fairlead.api import decode, errors, fields, schema
 from fairlead.api.kinds import Resource
+from fairlead.api.schema import Schema
 from fairlead.apiserver.negotiation import JSON, PROTOBUF, YAML, parse_media_type
 from fairlead.registry import RequestContext
 
@@ -123,14 +124,20 @@ def checked_object(
     decode.identify(resource, obj, kind, api_version)
     what = kind or resource.kind
     version = (api_version or resource.api_version).rpartition("/")[2]
-    report = fields.check(resource, obj, kind=kind, api_version=api_version)
-    if report.error:
-        raise decode.cannot_be_handled(what, version, what, report.error)
+    report = fields.check_schema(schema_for(resource, kind, api_version), obj, what, version)
     if ctx.field_validation != IGNORE:
         strange = decode.duplicate_fields(text) if text else []
         strange += report.unknown
         if strange and ctx.field_validation == STRICT:
-            raise decode.cannot_be_handled(what, version, what, "strict decoding error: " + ", ".join(strange))
+            raise fields.strict_error(what, version, strange)
         for message in strange:
             ctx.warn(message)
-    return report.pruned
+    return report.object
+
+
+def schema_for(resource: Resource, kind: str, api_version: str) -> Schema:
+    """The structure of the body a path takes: the resource's own, or that of a subresource's kind."""
+    if not kind:
+        return schema.schema_of(resource)
+    group, _, version = api_version.rpartition("/")
+    return schema.of_kind(group, version, kind)

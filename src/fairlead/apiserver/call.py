@@ -11,7 +11,7 @@ from datetime import datetime
 import msgspec
 from aiohttp import web
 
-from fairlead.api import errors
+from fairlead.api import errors, fields, schema
 from fairlead.apiserver.negotiation import Representation, negotiate
 from fairlead.apiserver.request import RequestInfo, is_true
 from fairlead.registry import DeleteOptions, ListOptions, RequestContext, User, WatchOptions
@@ -125,14 +125,5 @@ def delete_options(query: Mapping[str, str], body: dict[str, object]) -> DeleteO
             body["propagationPolicy"] = query["propagationPolicy"]
         if "orphanDependents" in query:
             body["orphanDependents"] = is_true(query, "orphanDependents")
-    kinds: dict[str, type] = {
-        "gracePeriodSeconds": int,
-        "propagationPolicy": str,
-        "orphanDependents": bool,
-        "preconditions": dict,
-    }
-    for key, kind in kinds.items():
-        given = body.get(key)
-        if given is not None and (not isinstance(given, kind) or (kind is int and isinstance(given, bool))):
-            raise errors.bad_request(f"DeleteOptions.{key}: expected {kind.__name__}, got {type(given).__name__}")
-    return DeleteOptions.of(body)
+    described = schema.named(schema.DELETE_OPTIONS)
+    return DeleteOptions.of(fields.check_schema(described, body, "DeleteOptions", "v1").object)

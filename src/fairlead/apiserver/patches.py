@@ -11,10 +11,11 @@ from typing import Any
 
 import orjson
 
-from fairlead.api import errors, fields, patch, schema
+from fairlead.api import errors, fields, patch
 from fairlead.api.decode import decode_json
 from fairlead.api.kinds import Resource
-from fairlead.apiserver.bodies import IGNORE, STRICT
+from fairlead.api.schema import Schema
+from fairlead.apiserver.bodies import IGNORE, STRICT, schema_for
 from fairlead.apiserver.negotiation import parse_media_type
 from fairlead.registry import RequestContext
 
@@ -50,7 +51,9 @@ def patch_function(
         raise errors.unsupported_media_type(
             "the body of the request was in an unknown format - accepted media types include: " + ", ".join(ACCEPTED)
         )
-    apply = _apply(name, body, resource, kind)
+    described = schema_for(resource, kind, api_version)
+    version = (api_version or resource.api_version).rpartition("/")[2]
+    apply = _apply(name, body, described)
 
     def patched(current: Object) -> Object:
         kind_then, version_then = current.get("kind"), current.get("apiVersion")
@@ -64,20 +67,21 @@ def patch_function(
                 f"the patch changes the type of the object from {version_then} {kind_then} "
                 f"to {wanted['apiVersion']} {wanted['kind']}"
             )
-        report = fields.check(resource, wanted, kind=kind, api_version=api_version)
-        if report.error:
-            raise _not_fitting(wanted, report.error)
+        try:
+            report = fields.check_schema(described, wanted, wanted["kind"], version)
+        except errors.StatusError as error:
+            raise _not_fitting(wanted, error.status["message"]) from None
         if report.unknown and ctx.field_validation == STRICT:
             raise _not_fitting(wanted, "strict decoding error: " + ", ".join(report.unknown))
         if ctx.field_validation != IGNORE:
             for message in report.unknown:
                 ctx.warn(message)
-        return report.pruned
+        return report.object
 
     return patched
 
 
-def _apply(name: str, body: bytes, resource: Resource, kind: str) -> Callable[[Object], Any]:
+def _apply(name: str, body: bytes, described: Schema) -> Callable[[Object], Any]:
     if name == JSON_PATCH:
         try:
             operations = orjson.loads(body)
@@ -87,8 +91,7 @@ def _apply(name: str, body: bytes, resource: Resource, kind: str) -> Callable[[O
             raise errors.bad_request("error decoding patch: json: cannot unmarshal object into Go value of type []")
         return lambda current: patch.json_patch(current, orjson.loads(body))
     delta = decode_json(body)
-    if name == STRATEGIC_MERGE_PATCH and not kind:
-        described = schema.schema_of(resource)
+    if name == STRATEGIC_MERGE_PATCH:
         return lambda current: patch.strategic_merge(current, orjson.loads(body), described)
     return lambda current: patch.merge_patch(current, delta)
 
