@@ -7,7 +7,7 @@ in the order of the stream; cached objects are shared and must not be changed by
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 
 from fairlead.api.events import WatchEvent
@@ -83,8 +83,15 @@ class Cache:
 class Informer:
     """Caches of several resources over one stream. `run` it as a task; `synced` is set once all are listed."""
 
-    def __init__(self, client: Client, *watched: Watched) -> None:
+    def __init__(
+        self,
+        client: Client,
+        *watched: Watched,
+        transforms: Mapping[Resource, Callable[[Object], Object]] | None = None,
+    ) -> None:
+        """`transforms` say what to keep of an object, to save memory."""
         self._client, self._watched = client, watched
+        self._transforms = dict(transforms or {})
         self.synced = asyncio.Event()
         self._caches: dict[Resource, Cache] = {w.resource: Cache() for w in watched}
         self._handlers: dict[Resource, list[Handler]] = {w.resource: [] for w in watched}
@@ -102,6 +109,9 @@ class Informer:
         async with aclosing(follow(self._client, *self._watched)) as batches:
             async for batch in batches:
                 for event in batch.events:
+                    transform = self._transforms.get(event.resource)
+                    if transform is not None:
+                        event = WatchEvent(event.type, event.resource, transform(event.object))
                     before, after = self._caches[event.resource].apply(event)
                     for handler in self._handlers[event.resource]:
                         handler(before, after)

@@ -1,4 +1,64 @@
-"""The control loops, one file each: a pure `reconcile` and a thin `run`.
+"""The controllers: what makes the cluster as the objects say it should be.
 
-In: objects seen through the client. Out: writes through the client. Never: a private way to the store.
+Each is a file with a pure decision and a thin loop around it. They know the cluster only by the API. Invariant:
+nothing here polls; every decision follows an event, or a time the API itself names.
 """
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from fairlead.client.rest import Client
+from fairlead.controllers.bootstrap import BootstrapController
+from fairlead.controllers.context import Context, ControllerOptions
+from fairlead.controllers.deployment import DeploymentController
+from fairlead.controllers.endpoints import EndpointsController
+from fairlead.controllers.endpointslice import EndpointSliceController
+from fairlead.controllers.garbage import GarbageCollector
+from fairlead.controllers.namespace import NamespaceController
+from fairlead.controllers.nodeaddresses import NodeAddressesController
+from fairlead.controllers.nodelifecycle import NodeLifecycleController
+from fairlead.controllers.podgc import PodGCController
+from fairlead.controllers.replicaset import ReplicaSetController
+from fairlead.controllers.scheduler import Scheduler
+from fairlead.controllers.serviceaccount import ServiceAccountController
+
+__all__ = ["Context", "ControllerOptions", "run_controllers"]
+
+log = logging.getLogger("fairlead.controllers")
+
+_ALL = (
+    BootstrapController,
+    ServiceAccountController,
+    NodeAddressesController,
+    Scheduler,
+    ReplicaSetController,
+    DeploymentController,
+    EndpointSliceController,
+    EndpointsController,
+    NodeLifecycleController,
+    NamespaceController,
+    GarbageCollector,
+    PodGCController,
+)
+
+
+async def run_controllers(client: Client, options: ControllerOptions) -> None:
+    """Run all controllers until cancelled, over one shared set of caches (one watch per kind).
+
+    They start once everything is listed; until the API server can be reached they wait, and say so once.
+    """
+    context = Context(client, options)
+    controllers = [make(context) for make in _ALL]
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(context.informer.run(), name="informer")
+            await context.informer.synced.wait()
+            for recorder in context.recorders:
+                await recorder.start()
+            for controller in controllers:
+                group.create_task(controller.run(), name=type(controller).__name__)
+            log.debug("%d controllers run", len(controllers))
+    finally:
+        await asyncio.gather(*(r.stop() for r in context.recorders), return_exceptions=True)

@@ -1,0 +1,220 @@
+"""Binds pods to nodes: acts on what `placement` decides.
+
+Upstream: pkg/scheduler. Invariant: a decision counts at once, before the server has confirmed it, so no room is given
+away twice; a pod that fits nowhere is tried again when something changes that could help, never by a timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from fairlead.api import times
+from fairlead.api.errors import StatusError
+from fairlead.api.kinds import NODES, PODS
+from fairlead.client.rest import is_conflict, is_gone
+from fairlead.client.workqueue import WorkQueue
+from fairlead.controllers import placement, pods
+from fairlead.controllers.context import Context
+
+Object = dict[str, Any]
+log = logging.getLogger("fairlead.controllers")
+
+_AT_ONCE = 64  # bindings under way
+
+
+class Scheduler:
+    """Finds a node for every pod that has none and is for this scheduler."""
+
+    def __init__(self, context: Context) -> None:
+        self._context, self._client = context, context.client
+        self._pods = context.cache(PODS)
+        self._states: dict[str, placement.NodeState] = {}
+        self._homeless: dict[str, list[Object]] = {}  # pods on nodes that are not known (yet)
+        self._assumed: dict[str, tuple[str, Object]] = {}  # uid → node, pod: bound by us, not yet in the cache
+        self._waiting: set[str] = set()  # keys of pods that fitted nowhere
+        self._recorder = context.recorder("default-scheduler")
+        self._queue: WorkQueue[str] = WorkQueue(base=0.1, cap=10.0)
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._writing: set[asyncio.Task[None]] = set()
+        context.informer.on(NODES, self._on_node)
+        context.informer.on(PODS, self._on_pod)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            while True:
+                key = await self._queue.get()
+                try:
+                    await self._schedule(key)
+                except Exception:
+                    log.exception("scheduler: %s failed; trying again", key)
+                    self._queue.add_rate_limited(key)
+                finally:
+                    self._queue.done(key)
+        finally:
+            self._queue.close()
+            for task in self._writing:
+                task.cancel()
+
+    # -- what happens ----------------------------------------------------------------------------------------------
+
+    def _on_node(self, before: Object | None, after: Object | None) -> None:
+        if after is None:
+            assert before is not None
+            gone = self._states.pop(before["metadata"]["name"], None)
+            if gone is not None and gone.pods:
+                self._homeless[gone.name] = list(gone.pods.values())
+            return
+        name = after["metadata"]["name"]
+        state = self._states.get(name)
+        if state is None:
+            state = self._states[name] = placement.NodeState(after)
+            for pod in self._homeless.pop(name, []):
+                state.add(pod)
+            self._retry()
+        else:
+            old = (state.allocatable, state.labels, state.taints, (state.node.get("spec") or {}).get("unschedulable"))
+            state.set_node(after)
+            new = (state.allocatable, state.labels, state.taints, (after.get("spec") or {}).get("unschedulable"))
+            if old != new:
+                self._retry()
+
+    def _on_pod(self, before: Object | None, after: Object | None) -> None:
+        pod = after if after is not None else before
+        assert pod is not None
+        uid, key = pod["metadata"]["uid"], _key(pod)
+        if before is not None and (after is None or before["metadata"]["uid"] != uid):
+            self._leave(before)
+            self._waiting.discard(key)
+        if after is None:
+            return
+        node = pods.node_name(after)
+        if node:
+            self._assumed.pop(uid, None)
+            self._waiting.discard(key)
+            if pods.is_finished(after):
+                self._leave(after)
+            elif node in self._states:
+                self._states[node].add(after)
+            else:
+                homes = self._homeless.setdefault(node, [])
+                homes[:] = [p for p in homes if p["metadata"]["uid"] != uid] + [after]
+        elif self._is_ours(after):
+            changed = (
+                before is None
+                or before["spec"] != after["spec"]
+                or before["metadata"].get("labels") != after["metadata"].get("labels")
+            )
+            if uid not in self._assumed and (changed or key not in self._waiting):
+                self._queue.add(key)
+
+    def _leave(self, pod: Object) -> None:
+        """The pod takes no room any more."""
+        uid = pod["metadata"]["uid"]
+        node = pods.node_name(pod)
+        assumed = self._assumed.pop(uid, None)
+        if assumed is not None:
+            node = assumed[0]
+        if node in self._states and uid in self._states[node].pods:
+            self._states[node].remove(uid)
+            self._retry()
+        homes = self._homeless.get(node)
+        if homes:
+            homes[:] = [p for p in homes if p["metadata"]["uid"] != uid]
+
+    def _retry(self) -> None:
+        """Something changed that may help those that wait."""
+        for key in self._waiting:
+            self._queue.add(key)
+        self._waiting.clear()
+
+    def _is_ours(self, pod: Object) -> bool:
+        spec = pod["spec"]
+        return (
+            not spec.get("nodeName")
+            and not pods.is_terminating(pod)
+            and not pods.is_finished(pod)
+            and not spec.get("schedulingGates")
+            and spec.get("schedulerName", "default-scheduler") == self._context.options.scheduler_name
+        )
+
+    # -- one pod ---------------------------------------------------------------------------------------------------
+
+    async def _schedule(self, key: str) -> None:
+        namespace, _, name = key.partition("/")
+        pod = self._pods.get(name, namespace)
+        if pod is None or not self._is_ours(pod) or pod["metadata"]["uid"] in self._assumed:
+            return
+        node, why = placement.place(pod, self._states.values(), placement.spread_group(pod))
+        if not node:
+            self._waiting.add(key)
+            self._spawn(self._say_why_not(pod, why))
+            return
+        self._assumed[pod["metadata"]["uid"]] = (node, pod)
+        self._states[node].add(pod)
+        await self._slots.acquire()
+        self._spawn(self._bind(key, pod, node))
+
+    def _spawn(self, write: Coroutine[Any, Any, None]) -> None:
+        """Write without making the next pod wait."""
+        task = asyncio.create_task(write)
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+
+    async def _bind(self, key: str, pod: Object, node: str) -> None:
+        metadata = pod["metadata"]
+        binding = {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+        }
+        try:
+            await self._client.create_subresource(PODS, metadata["name"], "binding", binding, metadata["namespace"])
+        except StatusError as error:
+            assumed = self._assumed.pop(metadata["uid"], None)
+            if assumed is not None and node in self._states:
+                self._states[node].remove(metadata["uid"])
+                self._retry()
+            if not is_gone(error) and not is_conflict(error):
+                log.warning("scheduler: cannot bind %s to %s: %s", key, node, error)
+                self._recorder.event(pod, "Warning", "FailedScheduling", f"binding rejected: {error}")
+            if not is_gone(error):
+                self._queue.add_rate_limited(key)
+        else:
+            self._queue.forget(key)
+            message = f"Successfully assigned {metadata['namespace']}/{metadata['name']} to {node}"
+            self._recorder.event(pod, "Normal", "Scheduled", message)
+        finally:
+            self._slots.release()
+
+    async def _say_why_not(self, pod: Object, why: str) -> None:
+        metadata = pod["metadata"]
+        self._recorder.event(pod, "Warning", "FailedScheduling", why)
+        before = pods.condition(pod, "PodScheduled") or {}
+        if (before.get("status"), before.get("reason"), before.get("message")) == ("False", "Unschedulable", why):
+            return
+        now = times.render(self._context.now())
+        condition = {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": why,
+            "lastProbeTime": None,
+            "lastTransitionTime": before.get("lastTransitionTime") if before.get("status") == "False" else now,
+        }
+        patch = {"metadata": {"uid": metadata["uid"]}, "status": {"conditions": [condition]}}
+        try:
+            await self._client.patch(
+                PODS, metadata["name"], patch, metadata["namespace"], "strategic", subresource="status"
+            )
+        except StatusError as error:
+            if not is_gone(error) and not is_conflict(error):
+                log.warning("scheduler: cannot say why %s/%s waits: %s", metadata["namespace"], metadata["name"], error)
+
+
+def _key(obj: Object) -> str:
+    return f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"
