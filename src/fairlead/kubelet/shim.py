@@ -69,6 +69,8 @@ class _Process:
         self.terminal = -1
         self.log: LogFile | None = None
         self.attached: list[tuple[int, int]] = []
+        self.failure = ""
+        self.finish_report: Callable[[], object] | None = None
         self.exit: dict[str, Any] | None = None
 
 
@@ -213,14 +215,16 @@ class Shim:
                 process.machine_pid = int(head[4:])
             if data:
                 return
+            process.finish_report = None
             self._forget(report)
             os.close(report)
-            failure = (rest if newline else bytes(text)).decode(errors="replace")
-            if failure:
-                reply({"error": failure, "start_failed": True})
+            process.failure = (rest if newline else bytes(text)).decode(errors="replace")
+            if process.failure:
+                reply({"error": process.failure, "start_failed": True})
             else:
                 reply({**success, "pid": process.machine_pid})
 
+        process.finish_report = read
         self._watch(report, read)
 
     def _op_signal(self, message: dict[str, Any], fds: list[int], reply: _Reply) -> None:
@@ -341,6 +345,8 @@ class Shim:
         status = os.waitpid(process.pid, 0)[1]
         finished = time.time_ns()
         self._forget(process.pidfd)
+        while process.finish_report is not None:  # it is dead, so the report has an end
+            process.finish_report()
         # All writers died with the PID namespace, so what is in the pipes is all there will be.
         for fd in list(process.outputs):
             deadline = time.monotonic() + _DRAIN_SECONDS
@@ -364,6 +370,7 @@ class Shim:
             "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
             "started": process.started,
             "finished": finished,
+            "failure": process.failure,
         }
         write_atomically(Path(process.directory, "exit.json"), orjson.dumps(process.exit))
         event = {"event": "exited", "name": name, "attempt": attempt, "exit": process.exit}

@@ -1,0 +1,64 @@
+"""What a kubelet is told by whoever starts it, and what it needs of its neighbors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from fairlead.discovery.model import ServiceSnapshot
+
+PORT = 10250
+
+
+class Addresses(Protocol):
+    """What a pod got of the network; the first of `ips` is status.podIP."""
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        """Never empty."""
+
+
+class PodNetwork(Protocol):
+    """The node's pod network, as far as the kubelet uses it."""
+
+    async def attach(self, pod_uid: str, namespace: Path | str | int) -> Addresses:
+        """Give the network namespace its eth0; repeated for the same pod, the same address."""
+
+    async def detach(self, pod_uid: str) -> None:
+        """Take it away. Detaching what is not attached is fine."""
+
+    def attached(self) -> set[str]:
+        """The UIDs of pods that hold an address."""
+
+
+class ServiceSource(Protocol):
+    """Where the Services for environment variables come from."""
+
+    def __call__(self) -> ServiceSnapshot:
+        """The present snapshot; it may not be synced yet."""
+
+
+class KubeletOptions(msgspec.Struct, frozen=True):
+    """`root_dir` survives a reboot; `runtime_dir` need not, and is put in memory. `masked` are the machine's paths that
+    no container may read, beside those two: the cluster's state. Files are PEM; without `server_cert_file` no server
+    is started (logs, exec and attach are then not to be had)."""
+
+    node_name: str
+    node_ip: str
+    root_dir: Path
+    runtime_dir: Path
+    cluster_dns: tuple[str, ...] = ()
+    cluster_domain: str = "cluster.local"
+    masked: tuple[str, ...] = ()
+    resolv_conf: Path = Path("/etc/resolv.conf")
+    port: int = PORT
+    server_cert_file: Path | None = None
+    server_key_file: Path | None = None
+    client_ca_file: Path | None = None
+    labels: dict[str, str] = {}
+    max_pods: int = 110
+    lease_seconds: int = 40
+    lease_renew_seconds: float = 10.0
+    status_report_seconds: float = 300.0

@@ -1,0 +1,174 @@
+"""From a pod's spec to what the runtime is told: user, mounts, command, root.
+
+Source: upstream's kuberuntime_container.go and containerd's CRI defaults. Reads only the user database. Invariant: what
+this kubelet can't do is refused by name before anything is started.
+"""
+
+from __future__ import annotations
+
+import grp
+import pwd
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fairlead.kubelet.container import DEFAULT_CAPABILITIES, ContainerPlan
+from fairlead.kubelet.expansion import expand
+from fairlead.kubelet.rootfs import Bind, RootPlan
+from fairlead.kubelet.volumes import refusal as volume_refusal
+from fairlead.linux.processes import CAPABILITIES
+
+Object = dict[str, Any]
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class PlanProblem(Exception):
+    """A container can't be planned. `reason` is its waiting reason."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class PodPlaces(msgspec.Struct, frozen=True):
+    """Where the pod's own things are on the machine."""
+
+    memory: Path
+    container: Path
+    log: Path
+    masked: tuple[str, ...]
+    volumes: Mapping[str, Path]
+    hostname: str
+
+
+def refusal(pod: Object) -> str:
+    """Why this kubelet can't run the pod as it is specified, or ""."""
+    spec = pod["spec"]
+    for field in ("hostPID", "hostIPC", "shareProcessNamespace"):
+        if spec.get(field):
+            return f"spec.{field} is not supported by fairlead (yet)"
+    if spec.get("hostUsers") is False:
+        return "spec.hostUsers: false is not supported by fairlead (yet)"
+    for container in (*(spec.get("initContainers") or ()), *spec["containers"]):
+        where = f'container "{container["name"]}"'
+        for port in container.get("ports") or ():
+            if port.get("hostPort") and not spec.get("hostNetwork"):
+                return f"{where}: hostPort is not supported by fairlead (yet); use a Service of type NodePort"
+        for field in ("startupProbe", "readinessProbe", "livenessProbe"):
+            if (container.get(field) or {}).get("grpc") is not None:
+                return f"{where}: {field}: grpc probes are not supported by fairlead (yet)"
+        if container.get("volumeDevices"):
+            return f"{where}: volumeDevices are not supported by fairlead (yet)"
+    return volume_refusal(pod)
+
+
+def container_plan(
+    pod: Object, container: Object, environment: tuple[tuple[str, str], ...], places: PodPlaces
+) -> ContainerPlan:
+    """Everything about one container. Raises PlanProblem."""
+    security = {**(pod["spec"].get("securityContext") or {}), **(container.get("securityContext") or {})}
+    uid = int(security.get("runAsUser") or 0)
+    if security.get("runAsNonRoot") and uid == 0:
+        names = f"{pod['metadata']['name']}_{pod['metadata']['namespace']}({pod['metadata']['uid']})"
+        message = (
+            f'container has runAsNonRoot and image will run as root (pod: "{names}", container: {container["name"]})'
+        )
+        raise PlanProblem("CreateContainerConfigError", message)
+    home, gid, groups = _user(uid)
+    if security.get("runAsGroup") is not None:
+        gid = int(security["runAsGroup"])
+    extra = [int(g) for g in security.get("supplementalGroups") or ()]
+    if security.get("fsGroup") is not None:
+        extra.append(int(security["fsGroup"]))
+    tty = bool(container.get("tty"))
+    variables = {"PATH": _PATH, "HOSTNAME": places.hostname, "HOME": home, **({"TERM": "xterm"} if tty else {})}
+    variables.update(environment)
+    privileged = bool(security.get("privileged"))
+    return ContainerPlan(
+        argv=_command(container, dict(environment)),
+        env=tuple(variables.items()),
+        root=RootPlan(
+            staging=str(places.memory / "root"),
+            binds=_binds(pod, container, variables, places),
+            masked=places.masked,
+            shm=str(places.memory / "shm"),
+            privileged=privileged,
+            read_only_root=bool(security.get("readOnlyRootFilesystem")),
+        ),
+        log=str(places.log),
+        cwd=container.get("workingDir") or "/",
+        uid=uid,
+        gid=gid,
+        groups=tuple(sorted({*groups, *extra})),
+        capabilities=CAPABILITIES if privileged else _capabilities(container["name"], security),
+        no_new_privileges=security.get("allowPrivilegeEscalation") is False,
+        tty=tty,
+        stdin=bool(container.get("stdin")),
+        stdin_once=bool(container.get("stdinOnce")),
+    )
+
+
+def _command(container: Object, known: Mapping[str, str]) -> tuple[str, ...]:
+    words = (*(container.get("command") or ()), *(container.get("args") or ()))
+    if not words:
+        message = (
+            f"failed to generate container spec: no command specified: image {container['image']} has no entrypoint, "
+            f'so container "{container["name"]}" needs a command'
+        )
+        raise PlanProblem("CreateContainerError", message)
+    return tuple(expand(word, known) for word in words)
+
+
+def _user(uid: int) -> tuple[str, int, list[int]]:
+    """Home, group and groups of a user; those of nobody in particular for a number without a name."""
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        return "/", 0, []
+    groups = [g.gr_gid for g in grp.getgrall() if entry.pw_name in g.gr_mem]
+    return entry.pw_dir or "/", entry.pw_gid, groups
+
+
+def _capabilities(name: str, security: Object) -> tuple[str, ...]:
+    wanted = security.get("capabilities") or {}
+    kept = set(DEFAULT_CAPABILITIES)
+    for action in ("drop", "add"):
+        for text in wanted.get(action) or ():
+            capability = str(text).upper().removeprefix("CAP_")
+            if capability != "ALL" and capability not in CAPABILITIES:
+                raise PlanProblem(
+                    "CreateContainerError", f'container "{name}": unknown capability "{text}" to {action}'
+                )
+            named = set(CAPABILITIES) if capability == "ALL" else {capability}
+            kept = kept - named if action == "drop" else kept | named
+    return tuple(c for c in CAPABILITIES if c in kept)
+
+
+def _binds(pod: Object, container: Object, variables: Mapping[str, str], places: PodPlaces) -> tuple[Bind, ...]:
+    own = {"/etc/hosts": "hosts", "/etc/hostname": "hostname", "/etc/resolv.conf": "resolv.conf"}
+    binds = {target: Bind(str(places.memory / "etc" / name), target) for target, name in own.items()}
+    message_path = container.get("terminationMessagePath") or "/dev/termination-log"
+    binds[message_path] = Bind(str(places.container / "termination-log"), message_path)
+    kinds = {volume["name"]: volume for volume in pod["spec"].get("volumes") or ()}
+    for mount in container.get("volumeMounts") or ():
+        volume = kinds.get(mount["name"], {})
+        source = places.volumes[mount["name"]]
+        sub_path = mount.get("subPath") or expand(mount.get("subPathExpr") or "", variables)
+        if sub_path:
+            source = _sub_path(source, sub_path, mount["mountPath"])
+        from_api = any(kind in volume for kind in ("configMap", "secret", "downwardAPI", "projected"))
+        target = "/" + mount["mountPath"].strip("/")
+        binds[target] = Bind(str(source), target, read_only=bool(mount.get("readOnly")) or from_api)
+    return tuple(binds.values())
+
+
+def _sub_path(volume: Path, sub_path: str, mount_path: str) -> Path:
+    """A file or directory within a volume, never outside of it."""
+    found = (volume / sub_path).resolve()
+    if not found.is_relative_to(volume.resolve()):
+        raise PlanProblem("CreateContainerConfigError", f'failed to prepare subPath for volumeMount "{mount_path}"')
+    if not found.exists():
+        found.mkdir(parents=True)
+    return found

@@ -1,0 +1,468 @@
+"""One pod on this node, from the moment it is bound until nothing of it is left.
+
+A loop: take the latest spec and what the containers do, bring the one toward the other, say what came of it, sleep
+until something changes. Invariants: one step of one pod at a time; every step can be repeated after a crash of the
+agent at any point; a pod is deleted from the API only after its processes are dead and its network is given back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from fairlead.api import times
+from fairlead.api.errors import StatusError
+from fairlead.api.kinds import PODS
+from fairlead.client.backoff import Backoff
+from fairlead.kubelet import hosts, plans, resolvconf, volumes
+from fairlead.kubelet.containers import PodContainer
+from fairlead.kubelet.podstatus import StatusWriter
+from fairlead.kubelet.runtime import Sandbox, SandboxGone
+from fairlead.kubelet.status import PodView, init_done, is_sidecar, phase, pod_status
+from fairlead.kubelet.surroundings import Surroundings
+
+log = logging.getLogger("fairlead.kubelet")
+Object = dict[str, Any]
+_RESYNC = 60.0
+_KILL_SECONDS = 10.0
+_REFRESH_VOLUMES = 60.0
+
+
+class PodWorker:
+    """One pod's. `update` and `removed` feed it; `run` lives as long as the pod is here."""
+
+    def __init__(self, around: Surroundings, pod: Object, *, adopt: bool = False) -> None:
+        self.pod = pod
+        self.uid: str = pod["metadata"]["uid"]
+        self.sandbox: Sandbox | None = None
+        self.ips: tuple[str, ...] = ()
+        self._around, self._adopt = around, adopt
+        self._changed = asyncio.Event()
+        self._removed = False
+        self._terminating = False
+        self._finished = False
+        self._started: datetime | None = None
+        self._volumes: dict[str, Path] = {}
+        self._volumes_made = 0.0
+        self._places: plans.PodPlaces | None = None
+        self._backoff = Backoff(0.2, 10.0)
+        self._status = StatusWriter(around.client, pod)
+        self._conditions: list[Object] = list((pod.get("status") or {}).get("conditions") or ())
+        spec = pod["spec"]
+        self.containers = {
+            c["name"]: PodContainer(around, lambda: self.pod, c, init=init, wake=self.wake)
+            for init, group in ((True, spec.get("initContainers") or ()), (False, spec["containers"]))
+            for c in group
+        }
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            self._started = times.parse(pod["status"]["startTime"])
+
+    @property
+    def name(self) -> str:
+        """`namespace/name`, for logs."""
+        return f"{self.pod['metadata']['namespace']}/{self.pod['metadata']['name']}"
+
+    def wake(self) -> None:
+        """Something about the pod changed."""
+        self._changed.set()
+
+    def update(self, pod: Object) -> None:
+        """The API has this state of the pod."""
+        self.pod = pod
+        self.wake()
+
+    def removed(self, pod: Object | None = None) -> None:
+        """The API has no such pod any more."""
+        if pod is not None and "spec" in pod:
+            self.pod = pod
+        self._removed = True
+        self.wake()
+
+    async def run(self) -> None:
+        """Until nothing is left of the pod."""
+        while not self._finished:
+            self._changed.clear()
+            try:
+                delay = await self._step()
+                self._backoff.reset()
+            except SandboxGone:
+                delay = 0.0
+            except StatusError as error:
+                delay = self._backoff.next()
+                log.info("pod %s: waiting for the API server: %s", self.name, error)
+            except Exception as error:
+                delay = self._backoff.next()
+                log.exception("pod %s: %s; trying again in %.1f s", self.name, error, delay)
+            if delay is None or delay > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(delay if delay is not None else _RESYNC):
+                        await self._changed.wait()
+
+    def close(self) -> None:
+        """Let go: the agent ends, the pod goes on."""
+        self._status.close()
+        for container in self.containers.values():
+            container.stop_probes(all_kinds=True)
+        if self.sandbox is not None:
+            self.sandbox.close()
+
+    # -- one step -----------------------------------------------------------------------------------------------------
+
+    async def _step(self) -> float | None:
+        """Do what is to be done now. Returns seconds until the next step is due anyway; None: no hurry."""
+        if self._adopt:
+            await self._adopt_running()
+        self._take_records()
+        if self._removed or self.pod["metadata"].get("deletionTimestamp"):
+            return await self._terminate()
+        if phase(self.pod, self._view()) in ("Succeeded", "Failed"):
+            return await self._rest()
+        if self._started is None:
+            self._started = self._around.now()
+        if why := plans.refusal(self.pod):
+            return self._refuse(why)
+        if self.sandbox is None or self.sandbox.gone:
+            if (wait := await self._make_sandbox()) is not None:
+                return wait
+        elif asyncio.get_running_loop().time() - self._volumes_made > _REFRESH_VOLUMES:
+            with contextlib.suppress(volumes.VolumeProblem):
+                await self._make_volumes()
+        wait = await self._run_containers()
+        self._say()
+        return wait
+
+    async def _adopt_running(self) -> None:
+        runtime = self._around.runtime
+        self.sandbox = await runtime.adopt(self.uid, self.wake)
+        self._adopt = False
+        if self.sandbox is None:
+            return
+        log.info("pod %s: adopted, shim %d", self.name, self.sandbox.pid)
+        self._take_records()
+        if self._removed or self.pod["metadata"].get("deletionTimestamp") or plans.refusal(self.pod):
+            self.ips = tuple(e["ip"] for e in (self.pod.get("status") or {}).get("podIPs") or ())
+            return
+        await self._attach()
+        await self._make_volumes()
+        for container in self.containers.values():
+            if container.running:
+                container.watch_health(self.sandbox, self.ips[0])
+
+    def _take_records(self) -> None:
+        records = self._around.runtime.records(self.uid, self.sandbox)
+        for name, container in self.containers.items():
+            container.take(records.get(name, []))
+
+    def _refuse(self, why: str) -> float | None:
+        for container in self.containers.values():
+            if container.waiting is None or container.waiting[1] != why:
+                container.event("Warning", "Failed", f"Error: {why}")
+            container.waiting = ("CreateContainerConfigError", why)
+        self._say()
+        return None
+
+    # -- sandbox ------------------------------------------------------------------------------------------------------
+
+    async def _make_sandbox(self) -> float | None:
+        """Volumes, namespaces, network, /etc. None when all is there, else seconds until another try."""
+        around = self._around
+        if self.sandbox is not None:
+            around.recorder.event(
+                self.pod, "Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created."
+            )
+            await around.runtime.stop_sandbox(self.uid, self.sandbox)
+            self.sandbox = None
+            self.ips = ()
+            self._take_records()
+        await asyncio.to_thread(around.runtime.remember, self.pod)
+        try:
+            hostname, domain = hosts.pod_hostname(self.pod, around.options.cluster_domain)
+            in_kernel = hosts.kernel_hostname(self.pod, hostname, domain)
+            own = not self.pod["spec"].get("hostNetwork")
+            made = await asyncio.gather(
+                self._make_volumes(),
+                around.runtime.create_sandbox(self.uid, in_kernel, own_network=own, on_change=self.wake),
+                return_exceptions=True,
+            )
+            if isinstance(made[1], Sandbox):
+                self.sandbox = made[1]
+            for problem in made:
+                if isinstance(problem, BaseException):
+                    raise problem
+            await self._attach()
+        except volumes.VolumeProblem as problem:
+            around.recorder.event(self.pod, "Warning", "FailedMount", str(problem))
+            return await self._give_up_sandbox()
+        except (OSError, RuntimeError, hosts.HostnameProblem) as error:
+            message = f"Failed to create pod sandbox: {error}"
+            around.recorder.event(self.pod, "Warning", "FailedCreatePodSandBox", message)
+            return await self._give_up_sandbox()
+        self._write_etc(hostname, in_kernel, domain)
+        runtime = around.runtime
+        memory = runtime.memory_dir(self.uid)
+        self._places = plans.PodPlaces(memory, Path(), Path(), runtime.masked, self._volumes, hostname)
+        return None
+
+    async def _give_up_sandbox(self) -> float:
+        if self.sandbox is not None:
+            await self._around.runtime.stop_sandbox(self.uid, self.sandbox)
+            self.sandbox = None
+        self._say()
+        return self._backoff.next()
+
+    async def _attach(self) -> None:
+        assert self.sandbox is not None
+        if self.pod["spec"].get("hostNetwork"):
+            self.ips = (self._around.options.node_ip,)
+        else:
+            found = await self._around.network.attach(self.uid, self.sandbox.network_namespace)
+            self.ips = tuple(found.ips)
+        status = self.pod.setdefault("status", {})
+        if status is None:
+            status = self.pod["status"] = {}
+        status.update(podIP=self.ips[0], podIPs=[{"ip": ip} for ip in self.ips])
+        status.update(hostIP=self._around.options.node_ip, hostIPs=[{"ip": self._around.options.node_ip}])
+        if self._places is None:
+            runtime = self._around.runtime
+            hostname = hosts.pod_hostname(self.pod, self._around.options.cluster_domain)[0]
+            memory = runtime.memory_dir(self.uid)
+            self._places = plans.PodPlaces(memory, Path(), Path(), runtime.masked, self._volumes, hostname)
+
+    async def _make_volumes(self) -> None:
+        around = self._around
+        places = volumes.Places(
+            around.runtime.pod_dir(self.uid) / "volumes", around.runtime.memory_dir(self.uid) / "volumes"
+        )
+        wanted = self.pod["spec"].get("volumes") or ()
+        made = await asyncio.gather(
+            *(volumes.make(self.pod, volume, places, around.fetch, around.allocatable) for volume in wanted)
+        )
+        self._volumes.update((volume["name"], path) for volume, path in zip(wanted, made, strict=True))
+        self._volumes_made = asyncio.get_running_loop().time()
+
+    def _write_etc(self, hostname: str, in_kernel: str, domain: str) -> None:
+        options, spec = self._around.options, self.pod["spec"]
+        etc = self._around.runtime.memory_dir(self.uid) / "etc"
+        aliases = spec.get("hostAliases") or ()
+        if spec.get("hostNetwork"):
+            text = hosts.render_host_network_hosts(_read("/etc/hosts"), aliases)
+        else:
+            text = hosts.render_hosts(self.ips, hostname, domain, aliases)
+        (etc / "hosts").write_text(text)
+        (etc / "hostname").write_text(in_kernel + "\n")
+        machine = resolvconf.parse(_read(options.resolv_conf))
+        conf, warnings = resolvconf.pod_resolv_conf(self.pod, machine, options.cluster_dns, options.cluster_domain)
+        (etc / "resolv.conf").write_text(resolvconf.render(conf))
+        for reason, message in warnings:
+            self._around.recorder.event(self.pod, "Warning", reason, message)
+
+    # -- containers ---------------------------------------------------------------------------------------------------
+
+    async def _run_containers(self) -> float | None:
+        """Start what should run and does not. Returns seconds until one may be started, or None."""
+        waits: list[float | None] = []
+        mains = [c for c in self.containers.values() if not c.init]
+        begun = any(c.current is not None for c in mains)
+        for container in (c for c in self.containers.values() if c.init):
+            sidecar = is_sidecar(container.container)
+            if begun and not sidecar:
+                continue
+            if init_done(container.container, container.view()):
+                await self._kill_unhealthy(container)
+                continue
+            waits.append(await self._keep(container))
+            if not begun and not init_done(container.container, container.view()):
+                return _soonest(waits)
+        waits += await asyncio.gather(*(self._keep(container) for container in mains))
+        return _soonest(waits)
+
+    async def _keep(self, container: PodContainer) -> float | None:
+        """Have one container run, if it should."""
+        assert self.sandbox is not None
+        assert self._places is not None
+        if container.running:
+            await self._kill_unhealthy(container)
+            return None
+        if container.current is not None:
+            if not self._should_restart(container):
+                container.waiting = None
+                return None
+            if (left := container.restart_wait(self._around.now().timestamp())) > 0:
+                return left
+        wait = await container.start(self.sandbox, self._places, self.ips[0])
+        if wait == 0.0:  # it could not be started: an ended attempt, to be looked at like any other
+            self._take_records()
+        elif wait is None and not container.running:
+            self.wake()
+        return wait
+
+    def _should_restart(self, container: PodContainer) -> bool:
+        assert container.current is not None
+        policy = self.pod["spec"].get("restartPolicy") or "Always"
+        ended = container.current.exit
+        failed = ended is None or ended.exit_code != 0
+        if container.init:
+            return is_sidecar(container.container) or (failed and policy != "Never")
+        return policy == "Always" or (failed and policy == "OnFailure")
+
+    async def _kill_unhealthy(self, container: PodContainer) -> None:
+        prober = container.prober
+        if prober is None or prober.unhealthy is None or self.sandbox is None:
+            return
+        kind, prober.unhealthy = prober.unhealthy, None
+        prober.stop()
+        probe = container.container.get(f"{kind}Probe") or {}
+        grace = probe.get("terminationGracePeriodSeconds")
+        seconds = self._grace() if grace is None else float(grace)
+        message = f"Container {container.name} failed {kind} probe, will be restarted"
+        container.event("Normal", "Killing", message)
+        await self._stop_containers([container], seconds)
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def _grace(self) -> float:
+        metadata, spec = self.pod["metadata"], self.pod["spec"]
+        seconds = metadata.get("deletionGracePeriodSeconds")
+        if seconds is None:
+            seconds = spec.get("terminationGracePeriodSeconds")
+        return float(30 if seconds is None else max(1, int(seconds)))
+
+    async def _terminate(self) -> float | None:
+        if not self._terminating:
+            self._terminating = True
+            for container in self.containers.values():
+                container.stop_probes(all_kinds=False)
+                container.waiting = None
+                if container.running:
+                    container.event("Normal", "Killing", f"Stopping container {container.name}")
+        begun = self._around.now()
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            asked = times.parse(self.pod["metadata"]["deletionTimestamp"]) - timedelta(seconds=self._grace())
+            begun = max(asked, begun - timedelta(seconds=self._grace()))
+        left = max(1.0, self._grace() - (self._around.now() - begun).total_seconds())
+        mains = [c for c in self.containers.values() if not c.init]
+        deadline = asyncio.get_running_loop().time() + left
+        await self._stop_containers(mains, left)
+        others = [c for c in self.containers.values() if c.init]
+        await self._stop_containers(others, max(1.0, deadline - asyncio.get_running_loop().time()))
+        await self._release()
+        if not self._removed and not self._status.gone:
+            self._say()
+            await self._status.flush(5.0)
+            metadata = self.pod["metadata"]
+            try:
+                await self._around.client.delete(
+                    PODS,
+                    metadata["name"],
+                    metadata["namespace"],
+                    grace_period_seconds=0,
+                    preconditions={"uid": self.uid},
+                )
+            except StatusError as error:
+                if error.code not in (404, 409):
+                    raise
+        self._status.close()
+        self._around.forget_tokens(self.uid)
+        await asyncio.to_thread(self._around.runtime.forget, self.pod)
+        self._finished = True
+        return None
+
+    async def _stop_containers(self, containers: list[PodContainer], seconds: float) -> None:
+        """preStop, SIGTERM, wait, SIGKILL, wait. A shorter grace period that arrives meanwhile counts."""
+        sandbox = self.sandbox
+        running = [c for c in containers if c.running]
+        if sandbox is None or sandbox.gone or not running:
+            return
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        ip = self.ips[0] if self.ips else self._around.options.node_ip
+
+        async def end(container: PodContainer) -> None:
+            await container.before_stop(sandbox, ip, seconds)
+            await container.kill(sandbox, signal.SIGTERM)
+
+        ends = asyncio.gather(*(end(c) for c in running))
+        try:
+            while any(c.running for c in running) and not sandbox.gone:
+                if self._terminating:
+                    seconds = min(seconds, self._grace())
+                if loop.time() >= begun + seconds:
+                    break
+                self._changed.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(begun + seconds):
+                        await self._changed.wait()
+                self._take_records()
+        finally:
+            ends.cancel()
+            await asyncio.gather(ends, return_exceptions=True)
+        await self._wait_dead([c for c in running if c.running], sandbox)
+        self.wake()
+
+    async def _wait_dead(self, containers: list[PodContainer], sandbox: Sandbox) -> None:
+        for container in containers:
+            await container.kill(sandbox, signal.SIGKILL)
+        until = asyncio.get_running_loop().time() + _KILL_SECONDS
+        while any(c.running for c in containers) and not sandbox.gone:
+            if asyncio.get_running_loop().time() > until:
+                log.error("pod %s: containers do not die; its sandbox is ended", self.name)
+                return
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await self._changed.wait()
+            self._take_records()
+
+    async def _rest(self) -> float | None:
+        """The pod has succeeded or failed: give back what it holds; its record and logs stay."""
+        if self.sandbox is not None:
+            await self._release()
+        self._say()
+        return None
+
+    async def _release(self) -> None:
+        runtime = self._around.runtime
+        sandbox, self.sandbox = self.sandbox, None
+        for container in self.containers.values():
+            container.stop_probes(all_kinds=True)
+        await runtime.stop_sandbox(self.uid, sandbox)
+        self._take_records()
+        if not self.pod["spec"].get("hostNetwork"):
+            await self._around.network.detach(self.uid)
+
+    # -- status -------------------------------------------------------------------------------------------------------
+
+    def _view(self) -> PodView:
+        here = self.sandbox is not None and not self.sandbox.gone
+        return PodView(
+            containers={name: container.view() for name, container in self.containers.items()},
+            ips=self.ips,
+            host_ips=(self._around.options.node_ip,),
+            sandbox=here,
+            started=self._started,
+        )
+
+    def _say(self) -> None:
+        """Have the API server know how the pod is."""
+        others = {c["type"]: c for c in (self.pod.get("status") or {}).get("conditions") or ()}
+        others.update({c["type"]: c for c in self._conditions})
+        pod = {**self.pod, "status": {**(self.pod.get("status") or {}), "conditions": list(others.values())}}
+        status = pod_status(pod, self._view(), self._around.now())
+        self._conditions = status["conditions"]
+        self._status.put(status)
+
+
+def _soonest(waits: list[float | None]) -> float | None:
+    return min((wait for wait in waits if wait is not None), default=None)
+
+
+def _read(path: Path | str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""

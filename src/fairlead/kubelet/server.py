@@ -1,0 +1,178 @@
+"""The kubelet's HTTPS server: logs, exec and attach, for the API server.
+
+Only clients with a certificate of the cluster's CA are let in. Invariant: nothing here changes a pod.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from fairlead.api import times
+from fairlead.kubelet import logs, streams
+from fairlead.kubelet.containers import PodContainer
+from fairlead.kubelet.options import KubeletOptions
+from fairlead.kubelet.runtime import Runtime, Sandbox
+
+if TYPE_CHECKING:
+    from fairlead.kubelet.podworker import PodWorker
+
+log = logging.getLogger("fairlead.kubelet")
+_TRUE = ("1", "true", "True")
+_Join = Callable[[web.WebSocketResponse, Sandbox, tuple[str, int], streams.StreamOptions], Awaitable[None]]
+
+
+class KubeletServer:
+    """One node's. `find` gives the pod of a namespace and name."""
+
+    def __init__(self, options: KubeletOptions, runtime: Runtime, find: Callable[[str, str], PodWorker | None]) -> None:
+        self._options, self._runtime, self._find = options, runtime, find
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        """Listen. OSError if the address is taken or a file can't be read."""
+        application = web.Application()
+        target = "{namespace}/{pod}/{container}"
+        application.add_routes(
+            [
+                web.get("/healthz", _healthz),
+                web.get(f"/containerLogs/{target}", self._logs),
+                web.get(f"/exec/{target}", self._exec),
+                web.get(f"/attach/{target}", self._attach),
+            ]
+        )
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._options.node_ip, self._options.port, ssl_context=self._tls())
+        await site.start()
+
+    async def stop(self) -> None:
+        """Close the socket and every connection."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def _tls(self) -> ssl.SSLContext:
+        options = self._options
+        if not (options.server_cert_file and options.server_key_file and options.client_ca_file):
+            raise ValueError("the kubelet's server needs server_cert_file, server_key_file and client_ca_file")
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(options.client_ca_file))
+        context.load_cert_chain(options.server_cert_file, options.server_key_file)
+        context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def _container(self, request: web.Request) -> tuple[PodWorker, PodContainer]:
+        info = request.match_info
+        worker = self._find(info["namespace"], info["pod"])
+        if worker is None:
+            raise web.HTTPNotFound(text=f'pod "{info["namespace"]}/{info["pod"]}" not found')
+        container = worker.containers.get(info["container"])
+        if container is None:
+            text = f"container {info['container']} is not valid for pod {info['pod']}"
+            raise web.HTTPBadRequest(text=text)
+        return worker, container
+
+    # -- logs ---------------------------------------------------------------------------------------------------------
+
+    async def _logs(self, request: web.Request) -> web.StreamResponse:
+        worker, container = self._container(request)
+        query = request.query
+        records = container.records
+        where = f'container "{container.name}" in pod "{request.match_info["pod"]}"'
+        if query.get("previous") in _TRUE:
+            if len(records) < 2:
+                text = f"previous terminated {where} not found"
+                raise web.HTTPBadRequest(text=text)
+            record = records[-2]
+        elif not records:
+            reason = container.waiting[0] if container.waiting else "ContainerCreating"
+            raise web.HTTPBadRequest(text=f"{where} is waiting to start: {reason}")
+        else:
+            record = records[-1]
+        try:
+            options = logs.LogOptions(
+                follow=query.get("follow") in _TRUE,
+                tail=int(query.get("tailLines", "-1")),
+                since=_since(query.get("sinceSeconds"), query.get("sinceTime")),
+                timestamps=query.get("timestamps") in _TRUE,
+                limit_bytes=int(query.get("limitBytes", "-1")),
+            )
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=str(error)) from error
+        path = self._runtime.log_dir(worker.pod) / container.name / f"{record.attempt}.log"
+        ended_file = self._runtime.container_dir(worker.uid, container.name, record.attempt) / "exit.json"
+
+        def ended() -> bool:
+            sandbox = worker.sandbox
+            return ended_file.exists() or sandbox is None or sandbox.gone
+
+        if not path.exists():
+            raise web.HTTPNotFound(text=f"the log of {where} is not there (any more)")
+        response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        async for block in logs.read(path, options, ended):
+            await response.write(block)
+        await response.write_eof()
+        return response
+
+    # -- exec and attach ----------------------------------------------------------------------------------------------
+
+    async def _exec(self, request: web.Request) -> web.StreamResponse:
+        argv = request.query.getall("command", [])
+        if not argv:
+            raise web.HTTPBadRequest(text="you must specify at least 1 command for the container")
+
+        async def join(
+            socket: web.WebSocketResponse,
+            sandbox: Sandbox,
+            container: tuple[str, int],
+            options: streams.StreamOptions,
+        ) -> None:
+            await streams.serve_exec(socket, sandbox, container, argv, options)
+
+        return await self._stream(request, join)
+
+    async def _attach(self, request: web.Request) -> web.StreamResponse:
+        return await self._stream(request, streams.serve_attach)
+
+    async def _stream(self, request: web.Request, join: _Join) -> web.StreamResponse:
+        worker, container = self._container(request)
+        if worker.sandbox is None or container.current is None or not container.running:
+            raise web.HTTPInternalServerError(text=f'container not found ("{container.name}")')
+        query = request.query
+        tty = query.get("tty") in _TRUE
+        options = streams.StreamOptions(
+            stdin=query.get("input", query.get("stdin")) in _TRUE,
+            stdout=query.get("output", query.get("stdout")) in _TRUE,
+            stderr=query.get("error", query.get("stderr")) in _TRUE and not tty,
+            tty=tty,
+        )
+        socket = web.WebSocketResponse(protocols=streams.PROTOCOLS, max_msg_size=0, compress=False)
+        if not socket.can_prepare(request).ok:
+            raise web.HTTPBadRequest(text=f"exec and attach need a WebSocket with protocol {streams.PROTOCOL}")
+        await socket.prepare(request)
+        try:
+            await join(socket, worker.sandbox, (container.name, container.current.attempt), options)
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:
+            log.exception("streams of %s/%s broke", worker.name, container.name)
+            await socket.close(code=1011)
+        return socket
+
+
+def _since(seconds: str | None, time: str | None) -> int:
+    """Nanoseconds since the epoch; 0 if neither is given."""
+    if seconds:
+        return int((datetime.now(UTC).timestamp() - int(seconds)) * 1e9)
+    return int(times.parse(time).timestamp() * 1e9) if time else 0
+
+
+async def _healthz(request: web.Request) -> web.Response:
+    return web.Response(text="ok")
