@@ -23,7 +23,7 @@ from aiohttp import ClientError, ClientSession, web
 from tests.unit.dns.worlds import lines
 
 from fairlead.dns import DNSOptions
-from fairlead.dns.processes import DNSError, Sockets, prepare, upstreams_from
+from fairlead.dns.answering import DNSError, Sockets, prepare, upstreams_from
 
 DEADLINE = 15.0
 

@@ -6,7 +6,7 @@ import pytest
 from tests.unit.dns.worlds import HTTP, service, slice_of, snapshot
 
 from fairlead.discovery.model import Changes, Endpoint, EndpointPort, Service, ServiceKey, ServiceSnapshot
-from fairlead.dns.follow import Frames, frame
+from fairlead.dns.pipe import Frames, frame
 from fairlead.dns.records import Delta, delta, pieces, records_of, whole
 
 WEB = ServiceKey("shop", "web")
