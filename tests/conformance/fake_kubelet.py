@@ -79,6 +79,8 @@ class FakeKubelet:
     async def _exec(self, request: web.Request) -> web.StreamResponse:
         query = request.query
         self.queries.append({key: query.getall(key) for key in query})
+        if request.match_info["container"] == "waiting":
+            return web.Response(status=404, text='container "waiting" is not running')
         socket = web.WebSocketResponse(protocols=("v5.channel.k8s.io",))
         await socket.prepare(request)
         self.open_execs += 1

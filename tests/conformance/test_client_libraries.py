@@ -6,7 +6,7 @@ import threading
 
 import lightkube
 import pytest
-from kubernetes import client, config, watch
+from kubernetes import client, config, stream, watch
 from lightkube.config.kubeconfig import KubeConfig
 from lightkube.core.exceptions import ApiError
 from lightkube.models.core_v1 import ServicePort, ServiceSpec
@@ -75,6 +75,26 @@ def test_the_official_client_watches(official):
             break
     thread.join()
     assert seen == [("ADDED", "1"), ("MODIFIED", "2"), ("DELETED", "2")]
+
+
+def test_the_official_client_executes_in_pods(official, cluster):
+    """Logs, and exec over its WebSocket (v4.channel.k8s.io) with stdin, both outputs and the exit code."""
+    api, namespace = official
+    node = f"n-{namespace}"
+    api.create_node(client.V1Node(metadata=client.V1ObjectMeta(name=node)))
+    address = {"type": "InternalIP", "address": "127.0.0.1"}
+    endpoint = {"kubeletEndpoint": {"Port": cluster.kubelet.port}}
+    cluster.patch_status("nodes", "", node, {"addresses": [address], "daemonEndpoints": endpoint})
+    container = client.V1Container(name="main", image="fairlead/host")
+    spec = client.V1PodSpec(containers=[container], node_name=node)
+    api.create_namespaced_pod(namespace, client.V1Pod(metadata=client.V1ObjectMeta(name="p"), spec=spec))
+    assert api.read_namespaced_pod_log("p", namespace) == "one\ntwo\nthree\nfour\n"
+    options = {"stdin": True, "stdout": True, "stderr": True, "tty": False, "_preload_content": False}
+    command = ["sh", "-c", "read line; echo got $line; echo bad >&2; exit 3"]
+    socket = stream.stream(api.connect_get_namespaced_pod_exec, "p", namespace, command=command, **options)
+    socket.write_stdin("hello\n")
+    socket.run_forever(timeout=10)
+    assert (socket.read_stdout(), socket.read_stderr(), socket.returncode) == ("got hello\n", "bad\n", 3)
 
 
 def test_lightkube_does_it_all(cluster):

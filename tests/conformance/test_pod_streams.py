@@ -77,7 +77,8 @@ def test_attach_joins_the_streams(kubectl, pod):
 
 
 def test_exec_says_what_is_wrong(kubectl, pod):
-    """No such pod, no such container, a pod on no node."""
+    """No such pod, no such container, one that isn't running, a pod on no node, a kubelet that is away."""
+    assert 'container "waiting" is not running' in kubectl.fails("exec", pod, "-c", "waiting", "--", "true")
     assert 'pods "nope" not found' in kubectl.fails("exec", "nope", "--", "true")
     assert "container nope is not valid for pod web-0" in kubectl.fails("exec", pod, "-c", "nope", "--", "true")
     kubectl.apply(
@@ -89,6 +90,10 @@ def test_exec_says_what_is_wrong(kubectl, pod):
         }
     )
     assert "does not have a host assigned" in kubectl.fails("exec", "free", "--", "true")
+    away = {"daemonEndpoints": {"kubeletEndpoint": {"Port": 1}}}
+    kubectl.cluster.patch_status("nodes", "", f"n-{kubectl.namespace}", away)
+    assert "connect" in kubectl.fails("exec", pod, "-c", "main", "--", "true")
+    assert "connect" in kubectl.fails("logs", pod, "-c", "main")
 
 
 def test_a_kubectl_that_dies_ends_its_command(kubectl, pod):

@@ -81,13 +81,16 @@ async def _target(call: Call, nodes: kubelets.Kubelets) -> tuple[str, list[tuple
 async def dial(nodes: kubelets.Kubelets, url: str, query: list[tuple[str, str]]) -> aiohttp.ClientWebSocketResponse:
     """The kubelet's WebSocket. Raises the kubelet's refusal, or 500 when it can't be reached."""
     session = await nodes.session()
+    said: list[bytes] = []
+    keeping = kubelets.refused_body.set(said)
     try:
         return await session.ws_connect(url, params=query, protocols=(V5,), max_msg_size=MAX_MESSAGE, heartbeat=None)
     except aiohttp.WSServerHandshakeError as error:
-        code, reason = (404, "NotFound") if error.status == 404 else (500, "InternalError")
-        raise errors.StatusError(code, reason, f"unable to upgrade connection: {error.message}") from None
+        raise kubelets.refusal_of(error.status, b"".join(said)) from None
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise kubelets.unreachable("Get", url, error) from None
+    finally:
+        kubelets.refused_body.reset(keeping)
 
 
 async def _pass_through(call: Call, kubelet: aiohttp.ClientWebSocketResponse, streams: Streams) -> web.StreamResponse:

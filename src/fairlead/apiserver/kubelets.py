@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import aiohttp
+import orjson
 
 from fairlead.api import errors
 from fairlead.api.kinds import NODES, PODS
@@ -21,6 +22,7 @@ Object = dict[str, Any]
 
 DEFAULT_PORT = 10250
 CONNECT_SECONDS = 5.0
+_REFUSAL_LIMIT = 64 * 1024
 _ADDRESS_ORDER = ("InternalIP", "ExternalIP", "Hostname")
 
 
@@ -44,6 +46,7 @@ class Kubelets:
                 connector=aiohttp.TCPConnector(ssl=context, limit=0, ttl_dns_cache=10),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
                 auto_decompress=False,
+                trace_configs=[_keeping_refusals()],
             )
         return self._session
 
@@ -99,18 +102,36 @@ def unreachable(method: str, url: str, error: BaseException) -> errors.StatusErr
     return errors.internal(f'{method} "{url}": {why}')
 
 
-async def refusal(response: aiohttp.ClientResponse, query: Mapping[str, str] | None = None) -> errors.StatusError:
+async def refusal(response: aiohttp.ClientResponse) -> errors.StatusError:
     """A kubelet's own refusal, as the Status it sent or as one made of its text."""
-    import orjson
+    return refusal_of(response.status, await response.content.read(_REFUSAL_LIMIT))
 
-    body = (await response.content.read(64 * 1024)).strip()
+
+def refusal_of(code: int, body: bytes) -> errors.StatusError:
+    """As `refusal`, of what was received."""
     try:
         status = orjson.loads(body)
         if isinstance(status, dict) and status.get("kind") == "Status":
             return errors.StatusError.of_status(status)
     except orjson.JSONDecodeError:
         pass
-    text = body.decode("utf-8", "replace") or f"the kubelet answered {response.status}"
-    reasons = {400: "BadRequest", 404: "NotFound", 403: "Forbidden", 401: "Unauthorized", 503: "ServiceUnavailable"}
-    code = response.status if response.status in reasons else 500
+    text = body.decode("utf-8", "replace").strip() or f"the kubelet answered {code}"
+    reasons = {400: "BadRequest", 404: "NotFound", 403: "Forbidden", 503: "ServiceUnavailable"}
+    code = code if code in reasons else 500
     return errors.StatusError(code, reasons.get(code, "InternalError"), text)
+
+
+# What a kubelet said when it refused an upgrade: aiohttp's ws_connect raises without the body, so it is kept aside.
+refused_body: ContextVar[list[bytes] | None] = ContextVar("refused_body", default=None)
+
+
+def _keeping_refusals() -> aiohttp.TraceConfig:
+    async def keep(_session: aiohttp.ClientSession, _context: Any, params: aiohttp.TraceRequestEndParams) -> None:
+        keeper = refused_body.get()
+        if keeper is not None and params.response.status != 101:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                keeper.append(await params.response.content.read(_REFUSAL_LIMIT))
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(keep)
+    return trace
