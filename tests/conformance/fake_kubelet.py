@@ -95,6 +95,9 @@ class FakeKubelet:
         return socket
 
     async def _run(self, socket: web.WebSocketResponse, command: list[str], stdin: bool) -> None:
+        if command == ["crash"]:
+            socket.get_extra_info("socket").shutdown(2)
+            return
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,

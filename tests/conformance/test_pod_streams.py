@@ -76,6 +76,11 @@ def test_attach_joins_the_streams(kubectl, pod):
     assert kubectl("attach", "-i", pod, "-c", "main", stdin="hello\n").startswith("hello\n")
 
 
+def test_a_kubelet_that_dies_fails_the_command(kubectl, pod):
+    """A command whose end nobody saw has not succeeded."""
+    assert "ended before the command did" in kubectl.fails("exec", pod, "-c", "main", "--", "crash")
+
+
 def test_exec_says_what_is_wrong(kubectl, pod):
     """No such pod, no such container, one that isn't running, a pod on no node, a kubelet that is away."""
     assert 'container "waiting" is not running' in kubectl.fails("exec", pod, "-c", "waiting", "--", "true")

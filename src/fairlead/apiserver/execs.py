@@ -13,6 +13,7 @@ import asyncio
 from typing import Final
 
 import aiohttp
+import orjson
 from aiohttp import web
 
 from fairlead.api import errors
@@ -25,6 +26,13 @@ V5: Final = "v5.channel.k8s.io"
 V4: Final = "v4.channel.k8s.io"
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 MAX_MESSAGE = 16 * 1024 * 1024
+
+# Without a Status at the end, clients take a command for successful.
+LOST: Final = orjson.dumps(
+    errors.internal(
+        "the connection to the kubelet ended before the command did; how the command ended is not known"
+    ).status
+)
 
 
 async def serve(call: Call, nodes: kubelets.Kubelets, streams: Streams) -> web.StreamResponse:
@@ -110,9 +118,13 @@ async def _pass_through(call: Call, kubelet: aiohttp.ClientWebSocketResponse, st
                 await kubelet.send_bytes(message.data.encode())
 
     async def downward() -> None:
+        status_seen = False
         async for message in kubelet:
             if message.type is aiohttp.WSMsgType.BINARY and message.data[:1] != b"\xff":
+                status_seen = status_seen or message.data[:1] == b"\x03"
                 await client.send_bytes(message.data)
+        if not status_seen:
+            await client.send_bytes(bytes((ERROR,)) + LOST)
 
     tasks = [asyncio.create_task(upward()), asyncio.create_task(downward())]
 

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from fairlead.api import errors
 from fairlead.apiserver.call import Call
-from fairlead.apiserver.execs import CLOSE, ERROR, RESIZE, STDERR, STDIN, STDOUT, V4
+from fairlead.apiserver.execs import CLOSE, ERROR, LOST, RESIZE, STDERR, STDIN, STDOUT, V4
 from fairlead.apiserver.spdy import frames, session
 from fairlead.apiserver.streams import NothingToSend, Streams
 
@@ -91,16 +91,20 @@ async def _upward(connection: _Connection, kubelet: aiohttp.ClientWebSocketRespo
 
 
 async def _downward(connection: _Connection, kubelet: aiohttp.ClientWebSocketResponse) -> None:
+    status_seen = False
     async for message in kubelet:
         if message.type is not aiohttp.WSMsgType.BINARY or not message.data:
             continue
         channel, payload = message.data[0], message.data[1:]
+        status_seen = status_seen or channel == ERROR
         if channel == CLOSE:
             if payload and payload[0] in (STDOUT, STDERR):
                 connection.send(payload[0], b"", fin=True)
         else:
             connection.send(channel, payload)
         await connection.writable.wait()
+    if not status_seen:
+        connection.send(ERROR, LOST)
 
 
 class _Connection(asyncio.Protocol):
