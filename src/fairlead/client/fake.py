@@ -21,6 +21,9 @@ import orjson
 
 from fairlead.api import errors
 from fairlead.api.kinds import NAMESPACES, NODES, PODS, RESOURCES, Resource, by_plural
+from fairlead.api.patch import json_patch, merge_patch, strategic_merge
+from fairlead.api.schema import schema_of
+from fairlead.api.selectors import FieldSelector, LabelSelector
 from fairlead.client.rest import Client, Object, Objects
 
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
@@ -457,24 +460,18 @@ def _scale(resource: Resource, obj: Object) -> Object:
 
 
 def _patched(resource: Resource, obj: Object, patch: Any, content_type: str) -> Object:
-    from fairlead.api import patch as patches
-
     if content_type.startswith("application/json-patch"):
-        return patches.json_patch(obj, patch)
+        return json_patch(obj, patch)
     if content_type.startswith("application/strategic"):
-        from fairlead.api.schema import schema_of
-
-        return patches.strategic_merge(obj, patch, schema_of(resource))
+        return strategic_merge(obj, patch, schema_of(resource))
     if content_type.startswith("application/merge-patch"):
-        return patches.merge_patch(obj, patch)
+        return merge_patch(obj, patch)
     raise errors.unsupported_media_type(f"the fake does not apply {content_type}")
 
 
 def _selection(resource: Resource, query: dict[str, str]) -> Callable[[Object], bool]:
     if not query.get("labelSelector") and not query.get("fieldSelector"):
         return lambda obj: True
-    from fairlead.api.selectors import FieldSelector, LabelSelector
-
     labels = LabelSelector.parse(query.get("labelSelector", ""))
     fields = FieldSelector.parse(query.get("fieldSelector", ""), resource)
     return lambda obj: labels.matches(obj["metadata"].get("labels")) and fields.matches_object(resource, obj)

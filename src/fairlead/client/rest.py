@@ -7,6 +7,7 @@ unless the server surely did not act on it.
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import AsyncGenerator
@@ -462,10 +463,11 @@ def _reason(error: BaseException) -> str:
     """What went wrong on the way, without the library's own names where the system has a word for it."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"its certificate is not trusted ({error.certificate_error})"
-    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.strerror:
-        return error.os_error.strerror
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, OSError) and cause.errno and cause.errno > 0:
+        return os.strerror(cause.errno)
     return str(error) or type(error).__name__
 
 
