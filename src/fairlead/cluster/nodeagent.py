@@ -18,9 +18,12 @@ from fairlead.cluster.controlplane import enter, start_logging, stop_event
 from fairlead.cluster.layout import Layout
 from fairlead.discovery.fold import WATCHED, fold
 from fairlead.discovery.model import ServiceSnapshot
-from fairlead.kubelet import Kubelet, KubeletOptions, Spawner
+from fairlead.kubelet.kubelet import Kubelet
+from fairlead.kubelet.options import KubeletOptions
+from fairlead.kubelet.spawner import Spawner
 from fairlead.podnetwork.network import PodNetwork, PodNetworkOptions
-from fairlead.proxy import Proxy, ProxyOptions
+from fairlead.proxy.options import ProxyOptions
+from fairlead.proxy.run import Proxy
 
 log = logging.getLogger("fairlead.node")
 
