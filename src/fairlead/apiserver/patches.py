@@ -87,12 +87,10 @@ def _apply(name: str, body: bytes, described: Schema) -> Callable[[Object], Any]
             operations = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise errors.bad_request(f"error decoding patch: {error}") from None
-        if not isinstance(operations, list):
-            raise errors.bad_request("error decoding patch: json: cannot unmarshal object into Go value of type []")
-        return lambda current: patch.json_patch(current, orjson.loads(body))
+        return lambda current: patch.json_patch(current, operations)
     delta = decode_json(body)
     if name == STRATEGIC_MERGE_PATCH:
-        return lambda current: patch.strategic_merge(current, orjson.loads(body), described)
+        return lambda current: patch.strategic_merge(current, delta, described)
     return lambda current: patch.merge_patch(current, delta)
 
 
