@@ -118,7 +118,7 @@ def check_cidr(field: str, value: str, *, canonical: bool = False, kept: Iterabl
 
 def check_not_special(field: str, value: str) -> list[FieldError]:
     """Field errors for an address that traffic cannot be sent to: unspecified, loopback, link-local."""
-    address = _read_ip(value)
+    address = _read_ip(value) or _read_sloppy_ip(value)
     if address is None:
         return [invalid(field, value, "must be a valid IP address")]
     if address.is_unspecified:
