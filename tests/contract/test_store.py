@@ -268,3 +268,21 @@ async def test_closing_ends_watches_and_refuses_calls(store: Store) -> None:
     with pytest.raises(StoreClosed):
         store.watch("", 1)
     await store.close()
+
+
+async def test_progress_is_never_ahead_of_what_was_given(store: Store) -> None:
+    """A watch's progress is the newest revision only once nothing of its own is waiting."""
+    await store.commit(Put("x/a", b"1"), Put("y", b""))  # 2
+    await store.commit(Put("x/a", b"2"))  # 3
+    watch = store.watch("x/", 1)
+    assert watch.progress == 1
+    await take(watch, 2)
+    await store.commit(Put("y", b"3"))  # 4
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.02):
+            await watch.__anext__()
+    assert watch.progress == 4
+    await store.commit(Put("x/a", b"5"))  # 5
+    assert watch.progress < 5
+    await take(watch, 1)
+    assert watch.progress == 5

@@ -6,53 +6,55 @@ and enters the store only prepared, defaulted, validated and with its allocation
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
-from fairlead.api.kinds import Resource
+from fairlead.api.errors import StatusError, bad_request, method_not_allowed, not_found
+from fairlead.api.kinds import NAMESPACES, PODS, Resource
+from fairlead.registry import deleting, pods
+from fairlead.registry.housekeeping import Housekeeping
+from fairlead.registry.listing import list_objects
 from fairlead.registry.requests import (
     DeleteOptions,
     ListOptions,
     ListResult,
-    RegistryEvent,
     RegistryOptions,
     RequestContext,
     WatchOptions,
 )
-from fairlead.store.interface import Store
+from fairlead.registry.scale import apply_scale, scale_of
+from fairlead.registry.stored import without_nulls
+from fairlead.registry.strategies import make_strategies
+from fairlead.registry.strategy import Rules, Surroundings, upstream_rules
+from fairlead.registry.watching import RegistryWatch
+from fairlead.registry.writing import Writer, read
+from fairlead.store.interface import Record, Store
 
 Object = dict[str, Any]
 
-
-class RegistryWatch(AsyncIterator[list[RegistryEvent]]):
-    """An open watch: iterate for batches; `close()` (or `aclose()`) when the client is gone."""
-
-    async def __anext__(self) -> list[RegistryEvent]:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Give up; the iteration ends."""
-
-    async def aclose(self) -> None:
-        """As `close`."""
-        self.close()
+_DELETIONS_AT_ONCE = 16
 
 
 class Registry:
-    """All verbs. Every failure is a `StatusError`. Objects given are taken over (may be changed); objects returned
-    belong to the caller."""
+    """All verbs. Every failure is a `StatusError`. Objects given are left as they are; objects returned belong to the
+    caller. `rules` are upstream's unless a test brings others."""
 
-    def __init__(self, store: Store, options: RegistryOptions | None = None) -> None:
+    def __init__(self, store: Store, options: RegistryOptions | None = None, rules: Rules | None = None) -> None:
         self.store = store
         self.options = options or RegistryOptions()
+        self.watchers = 0  # how many watches are open
+        strategies = make_strategies(Surroundings(store, self.options, self._wait_for))
+        self._writer = Writer(store, self.options, rules or upstream_rules(), strategies)
+        self._housekeeping = Housekeeping(store, self.options)
 
     async def start(self) -> None:
         """Begin housekeeping: Events older than their TTL, compaction."""
-        raise NotImplementedError
+        await self._housekeeping.start()
 
     async def stop(self) -> None:
         """End housekeeping. The store stays open: whoever opened it closes it."""
-        raise NotImplementedError
+        await self._housekeeping.stop()
 
     async def create(
         self,
@@ -65,29 +67,48 @@ class Registry:
         subresource: str = "",
     ) -> Object:
         """POST. With `name` and `subresource`: binding, eviction (what they return is the body to send)."""
-        raise NotImplementedError
+        if not subresource:
+            return await self._writer.create(resource, namespace, obj, ctx)
+        if resource != PODS or subresource not in {"binding", "eviction"}:
+            raise method_not_allowed()
+        body = without_nulls(obj)
+        if subresource == "eviction":
+            options = pods.eviction_options(body, name)
+            await deleting.delete(self._writer, PODS, namespace, name, options, ctx=ctx)
+        else:
+            pods.check_binding(body, name)
+            await self._writer.change(
+                PODS, namespace, name, lambda pod: pods.bind(pod, body, ctx), ctx, subresource="binding"
+            )
+        return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
     async def get(
         self, resource: Resource, namespace: str, name: str, ctx: RequestContext | None = None, *, subresource: str = ""
     ) -> Object:
         """GET one. `subresource` status gives the object, scale a Scale."""
-        raise NotImplementedError
+        self._check_subresource(resource, name, subresource)
+        _, obj = await read(self.store, resource, namespace, name)
+        return scale_of(obj) if subresource == "scale" else obj
 
     async def list(self, resource: Resource, namespace: str, options: ListOptions) -> ListResult:
         """GET many; an empty namespace means all."""
-        raise NotImplementedError
+        self._writer.strategy(resource)
+        return await list_objects(self.store, resource, namespace, options)
 
     async def update(
         self, resource: Resource, namespace: str, name: str, obj: Object, ctx: RequestContext, *, subresource: str = ""
     ) -> Object:
         """PUT. Kinds that may be created so are: see `update_or_create` for whether it was."""
-        raise NotImplementedError
+        return (await self.update_or_create(resource, namespace, name, obj, ctx, subresource=subresource))[0]
 
     async def update_or_create(
         self, resource: Resource, namespace: str, name: str, obj: Object, ctx: RequestContext, *, subresource: str = ""
     ) -> tuple[Object, bool]:
         """PUT; True if the object was created (201)."""
-        raise NotImplementedError
+        self._check_subresource(resource, name, subresource)
+        if subresource == "scale":
+            return await self.patch(resource, namespace, name, lambda _: obj, ctx, subresource="scale"), False
+        return await self._writer.put(resource, namespace, name, obj, ctx, subresource=subresource)
 
     async def patch(
         self,
@@ -101,14 +122,21 @@ class Registry:
     ) -> Object:
         """PATCH. `patch_fn` gets a copy of the current object (or Scale) that it may change, returns the wanted one,
         may raise StatusError, and may be called several times (a write in between)."""
-        raise NotImplementedError
+        self._check_subresource(resource, name, subresource)
+        if subresource != "scale":
+            return await self._writer.change(resource, namespace, name, patch_fn, ctx, subresource=subresource)
+
+        def change(obj: Object) -> Object:
+            return apply_scale(resource, obj, without_nulls(patch_fn(scale_of(obj))))
+
+        return scale_of(await self._writer.change(resource, namespace, name, change, ctx, subresource=""))
 
     async def delete(
         self, resource: Resource, namespace: str, name: str, options: DeleteOptions, ctx: RequestContext
     ) -> Object:
         """DELETE. Gives the object where upstream does (pods, services, service accounts, whatever is not yet gone),
         else a `Status`: send it as it is (200; 202 if it is not a Status and propagation is Foreground)."""
-        raise NotImplementedError
+        return await deleting.delete(self._writer, resource, namespace, name, options, ctx=ctx)
 
     async def delete_collection(
         self,
@@ -119,9 +147,64 @@ class Registry:
         ctx: RequestContext,
     ) -> ListResult:
         """DELETE many: the objects that were chosen, as a list."""
-        raise NotImplementedError
+        if resource == NAMESPACES:
+            raise method_not_allowed()
+        deleting.check_options(options)
+        chosen = await self.list(resource, namespace, list_options)
+
+        async def delete_one(obj: Object) -> None:
+            metadata = obj["metadata"]
+            try:
+                await self.delete(resource, metadata.get("namespace", ""), metadata["name"], options, ctx)
+            except StatusError as error:
+                if error.code != 404:
+                    raise
+
+        for start in range(0, len(chosen.items), _DELETIONS_AT_ONCE):
+            await asyncio.gather(*map(delete_one, chosen.items[start : start + _DELETIONS_AT_ONCE]))
+        return chosen
 
     def watch(self, resource: Resource, namespace: str, options: WatchOptions) -> RegistryWatch:
         """Watch; bad selectors raise here (400). A resourceVersion too old is an ERROR event with a 410 Status.
         To watch one object: field selector `metadata.name=…`. Timeouts are the caller's."""
-        raise NotImplementedError
+        self._writer.strategy(resource)
+        return RegistryWatch(
+            self.store,
+            resource,
+            namespace,
+            options,
+            bookmark_seconds=self.options.bookmark_seconds,
+            count=self._count_watchers,
+        )
+
+    def _count_watchers(self, change: int) -> None:
+        self.watchers += change
+
+    def _check_subresource(self, resource: Resource, name: str, subresource: str) -> None:
+        self._writer.strategy(resource)
+        if not name:
+            raise bad_request("the name of an object is missing")
+        if subresource and (subresource not in resource.subresources or subresource not in _SERVED):
+            raise not_found(f"{resource.plural}/{subresource}", resource.group, name)
+
+    async def _wait_for(self, key: str, seconds: float) -> Record | None:
+        """The record at `key`, at the latest after `seconds`."""
+        since = self.store.revision
+        record = await self.store.get(key)
+        if record is not None or not seconds:
+            return record
+        watch = self.store.watch(key, since)
+        try:
+            async with asyncio.timeout(seconds):
+                async for events in watch:
+                    for event in events:
+                        if event.record.key == key and event.type == "PUT":
+                            return event.record
+        except TimeoutError:
+            pass
+        finally:
+            watch.close()
+        return None
+
+
+_SERVED = frozenset({"status", "scale", "finalize"})

@@ -184,5 +184,6 @@ class RegistryOptions(msgspec.Struct, frozen=True):
     ip_families: tuple[str, ...] = ("IPv4",)
     event_ttl_seconds: float = 3600.0
     bookmark_seconds: float = 60.0
+    pod_admission: bool = True  # tolerations, priority, service account and its token, as upstream adds them
     clock: Callable[[], datetime] = utc_now
     dice: Dice = msgspec.field(default_factory=system_dice)

@@ -13,8 +13,11 @@ from typing import Literal, Protocol
 import msgspec
 
 
-class Record(msgspec.Struct, frozen=True):
-    """A key's value at one moment. `modified` is the revision of the commit that wrote it."""
+class Record(msgspec.Struct, frozen=True, dict=True):
+    """A key's value at one moment. `modified` is the revision of the commit that wrote it.
+
+    `dict=True` lets a reader hang on it what it has read out of the value.
+    """
 
     key: str
     value: bytes
@@ -118,6 +121,11 @@ class Watch(Protocol):
     def __aiter__(self) -> AsyncIterator[Sequence[Event]]: ...
 
     async def __anext__(self) -> Sequence[Event]: ...
+
+    @property
+    def progress(self) -> int:
+        """The newest revision up to which everything this watch is about was given out."""
+        ...
 
     def close(self) -> None: ...
 

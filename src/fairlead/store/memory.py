@@ -23,7 +23,7 @@ class MemoryStore:
     def __init__(self, *, queue_limit: int = 10_000) -> None:
         self._state = State()
         self._history = History(start=1)
-        self._watchers = Watchers(queue_limit)
+        self._watchers = Watchers(queue_limit, revision=1)
         self._revision = self._oldest = 1
         self._closed = False
 
@@ -66,7 +66,7 @@ class MemoryStore:
         """As `Store.watch`."""
         self._check_open()
         self._check_revision(since)
-        return self._watchers.add(prefix, self._history.since(since, prefix))
+        return self._watchers.add(prefix, since, self._history.since(since, prefix))
 
     async def compact(self, revision: int) -> None:
         """As `Store.compact`."""

@@ -207,7 +207,7 @@ class SQLiteStore:
         self._loop = loop
         self._state = State(records)
         self._history = History(start=self._revision, limit=history)
-        self._watchers = Watchers(queue_limit)
+        self._watchers = Watchers(queue_limit, self._revision)
         self._reader, self._lock = reader, lock
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
         self._closed = False
@@ -276,8 +276,8 @@ class SQLiteStore:
         self._check_open()
         self._check_revision(since)
         if since >= self._history.start:
-            return self._watchers.add(prefix, self._history.since(since, prefix))
-        return self._watchers.add(prefix, (), self._backlog(prefix, since, self._revision))
+            return self._watchers.add(prefix, since, self._history.since(since, prefix))
+        return self._watchers.add(prefix, since, (), self._backlog(prefix, since, self._revision))
 
     async def compact(self, revision: int) -> None:
         """As `Store.compact`. Returns when it is decided; rows are deleted between writes, a few at a time."""

@@ -18,8 +18,11 @@ Backlog = Callable[[], Awaitable[Sequence[Event]]]
 class QueuedWatch:
     """One open watch. Iterated by one task at a time."""
 
-    def __init__(self, watchers: Watchers, prefix: str, earlier: Sequence[Event], backlog: Backlog | None) -> None:
+    def __init__(
+        self, watchers: Watchers, prefix: str, since: int, earlier: Sequence[Event], backlog: Backlog | None
+    ) -> None:
         self.prefix = prefix
+        self._given = since
         self._watchers = watchers
         self._earlier, self._backlog = earlier, backlog
         self._queue: list[Event] = []
@@ -57,11 +60,11 @@ class QueuedWatch:
             raise self._failure
         if self._earlier:
             earlier, self._earlier = self._earlier, ()
-            return earlier
+            return self._give(earlier)
         while self._backlog is not None:
             older = await self._backlog()
             if older and not self._closed:
-                return older
+                return self._give(older)
             self._backlog = None
         while not self._queue:
             if self._closed:
@@ -74,7 +77,18 @@ class QueuedWatch:
             finally:
                 self._waiter = None
         batch, self._queue = self._queue, []
-        return batch
+        return self._give(batch)
+
+    @property
+    def progress(self) -> int:
+        """The newest revision up to which everything was given out."""
+        if self._queue or self._earlier or self._backlog is not None or self._failure is not None:
+            return self._given
+        return self._watchers.revision
+
+    def _give(self, events: Sequence[Event]) -> Sequence[Event]:
+        self._given = events[-1].revision
+        return events
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -84,16 +98,17 @@ class QueuedWatch:
 class Watchers:
     """All open watches of one store, by prefix: an event is matched against each prefix once."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, revision: int) -> None:
         self._limit = limit
+        self.revision = revision  # of the newest commit that was published
         self._by_prefix: dict[str, list[QueuedWatch]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._by_prefix.values()))
 
-    def add(self, prefix: str, earlier: Sequence[Event], backlog: Backlog | None = None) -> QueuedWatch:
+    def add(self, prefix: str, since: int, earlier: Sequence[Event], backlog: Backlog | None = None) -> QueuedWatch:
         """Open a watch: first `earlier` and what `backlog` gives, then what is published from now on."""
-        watch = QueuedWatch(self, prefix, earlier, backlog)
+        watch = QueuedWatch(self, prefix, since, earlier, backlog)
         self._by_prefix.setdefault(prefix, []).append(watch)
         return watch
 
@@ -107,6 +122,7 @@ class Watchers:
 
     def publish(self, events: Sequence[Event]) -> None:
         """Hand whole commits to everyone they concern."""
+        self.revision = events[-1].revision
         for prefix, watches in list(self._by_prefix.items()):
             chosen = [event for event in events if event.record.key.startswith(prefix)]
             if chosen:

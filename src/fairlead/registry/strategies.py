@@ -1,0 +1,39 @@
+"""Which strategy each kind has."""
+
+from __future__ import annotations
+
+from fairlead.api import kinds
+from fairlead.api.kinds import Resource
+from fairlead.registry.namespaces import Namespaces
+from fairlead.registry.pods import Pods
+from fairlead.registry.services import Services
+from fairlead.registry.strategy import (
+    CreatedByPut,
+    EndpointSlices,
+    Leases,
+    Nodes,
+    ServiceAccounts,
+    Strategy,
+    Surroundings,
+    Workloads,
+)
+
+_SPECIAL: dict[Resource, type[Strategy]] = {
+    kinds.NAMESPACES: Namespaces,
+    kinds.NODES: Nodes,
+    kinds.PODS: Pods,
+    kinds.SERVICES: Services,
+    kinds.ENDPOINTS: CreatedByPut,
+    kinds.SERVICEACCOUNTS: ServiceAccounts,
+    kinds.EVENTS: CreatedByPut,
+    kinds.EVENTS_V1: CreatedByPut,
+    kinds.ENDPOINTSLICES: EndpointSlices,
+    kinds.LEASES: Leases,
+    kinds.REPLICASETS: Workloads,
+    kinds.DEPLOYMENTS: Workloads,
+}
+
+
+def make_strategies(around: Surroundings) -> dict[Resource, Strategy]:
+    """One for each stored resource."""
+    return {r: _SPECIAL.get(r, Strategy)(r, around) for r in kinds.RESOURCES if r.stored}

@@ -1,0 +1,245 @@
+"""POST, PUT and PATCH: prepare, default, validate, allocate, commit; and again if the world moved on meanwhile.
+
+Stands between `Registry` and the store. Invariant: what is committed was decided on exactly the state it is committed
+to: the object's own revision, its namespace's (for a new object) and its allocations are all conditions of the commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fairlead.api.errors import (
+    already_exists,
+    bad_request,
+    conflict,
+    internal,
+    invalid,
+    method_not_allowed,
+    not_found,
+    unavailable,
+    unprocessable,
+)
+from fairlead.api.kinds import NAMESPACES, Resource
+from fairlead.registry.listing import parse_revision
+from fairlead.registry.metadata import fill_for_create, generated_name, is_finished, keep_for_update
+from fairlead.registry.namespaces import Namespaces, open_namespace
+from fairlead.registry.requests import RegistryOptions, RequestContext
+from fairlead.registry.stored import copy, decode, encode, key_of, without_nulls
+from fairlead.registry.strategy import Rules, Strategy
+from fairlead.store.interface import (
+    CompareFailed,
+    Delete,
+    Operation,
+    Put,
+    Record,
+    Require,
+    Store,
+    StoreClosed,
+    StoreFailed,
+)
+
+Object = dict[str, Any]
+Change = Callable[[Object], Object]
+
+MAX_ATTEMPTS = 100
+"""How often a write is decided anew because others were quicker, before the client is told to try later."""
+
+_NAME_ATTEMPTS = 8
+
+
+class Writer:
+    """Everything that changes objects goes through `commit` here."""
+
+    def __init__(
+        self, store: Store, options: RegistryOptions, rules: Rules, strategies: Mapping[Resource, Strategy]
+    ) -> None:
+        self.store, self.options, self.rules, self._strategies = store, options, rules, strategies
+
+    def strategy(self, resource: Resource) -> Strategy:
+        """The kind's strategy; 405 for kinds that are not kept."""
+        strategy = self._strategies.get(resource)
+        if strategy is None:
+            raise method_not_allowed()
+        return strategy
+
+    async def commit(self, *operations: Operation) -> int:
+        """As the store's, with its failures as StatusErrors. CompareFailed passes through."""
+        try:
+            return await self.store.commit(*operations)
+        except StoreFailed as error:
+            raise internal(f"Internal error occurred: {error}") from error
+        except StoreClosed as error:
+            raise unavailable("the API server is shutting down") from error
+
+    async def create(self, resource: Resource, namespace: str, obj: Object, ctx: RequestContext) -> Object:
+        """As `Registry.create` without a subresource."""
+        strategy = self.strategy(resource)
+        given = without_nulls(obj)
+        metadata = _place(resource, namespace, given)
+        if resource.namespaced and not namespace:
+            raise bad_request("an empty namespace may not be set during creation")
+        if metadata.pop("resourceVersion", ""):
+            raise bad_request("resourceVersion should not be set on objects to be created")
+        generate = "" if metadata.get("name") else metadata.get("generateName", "")
+        collisions = 0
+        for _ in range(MAX_ATTEMPTS):
+            new = copy(given)
+            metadata = new["metadata"]
+            if generate:
+                metadata["name"] = generated_name(generate, self.options.dice)
+            name = metadata.get("name", "")
+            conditions: list[Operation] = []
+            if resource.namespaced:
+                home = await open_namespace(self.store, resource, namespace, name)
+                conditions.append(Require(home.key, home.modified))
+            await self._prepare_new(strategy, new, ctx)
+            conditions += await strategy.allocate(new, None)
+            key = key_of(resource, namespace, name)
+            if ctx.dry_run:
+                if await self.store.get(key) is not None:
+                    raise already_exists(resource.plural, resource.group, name)
+                return new
+            try:
+                revision = await self.commit(Put(key, encode(resource, new), expected=0), *conditions)
+            except CompareFailed as failed:
+                if failed.key == key:
+                    collisions += 1
+                    if not generate or collisions >= _NAME_ATTEMPTS:
+                        raise already_exists(resource.plural, resource.group, name) from None
+                elif failed.key != key_of(NAMESPACES, "", namespace) and not strategy.retry_allocation(failed):
+                    raise
+                continue
+            metadata["resourceVersion"] = str(revision)
+            return new
+        raise unavailable(f"{resource.group_plural}: too many writes at once, try again")
+
+    async def _prepare_new(self, strategy: Strategy, new: Object, ctx: RequestContext) -> None:
+        resource, metadata = strategy.resource, new["metadata"]
+        fill_for_create(metadata, ctx.now, self.options.dice)
+        new["kind"], new["apiVersion"] = resource.kind, resource.api_version
+        self.rules.default(resource, new)
+        await strategy.admit_create(new, ctx)
+        strategy.prepare_for_create(new, ctx)
+        errors = self.rules.check_create(resource, new)
+        if errors:
+            name = metadata.get("name") or metadata.get("generateName", "")
+            raise unprocessable(resource.kind, resource.group, name, errors)
+
+    async def put(
+        self, resource: Resource, namespace: str, name: str, obj: Object, ctx: RequestContext, *, subresource: str
+    ) -> tuple[Object, bool]:
+        """As `Registry.update_or_create`."""
+        strategy = self.strategy(resource)
+        given = without_nulls(obj)
+        _place(resource, namespace, given)
+        exists = await self.store.get(key_of(resource, namespace, name)) is not None
+        if exists or subresource or not strategy.create_on_update:
+            changed = await self.change(resource, namespace, name, lambda _: copy(given), ctx, subresource=subresource)
+            return changed, False
+        if given["metadata"].get("uid"):
+            why = f"Precondition failed: UID in precondition: {given['metadata']['uid']}, UID in object meta: "
+            raise conflict(resource.plural, resource.group, name, why)
+        given["metadata"].pop("resourceVersion", None)
+        given["metadata"].setdefault("name", name)
+        return await self.create(resource, namespace, given, ctx), True
+
+    async def change(
+        self, resource: Resource, namespace: str, name: str, change: Change, ctx: RequestContext, *, subresource: str
+    ) -> Object:
+        """Replace the object by what `change` makes of it. A write in between: once more with the newer object, which
+        is a conflict if the result names the resourceVersion of the older one."""
+        strategy = self.strategy(resource)
+        key = key_of(resource, namespace, name)
+        for _ in range(MAX_ATTEMPTS):
+            record = await self.store.get(key)
+            if record is None:
+                raise not_found(resource.plural, resource.group, name)
+            old = decode(resource, record)
+            new: Object = without_nulls(change(decode(resource, record)))
+            self._check_conditions(strategy, namespace, name, new, old)
+            self._prepare_changed(strategy, new, old, ctx, subresource)
+            if new == old and not self._gone(strategy, new):
+                return old
+            operations = [] if subresource else await strategy.allocate(new, old)
+            if self._gone(strategy, new):
+                operations = [Delete(key, expected=record.modified), *await strategy.release(old)]
+            else:
+                operations = [Put(key, encode(resource, new), expected=record.modified), *operations]
+            if ctx.dry_run:
+                return new
+            try:
+                revision = await self.commit(*operations)
+            except CompareFailed as failed:
+                if failed.key != key and not strategy.retry_allocation(failed):
+                    raise
+                continue
+            new["metadata"]["resourceVersion"] = str(revision)
+            return new
+        raise conflict(resource.plural, resource.group, name)
+
+    def _check_conditions(self, strategy: Strategy, namespace: str, name: str, new: Object, old: Object) -> None:
+        """Refuse what is meant for another object, or for another state of it."""
+        resource = strategy.resource
+        metadata, before = _place(resource, namespace, new), old["metadata"]
+        if metadata.setdefault("name", name) != name:
+            raise bad_request(
+                f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
+            )
+        if metadata.get("uid") and metadata["uid"] != before["uid"]:
+            why = f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {before['uid']}"
+            raise conflict(resource.plural, resource.group, name, why)
+        version = parse_revision(metadata.get("resourceVersion") or "")
+        if not version and not strategy.unconditional_update:
+            error = invalid("metadata.resourceVersion", 0, "must be specified for an update")
+            raise unprocessable(resource.kind, resource.group, name, [error])
+        if version and str(version) != before["resourceVersion"]:
+            raise conflict(resource.plural, resource.group, name)
+
+    def _prepare_changed(
+        self, strategy: Strategy, new: Object, old: Object, ctx: RequestContext, subresource: str
+    ) -> None:
+        resource, metadata = strategy.resource, new["metadata"]
+        new["kind"], new["apiVersion"] = resource.kind, resource.api_version
+        metadata["resourceVersion"] = old["metadata"]["resourceVersion"]
+        self.rules.default(resource, new)
+        keep_for_update(metadata, old["metadata"])
+        if subresource == "status":
+            strategy.prepare_for_status_update(new, old, ctx)
+            errors = self.rules.check_status_update(resource, new, old)
+        elif subresource == "finalize" and isinstance(strategy, Namespaces):
+            strategy.prepare_for_finalize(new, old)
+            errors = []
+        elif subresource == "binding":
+            errors = []  # `pods.bind` changes what no update may
+        else:
+            strategy.prepare_for_update(new, old, ctx)
+            errors = self.rules.check_update(resource, new, old)
+        if errors:
+            raise unprocessable(resource.kind, resource.group, metadata["name"], errors)
+
+    def _gone(self, strategy: Strategy, new: Object) -> bool:
+        """Whether the last thing that held back a deletion is gone with this update."""
+        return is_finished(new["metadata"]) and strategy.is_finished(new)
+
+
+def _place(resource: Resource, namespace: str, obj: Object) -> Object:
+    """The metadata, with the namespace the request is for. 400 if the object says another."""
+    metadata = obj.setdefault("metadata", {})
+    if not isinstance(metadata, dict):
+        raise bad_request("metadata must be an object")
+    if not resource.namespaced:
+        metadata.pop("namespace", None)
+    elif metadata.setdefault("namespace", namespace) != namespace and metadata["namespace"]:
+        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+    else:
+        metadata["namespace"] = namespace
+    return metadata
+
+
+async def read(store: Store, resource: Resource, namespace: str, name: str) -> tuple[Record, Object]:
+    """The record and the object it holds, or 404."""
+    record = await store.get(key_of(resource, namespace, name))
+    if record is None:
+        raise not_found(resource.plural, resource.group, name)
+    return record, decode(resource, record)
