@@ -106,8 +106,21 @@ def upstreams_from(options: DNSOptions, own: tuple[bytes, ...]) -> tuple[Upstrea
     except OSError as error:
         log.warning("cannot read %s: %s", options.resolv_conf, error.strerror)
         return ()
-    ours = {(packed, options.port) for packed in own}
-    return tuple(upstream for upstream in upstreams_of(text) if (packed_address(upstream[0]), upstream[1]) not in ours)
+    found = upstreams_of(text)
+    others = tuple(upstream for upstream in found if not _is_self(upstream, options, own))
+    for host, _ in set(found) - set(others):
+        log.warning("%s names %s, which is this server itself here: left out", options.resolv_conf, host)
+    return others
+
+
+def _is_self(upstream: Upstream, options: DNSOptions, own: tuple[bytes, ...]) -> bool:
+    """A node's resolver on a loopback address is, seen from a pod, the pod itself."""
+    packed = packed_address(upstream[0].partition("%")[0])
+    if packed is None or upstream[1] != options.port:
+        return False
+    if options.listen in {"0.0.0.0", "::"}:
+        return packed in own or packed[:1] == b"\x7f" or packed == bytes(15) + b"\1"
+    return packed == packed_address(options.listen)
 
 
 async def _answer(options: DNSOptions, sockets: Sockets, zone: Zone, forwarder: Forwarder, pipe: socket.socket) -> int:

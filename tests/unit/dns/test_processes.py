@@ -266,11 +266,23 @@ def test_bad_options_are_said() -> None:
         prepare(DNSOptions(upstreams=("x",)))
 
 
-def test_it_never_asks_itself(tmp_path: Path) -> None:
-    """An upstream that is this very server is left out; without a file there is none."""
+@pytest.mark.parametrize(
+    ("listen", "port", "left"),
+    [
+        ("0.0.0.0", 53, ["10.0.0.2"]),
+        ("::", 53, ["10.0.0.2"]),
+        ("10.0.0.1", 53, ["10.0.0.2", "127.0.0.53", "::1"]),
+        ("0.0.0.0", 5353, ["10.0.0.1", "10.0.0.2", "127.0.0.53", "::1"]),
+    ],
+)
+def test_it_never_asks_itself(tmp_path: Path, listen: str, port: int, left: list[str]) -> None:
+    """An upstream that is this very server is left out: one on loopback is, where we listen on every address."""
     path = tmp_path / "resolv.conf"
-    path.write_text("nameserver 10.0.0.1\nnameserver 10.0.0.2\n")
-    own = (bytes((10, 0, 0, 1)),)
-    assert upstreams_from(DNSOptions(resolv_conf=str(path)), own) == (("10.0.0.2", 53),)
-    assert len(upstreams_from(DNSOptions(resolv_conf=str(path), port=5353), own)) == 2
-    assert upstreams_from(DNSOptions(resolv_conf=str(tmp_path / "none")), own) == ()
+    path.write_text("nameserver 10.0.0.1\nnameserver 10.0.0.2\nnameserver 127.0.0.53\nnameserver ::1\n")
+    options = DNSOptions(resolv_conf=str(path), listen=listen, port=port)
+    assert [host for host, _ in upstreams_from(options, (bytes((10, 0, 0, 1)),))] == left
+
+
+def test_without_a_resolv_conf_there_is_no_upstream(tmp_path: Path) -> None:
+    """Which is said, and is no reason not to serve the cluster's names."""
+    assert upstreams_from(DNSOptions(resolv_conf=str(tmp_path / "none")), ()) == ()
