@@ -93,12 +93,14 @@ def _header(family: int) -> bytes:
 
 
 def render_filter(family: int, protocol: int, destination: str) -> bytes:
-    """The part of a dump request that lets the kernel sort out (5.8 on); `destination` empty: any."""
+    """The part of a dump request that lets the kernel sort out (5.8 on); `destination` empty: any.
+
+    By destination for IPv4 only: for IPv6 the kernel (seen in 6.18) takes the filter for its opposite.
+    """
     flags, value = _MATCH_PROTOCOL, b""
-    if destination:
+    if destination and family == socket.AF_INET:
         flags |= _MATCH_DESTINATION
-        kind = _V4_DST if family == socket.AF_INET else _V6_DST
-        value = nested(_TUPLE_IP, attribute(kind, socket.inet_pton(family, destination)))
+        value = nested(_TUPLE_IP, attribute(_V4_DST, socket.inet_pton(family, destination)))
     value += nested(_TUPLE_PROTO, attribute(_PROTO_NUM, bytes((protocol,))))
     wanted = attribute(_FILTER_ORIG_FLAGS, struct.pack("=I", flags))
     wanted += attribute(_FILTER_REPLY_FLAGS, struct.pack("=I", 0))

@@ -171,7 +171,7 @@ def parse_fields(types: tuple[DataType, ...], data: bytes) -> Fields:
 
 def parse_types(number: int, typeof: bytes = b"") -> tuple[DataType, ...] | None:
     """The types behind a set's type number and stored `typeof`, or None for what this project never writes."""
-    if typeof:
+    if typeof and typeof != _PLAIN_CONCATENATION:
         return _TYPEOF_SHAPES.get((number, typeof))
     types: list[DataType] = []
     while number:
@@ -183,6 +183,7 @@ def parse_types(number: int, typeof: bytes = b"") -> tuple[DataType, ...] | None
     return tuple(types)
 
 
+_PLAIN_CONCATENATION = _tlv(0, _u32(_CONCAT)) + _tlv(1, b"")  # what nft(8) writes for `type a . b`
 _TYPEOF_SHAPES = {
     (key_type(shape), typeof_of(shape)): shape
     for shape in (

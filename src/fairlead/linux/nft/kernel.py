@@ -1,8 +1,8 @@
 """The kernel's nftables, of the network namespace the calling thread is in when the socket is made.
 
 Stands on the netlink socket and the codec. Invariant: `commit` is all or nothing whatever its size, unless the socket's
-send buffer is too small for it: then it is cut between changes, in order, which is safe because a transaction never
-refers to what comes later in it.
+send buffer is too small for it (without privileges it holds some thousand elements): then it is cut between messages,
+in order, which the kernel accepts because a transaction never refers to what comes later in it.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 
 from fairlead.discovery.model import ServiceKey
-from fairlead.linux.netlink import NetlinkError
 from fairlead.linux.nft.kernel import Monitor, Nftables, NftSocket
 from fairlead.linux.nft.objects import TableName
 from fairlead.linux.nft.transaction import DropTable, PutTable, Transaction
@@ -165,7 +164,7 @@ class _Table:
         if changes:
             try:
                 nft.commit(self.name, changes)
-            except NetlinkError as error:
+            except OSError as error:
                 # Somebody changed the table under us, or we misjudged it: look, and mend what differs.
                 log.warning("nftables refused a change of table %s (%s); reading it anew", self.name.name, error)
                 return self.synchronize(nft)
@@ -182,7 +181,7 @@ class _Table:
             try:
                 if changes:
                     nft.commit(self.name, changes)
-            except NetlinkError:
+            except OSError:
                 if attempt == _RETRIES - 1:
                     raise
                 continue
