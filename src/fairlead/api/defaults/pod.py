@@ -164,5 +164,13 @@ def qos_class(pod: dict[str, Any]) -> str:
 
 
 def _amounts(amounts: dict[str, Any] | None) -> dict[str, int]:
-    found = {name: quantity.parse(amounts[name]).nano for name in ("cpu", "memory") if amounts and name in amounts}
-    return {name: nano for name, nano in found.items() if nano > 0}
+    """The amounts of cpu and memory that count: what is none is validation's to refuse."""
+    found: dict[str, int] = {}
+    for name in ("cpu", "memory"):
+        try:
+            nano = quantity.parse((amounts or {}).get(name) or "0").nano
+        except quantity.QuantityError:
+            continue
+        if nano > 0:
+            found[name] = nano
+    return found

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from fairlead.api import times
+from fairlead.api.errors import StatusError
 from fairlead.api.selectors import LabelSelector
 
 NONE = "<none>"
@@ -86,8 +87,11 @@ def pairs(labels: dict[str, str] | None) -> str:
 
 
 def selector(value: dict[str, Any] | None) -> str:
-    """A label selector as `-l` takes it, or `<none>`."""
-    return LabelSelector.of(value or {}).render() or NONE
+    """A label selector as `-l` takes it, `<none>`, or `<error>` for one that selects nothing sensible."""
+    try:
+        return LabelSelector.of(value or {}).render() or NONE
+    except StatusError:
+        return "<error>"
 
 
 def containers(template: dict[str, Any] | None) -> tuple[str, str]:
