@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable, Iterable
 
 from immutables import Map
@@ -22,7 +23,7 @@ from fairlead.linux.conntrack import Flow
 from fairlead.linux.netlink import NetlinkError
 from fairlead.linux.nft.memory import MemoryNftables
 from fairlead.linux.nft.objects import TableName
-from fairlead.linux.nft.transaction import AddElements, Change, DropElements
+from fairlead.linux.nft.transaction import AddElements, Change, DropChain, DropElements
 from fairlead.proxy.nftables.backend import NftablesBackend
 from fairlead.proxy.options import ProxyOptions
 from fairlead.proxy.run import Proxy, Sync
@@ -40,6 +41,16 @@ class Stubborn(MemoryNftables):
         if self.refusals:
             self.refusals -= 1
             raise NetlinkError(12)
+        super().commit(table, changes)
+
+
+class OldKernel(MemoryNftables):
+    """Like kernels before 6.2: a chain is busy in the transaction that takes the last element leading to it."""
+
+    def commit(self, table: TableName, changes: Iterable[Change]) -> None:
+        changes = tuple(changes)
+        if any(isinstance(c, DropElements) for c in changes) and any(isinstance(c, DropChain) for c in changes):
+            raise NetlinkError(errno.EBUSY)
         super().commit(table, changes)
 
 
@@ -146,6 +157,23 @@ async def test_a_kernel_that_refuses_is_tried_again() -> None:
     assert TABLE not in nft.tables
     assert (await asyncio.wait_for(syncs.get(), 5)).repaired
     assert nft.tables[TABLE].elements["eps"]
+
+
+async def test_an_old_kernel_keeps_a_chain_for_a_moment() -> None:
+    """Where the kernel calls a chain busy it is emptied, and dropped with the next change; used again, it is filled."""
+    nft = OldKernel()
+    p = proxy(nft)
+    p.backend.start()
+    many, few = (service(1, *(f"10.244.2.{n}" for n in range(count))) for count in (20, 2))
+    change = Changes(frozenset([few.key]))
+    for wanted in (many, few, many, few):
+        await p.apply(snapshot(wanted), change)
+        assert nft.tables[TABLE].elements["eps"].keys() == {
+            ("10.96.0.2", "TCP", 80, n) for n in range(len(wanted.slices[0].endpoints))
+        }
+        assert bool(nft.tables[TABLE].chains["class-20"].rules) == (wanted is many)
+    await p.apply(snapshot(), change)
+    assert "class-20" not in nft.tables[TABLE].chains
 
 
 async def test_two_services_with_one_address() -> None:

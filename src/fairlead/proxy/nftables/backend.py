@@ -7,14 +7,16 @@ change), the kernel is read and only what differs is changed.
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Callable
 
 from fairlead.discovery.model import ServiceKey
+from fairlead.linux.netlink import NetlinkError, is_absent
 from fairlead.linux.nft.kernel import Monitor, Nftables, NftSocket
 from fairlead.linux.nft.objects import TableName
-from fairlead.linux.nft.transaction import DropTable, PutTable, Transaction
+from fairlead.linux.nft.transaction import DropChain, DropTable, PutTable, Transaction
 from fairlead.proxy.backend import Applied
 from fairlead.proxy.nftables import diff, layout
 from fairlead.proxy.nftables.desired import NODE, Piece, piece_of
@@ -134,6 +136,7 @@ class _Table:
         self._ledger = diff.Ledger()
         self._node: Piece = _EMPTY
         self._waiting: Transaction = ()
+        self._leftover: dict[str, None] = {}  # empty chains the kernel did not yet let go of
         self._seconds = 0.0
 
     def update(self, before: ServiceTable, after: ServiceTable, owners: set[ServiceKey]) -> None:
@@ -163,12 +166,38 @@ class _Table:
         start = time.perf_counter()
         if changes:
             try:
-                nft.commit(self.name, changes)
+                self._transact(nft, changes)
             except OSError as error:
                 # Somebody changed the table under us, or we misjudged it: look, and mend what differs.
                 log.warning("nftables refused a change of table %s (%s); reading it anew", self.name.name, error)
                 return self.synchronize(nft)
         return Applied(len(changes), self._seconds, time.perf_counter() - start)
+
+    def _transact(self, nft: Nftables, changes: Transaction) -> None:
+        """Commit. Kernels before 6.2 count a chain as used for a moment after the map elements that led to it are gone:
+        there chains are emptied now and dropped with a later change."""
+        self._drop_leftover(nft)
+        try:
+            nft.commit(self.name, changes)
+        except NetlinkError as error:
+            chains = [change.name for change in changes if isinstance(change, DropChain)]
+            if error.errno != errno.EBUSY or not chains:
+                raise
+            nft.commit(self.name, tuple(change for change in changes if not isinstance(change, DropChain)))
+            self._leftover.update(dict.fromkeys(chains))
+
+    def _drop_leftover(self, nft: Nftables) -> None:
+        for name in list(self._leftover):
+            del self._leftover[name]
+            if self._ledger.chain(name) is not None:
+                continue  # wanted again
+            try:
+                nft.commit(self.name, (DropChain(name),))
+            except NetlinkError as error:
+                if error.errno == errno.EBUSY:
+                    self._leftover[name] = None
+                elif not is_absent(error):
+                    raise
 
     def synchronize(self, nft: Nftables) -> Applied:
         """Read the table and change what differs from the ledger."""
@@ -180,7 +209,7 @@ class _Table:
             prepared = time.perf_counter()
             try:
                 if changes:
-                    nft.commit(self.name, changes)
+                    self._transact(nft, changes)
             except OSError:
                 if attempt == _RETRIES - 1:
                     raise

@@ -209,6 +209,10 @@ class Ledger:
         """The set of that name, as it should be."""
         return self._sets.claims.value(name)
 
+    def chain(self, name: str) -> Chain | None:
+        """The chain of that name, as it should be."""
+        return self._chains.claims.value(name)
+
     def state(self, comment: str = "") -> TableState:
         """The whole desired table."""
         chains = {name: chain for name, (_, chain) in self._chains.claims.held.items()}
