@@ -34,6 +34,7 @@ _DEFAULT = ClusterConfig()
 @click.option("--wait", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds until ready.")
 def command(wait: float, node_port_range: str, api_port: int | None, **flags: object) -> None:
     """Start a cluster on this machine, or one that was stopped, with the state it had."""
+    import fairlead.cli.dns  # noqa: F401  (the DNS pods are forked with it in memory)
     from fairlead.cluster import lifecycle
 
     ctx = click.get_current_context()

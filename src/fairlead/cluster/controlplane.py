@@ -83,6 +83,7 @@ async def _serve(layout: Layout, config: ClusterConfig, host_socket: socket.sock
             asyncio.create_task(run_controllers(client, options), name="controllers"),
             asyncio.create_task(addons.keep(client, config), name="addons"),
         ]
+        work[1].add_done_callback(_say_failure)
         waiter = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([waiter, work[0]], return_when=asyncio.FIRST_COMPLETED)
         for task in [waiter, *work]:
@@ -92,6 +93,11 @@ async def _serve(layout: Layout, config: ClusterConfig, host_socket: socket.sock
     await store.close()
     for task in done - {waiter}:
         task.result()
+
+
+def _say_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("%s failed", task.get_name(), exc_info=error)
 
 
 def enter(namespace: str) -> None:

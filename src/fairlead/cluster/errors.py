@@ -9,3 +9,7 @@ class ClusterError(Exception):
     def __init__(self, what: str, remedy: str = "") -> None:
         super().__init__(f"{what}; {remedy}" if remedy else what)
         self.what, self.remedy = what, remedy
+
+
+class NotReady(ClusterError):
+    """The cluster runs, but not all of it is ready yet: it is left as it is, to be looked at."""

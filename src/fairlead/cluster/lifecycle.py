@@ -24,7 +24,7 @@ from fairlead.cluster import config as configuration
 from fairlead.cluster import kubeconfig, lan, preflight
 from fairlead.cluster.config import ClusterConfig
 from fairlead.cluster.credentials import Credentials
-from fairlead.cluster.errors import ClusterError
+from fairlead.cluster.errors import ClusterError, NotReady
 from fairlead.cluster.layout import RUNTIME_ROOT, Layout, clusters
 from fairlead.cluster.supervisor import STANDBY, SUPERVISOR, Supervisor, holder, redirect, running
 from fairlead.linux import cgroups, libc, namespaces
@@ -69,6 +69,8 @@ def up(wanted: ClusterConfig, given: frozenset[str], wait: float, report: Report
             _daemonize(layout, config, host_socket, report)
             host_socket.close()
             file = _wait_and_publish(layout, config, wait, report)
+        except NotReady:
+            raise
         except BaseException:
             if resumed:
                 stop(layout)
@@ -219,8 +221,15 @@ def _wait_and_publish(layout: Layout, config: ClusterConfig, wait: float, report
     from fairlead.cluster import readiness
 
     document = Credentials(layout, config).user_document("admin")
-    asyncio.run(readiness.wait(layout, config, wait, report))
-    return kubeconfig.merge(document)
+    file = kubeconfig.merge(document)
+    try:
+        asyncio.run(readiness.wait(layout, config, wait, report))
+    except NotReady:
+        raise
+    except BaseException:
+        kubeconfig.remove(config.context)
+        raise
+    return file
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ async def _serve(layout: Layout, config: ClusterConfig, node: str, spawner: Spaw
         )
         await proxy.start()
         await kubelet.start()
-        following = asyncio.create_task(_follow(client, view, network, proxy), name="follow")
+        following = asyncio.create_task(_follow(client, view, network, proxy, kubelet), name="follow")
         waiter = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([following, waiter], return_when=asyncio.FIRST_COMPLETED)
         following.cancel()
@@ -95,9 +95,12 @@ class View:
         self.snapshot = ServiceSnapshot()
 
 
-async def _follow(client: Client, view: View, network: PodNetwork, proxy: Proxy) -> None:
+async def _follow(client: Client, view: View, network: PodNetwork, proxy: Proxy, kubelet: Kubelet) -> None:
     async for batch in follow(client, *(Watched(resource) for resource in WATCHED)):
         view.snapshot, changes = fold(view.snapshot, batch.events, batch.synced)
         if changes.nodes:
             await network.sync(view.snapshot.nodes)
+            if network.ready.is_set():
+                kubelet.network_ready()
         await proxy.apply(view.snapshot, changes)
+        kubelet.services_changed()

@@ -11,7 +11,7 @@ import msgspec
 from fairlead.api import kinds
 from fairlead.client import Client, Watched, follow
 from fairlead.cluster.config import ClusterConfig
-from fairlead.cluster.errors import ClusterError
+from fairlead.cluster.errors import ClusterError, NotReady
 from fairlead.cluster.layout import Layout
 
 _LOOK = 0.05
@@ -51,8 +51,9 @@ async def wait(layout: Layout, config: ClusterConfig, seconds: float, report: An
         if failing in done:
             raise ClusterError(failing.result())
         if not done:
-            raise ClusterError(
-                f"not ready after {seconds or 30:g} s: {', '.join(progress.missing)}", f"see the logs in {layout.logs}"
+            raise NotReady(
+                f"not ready after {seconds or 30:g} s: {', '.join(progress.missing)}",
+                f"it goes on starting; see the logs in {layout.logs}, or remove it: fairlead down --name {layout.name}",
             )
         watching.result()
     finally:

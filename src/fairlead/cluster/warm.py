@@ -13,11 +13,10 @@ def up() -> None:
     """Import, then freeze."""
     import fairlead.api.defaults
     import fairlead.api.validation
-    import fairlead.cli
     import fairlead.client
     import fairlead.cluster.controlplane
     import fairlead.cluster.nodeagent
-    import fairlead.dns  # noqa: F401
+    import fairlead.dns.processes  # noqa: F401
 
     gc.collect()
     gc.freeze()
