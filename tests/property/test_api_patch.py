@@ -111,10 +111,12 @@ def patches(draw: st.DrawFn, base: dict[str, Any]) -> dict[str, Any]:
             return
         for key in list(value):
             item = value[key]
+            if key.startswith("$"):
+                continue
             dice = draw(st.integers(0, 12))
             if key in ("labels",) and dice == 0:
                 item["$patch"] = draw(st.sampled_from(["replace", "delete"]))
-            elif dice == 1 and key != "name":
+            elif dice == 1 and key not in ("name", "containers", "env", "volumes"):
                 value[key] = None
                 continue
             elif key == "finalizers" and dice < 6:

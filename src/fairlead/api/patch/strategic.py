@@ -59,12 +59,13 @@ def _unknown_directive(directive: Any, patch: Any) -> StatusError:
 
 
 def _merge_map(original: dict[str, Any], patch: dict[str, Any], of: Type | None) -> dict[str, Any]:
+    directed = _MARKER in patch
     directive = patch.pop(_MARKER, None)
     if directive == "replace":
         return {key: _clean(value) for key, value in patch.items() if value is not None}
     if directive == "delete":
         return {}
-    if directive is not None:
+    if directed:
         raise _unknown_directive(directive, patch)
     _retain_keys(original, patch)
     _merge_ordered_lists(original, patch, of)
@@ -186,7 +187,7 @@ def _apply_item_directives(
     replace = False
     for item in wanted:
         directive = item.get(_MARKER)
-        if directive is None:
+        if _MARKER not in item:
             additions.append(item)
         elif directive == "delete":
             gone = _key_of(item, merge_key)
