@@ -21,7 +21,7 @@ import yaml
 from tests.conformance.fake_kubelet import FakeKubelet
 from tests.conformance.manifests import TOKEN
 
-from fairlead.api.kinds import by_plural
+from fairlead.api.kinds import NAMESPACES, SERVICEACCOUNTS, by_plural
 from fairlead.apiserver import APIServer, ServerConfig, pki
 from fairlead.registry import Registry, RequestContext, User
 from fairlead.store.memory import MemoryStore
@@ -96,6 +96,19 @@ class Cluster:
             )
         )
         await self.server.start()
+
+    def make_namespace(self, name: str) -> None:
+        """A namespace with its default service account, as the controllers would leave it."""
+
+        async def make() -> None:
+            for resource, namespace, kind, called in (
+                (NAMESPACES, "", "Namespace", name),
+                (SERVICEACCOUNTS, name, "ServiceAccount", "default"),
+            ):
+                obj = {"apiVersion": "v1", "kind": kind, "metadata": {"name": called}}
+                await self.registry.create(resource, namespace, obj, RequestContext())
+
+        self.run(make())
 
     def patch_status(self, plural: str, namespace: str, name: str, status: dict[str, Any]) -> None:
         """Set fields of an object's status, as the component that owns it would."""
@@ -238,7 +251,7 @@ def kubectl(request: pytest.FixtureRequest, cluster: Cluster, homes: dict[str, P
         pytest.fail("no kubectl found: install one (apt install kubernetes-client), or name some in KUBECTLS=path:path")
     namespace = f"t{next(_counter)}"
     tool = Kubectl(request.param, cluster, homes[request.param], namespace)
-    tool("create", "namespace", namespace)
+    cluster.make_namespace(namespace)
     return tool
 
 

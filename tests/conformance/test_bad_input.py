@@ -38,7 +38,7 @@ BAD_SERVICES = [
         {"ports": [{"name": "a", "port": 1}, {"name": "a", "port": 2}]},
         'spec.ports[1].name: Duplicate value: "a"',
     ),
-    ({"clusterIP": "192.0.2.1"}, "spec.clusterIPs[0]: Invalid value: \"192.0.2.1\": failed to allocate IP 192.0.2.1"),
+    ({"clusterIP": "192.0.2.1"}, "the provided IP (192.0.2.1) is not in the valid range. The range of valid"),
     ({"type": "Nonsense"}, 'spec.type: Unsupported value: "Nonsense"'),
 ]  # fmt: skip
 
@@ -68,17 +68,15 @@ def test_what_may_not_change_does_not(kubectl):
     kubectl.apply(deployment(), service())
     patch = '{"spec":{"selector":{"matchLabels":{"app":"other"}},"template":{"metadata":{"labels":{"app":"other"}}}}}'
     assert "field is immutable" in kubectl.fails("patch", "deployment", "web", "-p", patch)
-    assert "field is immutable" in kubectl.fails("patch", "svc", "web", "-p", '{"spec":{"clusterIP":"10.96.7.7"}}')
+    assert "may not change once set" in kubectl.fails("patch", "svc", "web", "-p", '{"spec":{"clusterIP":"10.96.7.7"}}')
 
 
 def test_bad_names_and_bad_patches(kubectl):
     """Names, patches that don't fit."""
     assert "a lowercase RFC 1123 subdomain must consist of" in _refused(kubectl, config_map("Not_A_Name"))
     kubectl.apply(config_map())
-    said = kubectl.fails(
-        "patch", "cm", "settings", "--type=json", "-p", '[{"op":"test","path":"/data/color","value":1}]'
-    )
-    assert "testing value /data/color failed" in said or "test failed" in said
+    test = '[{"op":"test","path":"/data/color","value":1}]'
+    assert "request is invalid" in kubectl.fails("patch", "cm", "settings", "--type=json", "-p", test)
     assert kubectl.fails("patch", "cm", "settings", "--type=merge", "-p", '{"data":5}')
 
 

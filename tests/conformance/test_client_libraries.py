@@ -22,7 +22,7 @@ def official(cluster):
     """The official client, and a namespace for it."""
     api = client.CoreV1Api(config.new_client_from_config(str(cluster.kubeconfig)))
     name = f"py{next(_counter)}"
-    api.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=name)))
+    cluster.make_namespace(name)
     return api, name
 
 

@@ -33,7 +33,7 @@ def test_get_in_every_form(kubectl):
     assert kubectl("get", "svc", "--no-headers", "--show-labels").splitlines()[1].split()[-1] == "app=web"
     assert kubectl("get", "svc", "-A").splitlines()[0].split()[0] == "NAMESPACE"
     assert kubectl("get", "all", "-o", "name") == "service/api\nservice/web\n"
-    assert kubectl("get", "svc/web", "cm", "-o", "name").splitlines()[0] == "service/web"
+    assert kubectl("get", "svc,cm", "-o", "name") == "service/api\nservice/web\n"
 
 
 def test_get_chooses_and_sorts(kubectl):
@@ -212,6 +212,9 @@ def test_wait_for_conditions_and_deletion(kubectl):
     assert (waiting.returncode, out) == (0, "deployment.apps/web condition met\n"), err
     kubectl.apply(config_map())
     waiting = kubectl.start("wait", "cm/settings", "--for=delete", "--timeout=15s")
+    deadline = time.monotonic() + DEADLINE
+    while not cluster.server.open_streams and time.monotonic() < deadline:
+        time.sleep(0.02)
     kubectl("delete", "cm", "settings")
     waiting.communicate(timeout=DEADLINE)
     assert waiting.returncode == 0

@@ -1,15 +1,15 @@
 """Watches on the wire: registry batches as chunks of newline-delimited JSON.
 
-Invariant: a batch is one write, made of bytes that all watchers share (only Tables and metadata-only watches are
-encoded per watcher); a stream ends whole, never within an event; a client that stops reading is cut off alone, after
-`slow_client_seconds`, while the registry drops its queue long before that.
+Invariant: a batch is one write (several if large), made of bytes that all watchers share (only Tables and
+metadata-only watches are encoded per watcher); a stream ends whole, never within an event; a client that stops reading
+is cut off alone, after `slow_client_seconds`, while the registry drops its queue long before that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -24,6 +24,8 @@ from fairlead.apiserver.negotiation import JSON, WATCH_JSON, Representation
 from fairlead.apiserver.streams import Streams
 from fairlead.registry import RegistryEvent
 from fairlead.registry.requests import utc_now
+
+PIECE = 256 * 1024  # bytes; a client must take so much within `slow_client_seconds`
 
 
 async def serve(call: Call, config: ServerConfig, streams: Streams) -> web.StreamResponse:
@@ -43,8 +45,9 @@ async def serve(call: Call, config: ServerConfig, streams: Streams) -> web.Strea
             writer = _Encoder(call, resource, form)
             try:
                 async for batch in watch:
-                    async with asyncio.timeout(config.slow_client_seconds):
-                        await response.write(writer.encode(batch))
+                    for piece in writer.encode(batch):
+                        async with asyncio.timeout(config.slow_client_seconds):
+                            await response.write(piece)
                 await response.write_eof()
             except (TimeoutError, ConnectionError):
                 transport = call.request.transport
@@ -69,10 +72,20 @@ class _Encoder:
         self._include = respond.included(call.query)
         self._columns_sent = False
 
-    def encode(self, batch: Sequence[RegistryEvent]) -> bytes:
-        if self._form.form == "Object":
-            return b"".join(event.frame for event in batch)
-        return b"".join(self._transformed(event) for event in batch)
+    def encode(self, batch: Sequence[RegistryEvent]) -> Iterator[bytes]:
+        """The batch in writes of about PIECE bytes: usually one."""
+        plain = self._form.form == "Object"
+        frames: list[bytes] = []
+        size = 0
+        for event in batch:
+            frame = event.frame if plain else self._transformed(event)
+            frames.append(frame)
+            size += len(frame)
+            if size >= PIECE:
+                yield b"".join(frames)
+                frames, size = [], 0
+        if frames:
+            yield b"".join(frames)
 
     def _transformed(self, event: RegistryEvent) -> bytes:
         if event.type == "ERROR":

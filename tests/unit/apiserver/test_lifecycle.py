@@ -104,7 +104,7 @@ async def test_a_watch_of_a_client_that_left_is_forgotten(tmp_path):
 
 async def test_a_client_that_stops_reading_is_cut_off_alone(tmp_path):
     """Who reads gets everything; who does not is dropped within the bound."""
-    async with world(tmp_path, slow_client_seconds=0.3) as w:
+    async with world(tmp_path, slow_client_seconds=1.0) as w:
         good = await w.session.get(f"{w.server.url}{PATH}?watch=1")
         context = ssl.create_default_context(cadata=CA.cert_pem.decode())
         reader, writer = await asyncio.open_connection("127.0.0.1", w.server.port, ssl=context, limit=1024)
