@@ -24,7 +24,7 @@ from tests.conformance.manifests import TOKEN
 from fairlead.api.kinds import NAMESPACES, SERVICEACCOUNTS, by_plural
 from fairlead.apiserver import APIServer, ServerConfig, pki
 from fairlead.registry import Registry, RequestContext, User
-from fairlead.store.memory import MemoryStore
+from fairlead.store.sqlite import SQLiteStore
 
 DEADLINE = 30.0
 
@@ -77,9 +77,10 @@ class Cluster:
         self._kubeconfig()
 
     async def _start(self) -> None:
-        self.registry = Registry(MemoryStore())
-        await self.registry.start()
         where = self.directory
+        self.store = await SQLiteStore.open(where / "state.db")
+        self.registry = Registry(self.store)
+        await self.registry.start()
         self.kubelet = FakeKubelet(where, self.ca)
         await self.kubelet.start()
         self.server = APIServer(
@@ -130,6 +131,7 @@ class Cluster:
             await self.server.stop()
             await self.kubelet.stop()
             await self.registry.stop()
+            await self.store.close()
 
         self.run(stop())
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -147,7 +147,7 @@ def test_an_expired_resource_version(curl, cluster):
     _post(curl, CM, json.dumps(config_map("expiring")).encode())
     curl(f"{CM}/expiring", "-X", "DELETE")
     _post(curl, CM, json.dumps(config_map("expiring")).encode())
-    cluster.run(cluster.registry.store.compact(cluster.registry.store.revision))
+    cluster.run(cluster.store.compact(cluster.store.revision))
     code, _, body = curl(f"{CM}?watch=1&resourceVersion={revision}&timeoutSeconds=5")
     event = json.loads(body.splitlines()[0])
     assert (code, event["type"], event["object"]["code"], event["object"]["reason"]) == (200, "ERROR", 410, "Expired")
