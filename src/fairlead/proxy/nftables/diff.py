@@ -82,8 +82,7 @@ def transaction(d: Delta, known_sets: dict[str, Set]) -> Transaction:
     changes: list[Change] = []
     changes += [PutSet(new) for old, new in d.sets.values() if old is None and new is not None]
     fresh = [new for old, new in d.chains.values() if old is None and new is not None]
-    changes += [PutChain(chain) for chain in fresh]
-    changes += [SetRules(chain.name, chain.rules, fresh=True) for chain in fresh if chain.rules]
+    changes += _new_chains([chain for chain in fresh if chain.hook is None])
     for old, new in d.chains.values():
         if old is not None and new is not None:
             changes.append(SetRules(new.name, new.rules))
@@ -92,16 +91,28 @@ def transaction(d: Delta, known_sets: dict[str, Set]) -> Transaction:
         keys = tuple(key for key, (old, _) in found.items() if old is not None)
         if keys and not gone_with_set:
             changes.append(DropElements(known_sets[name], keys))
-    for name, found in d.elements.items():
-        added = tuple(new for _, new in found.values() if new is not None)
+    for name in sorted(d.elements, key=lambda name: _urgency(known_sets[name])):
+        added = tuple(new for _, new in d.elements[name].values() if new is not None)
         if added:
             changes.append(AddElements(known_sets[name], added))
+    # Packets meet a new table only when all is in it, also if the transaction has to be cut.
+    changes += _new_chains([chain for chain in fresh if chain.hook is not None])
     # Rules of one chain may lead to another: all are emptied before the first goes.
     gone = [old for old, new in d.chains.values() if old is not None and new is None]
     changes += [SetRules(chain.name, ()) for chain in gone if chain.rules]
     changes += [DropChain(chain.name) for chain in gone]
     changes += [DropSet(old.name) for old, new in d.sets.values() if old is not None and new is None]
     return tuple(changes)
+
+
+def _new_chains(chains: list[Chain]) -> list[Change]:
+    rules: list[Change] = [SetRules(chain.name, chain.rules, fresh=True) for chain in chains if chain.rules]
+    return [*(PutChain(chain) for chain in chains), *rules]
+
+
+def _urgency(entry: Set) -> int:
+    """Endpoints before the verdicts that lead to them, and these before the sets that refuse what is left."""
+    return 0 if entry.data else 1 if entry.verdicts else 2
 
 
 def reconcile(before: TableState | None, after: TableState) -> Transaction:
