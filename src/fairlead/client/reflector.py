@@ -84,6 +84,7 @@ class _Inbox:
         self._waiting: list[tuple[int, WatchEvent]] = []
         self._sources = 0
         self._unlisted: set[int] = set()
+        self._told_synced = False
         self._something, self._room = asyncio.Event(), asyncio.Event()
         self._fault: BaseException | None = None
         self._room.set()
@@ -118,29 +119,39 @@ class _Inbox:
 
     async def take(self) -> Batch:
         """Everything that waits; waits for something."""
-        await self._something.wait()
-        if self._fault is not None:
-            raise self._fault
-        self._something.clear()
-        waiting, self._waiting = self._waiting, []
-        self._room.set()
-        return Batch(coalesce(waiting) if len(waiting) > 1 else [e for _, e in waiting], not self._unlisted)
+        while True:
+            await self._something.wait()
+            if self._fault is not None:
+                raise self._fault
+            self._something.clear()
+            waiting, self._waiting = self._waiting, []
+            self._room.set()
+            events = coalesce(waiting) if len(waiting) > 1 else [e for _, e in waiting]
+            synced = not self._unlisted
+            if events or synced != self._told_synced:
+                self._told_synced = synced
+                return Batch(events, synced)
 
 
 def coalesce(events: list[tuple[int, WatchEvent]]) -> list[WatchEvent]:
-    """One event per object where one says it all; an object that was replaced by another of its name keeps both."""
+    """One event per object where one says it all.
+
+    An object that was replaced by another of its name keeps both events; one that came and went has none.
+    """
     latest: dict[tuple[int, str, str], int] = {}
     kept: list[WatchEvent | None] = []
     for source, event in events:
         metadata = event.object["metadata"]
         key = (source, metadata.get("namespace", ""), metadata["name"])
         before = latest.get(key)
-        if before is not None:
-            earlier = kept[before]
-            if earlier is not None and earlier.type != "DELETED":
-                kept[before] = None
-                if earlier.type == "ADDED" and event.type == "MODIFIED":
-                    event = WatchEvent("ADDED", event.resource, event.object)
+        earlier = kept[before] if before is not None else None
+        if before is not None and earlier is not None and earlier.type != "DELETED":
+            kept[before] = None
+            if earlier.type == "ADDED" and event.type == "DELETED":
+                del latest[key]
+                continue
+            if earlier.type == "ADDED":
+                event = WatchEvent("ADDED", event.resource, event.object)
         latest[key] = len(kept)
         kept.append(event)
     return [e for e in kept if e is not None]

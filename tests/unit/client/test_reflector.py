@@ -249,14 +249,17 @@ COALESCE = [
     ("DELETED a 1, ADDED a 2", "DELETED a 1, ADDED a 2"),
     ("DELETED a 1, ADDED a 2, MODIFIED a 3", "DELETED a 1, ADDED a 3"),
     ("ADDED a 1, ADDED b 1, MODIFIED a 2", "ADDED b 1, ADDED a 2"),
+    ("ADDED a 1, DELETED a 1", ""),
+    ("ADDED a 1, DELETED a 1, ADDED a 2", "ADDED a 2"),
+    ("DELETED a 1, ADDED a 2, DELETED a 2", "DELETED a 1"),
 ]
 
 
 @pytest.mark.parametrize(("given", "kept"), COALESCE)
 def test_coalescing(given: str, kept: str) -> None:
-    """One event says it all, unless the object was replaced by another of its name."""
+    """One event says it all, unless the object was replaced by another of its name; what came and went is silent."""
 
     def parse(text: str) -> list[tuple[int, WatchEvent]]:
-        return [event(*words.split()) for words in text.split(", ")]  # type: ignore[arg-type]
+        return [event(*words.split()) for words in text.split(", ") if words]  # type: ignore[arg-type]
 
     assert coalesce(parse(given)) == [e for _, e in parse(kept)]
