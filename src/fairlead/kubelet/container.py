@@ -17,7 +17,9 @@ import gc
 import logging
 import os
 import random
+import socket
 import stat
+import struct
 import sys
 import termios
 from typing import Any, NoReturn
@@ -93,14 +95,15 @@ def look_up(program: str, path: str, cwd: str) -> str:
 
 
 def run(plan: ContainerPlan, report: int, *, warm: bool) -> NoReturn:
-    """Become the container. `report` gets `pid <machine's pid>\\n`, then the failure or nothing; it is closed when
-    the program runs. With `warm`, a fairlead command runs in this process instead of a fresh interpreter."""
+    """Become the container. `report`, a socket, gets the line `pid <machine's pid>`, with a terminal the line `tty` and
+    its descriptor, then the failure or nothing; it is closed when the program runs. With `warm`, a fairlead command
+    runs in this process instead of a fresh interpreter."""
     try:
         os.write(report, b"pid %s\n" % os.readlink("/proc/self").encode())
         os.setsid()
-        if plan.tty:
-            _control_terminal()
         rootfs.build(plan.root)
+        if plan.tty:
+            _own_terminal(report)
         _become_user(plan)
         _enter_directory(plan.cwd)
         program = look_up(plan.argv[0], dict(plan.env).get("PATH", ""), plan.cwd)
@@ -123,7 +126,7 @@ def run_exec(plan: ContainerPlan, argv: list[str], pidfd: int, report: int, *, t
         os.setsid()
         libc.setns(pidfd, libc.CLONE_NEWNS)
         if tty:
-            _control_terminal()
+            _own_terminal(report)
         _become_user(plan)
         _enter_directory(plan.cwd)
         environment = dict(plan.env)
@@ -158,7 +161,16 @@ def _render_os_error(program: str, error: OSError) -> str:
     return f'error mounting or opening "{where}": {text}'
 
 
-def _control_terminal() -> None:
+def _own_terminal(report: int) -> None:
+    """Make a terminal of the container's own /dev/pts ours, and hand its other side to the shim."""
+    master, slave = os.openpty()
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with socket.socket(fileno=os.dup(report)) as end:
+        socket.send_fds(end, [b"tty\n"], [master])
+    os.close(master)
+    for fd in (0, 1, 2):
+        os.dup2(slave, fd)
+    os.close(slave)
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 

@@ -26,6 +26,7 @@ from fairlead.kubelet.surroundings import Surroundings
 
 log = logging.getLogger("fairlead.kubelet")
 Object = dict[str, Any]
+_ERROR_SHOWN = 2.0  # seconds that ErrImagePull stands before it becomes ImagePullBackOff
 _MESSAGE_BYTES = 4096
 _MESSAGE_LOG_BYTES = 2048
 _MESSAGE_LOG_LINES = 80
@@ -166,6 +167,8 @@ class PodContainer:
         if (head if head and "/" not in tag else name) in (HOST_IMAGE, f"docker.io/{HOST_IMAGE}"):
             return None
         now = self._around.now().timestamp()
+        if self._image_failed and now - self._image_failed < _ERROR_SHOWN:
+            return _ERROR_SHOWN
         if self._image_failed and (left := self._image_backoff.remaining(self._image_failed, now)) > 0:
             message = f'Back-off pulling image "{image}"'
             if self.waiting is None or self.waiting[0] != "ImagePullBackOff":
@@ -180,7 +183,7 @@ class PodContainer:
         self._image_backoff.restarted(now, now)
         self._image_failed = now
         self.waiting = ("ErrImagePull", f'failed to pull image "{image}": {why}')
-        return 1.0
+        return _ERROR_SHOWN
 
     async def _after_start(self, sandbox: Sandbox, ip: str) -> None:
         hook = (self.container.get("lifecycle") or {}).get("postStart")

@@ -72,9 +72,11 @@ class PodWorker:
         self._changed.set()
 
     def update(self, pod: Object) -> None:
-        """The API has this state of the pod."""
-        self.pod = pod
-        self.wake()
+        """The API has this state of the pod. An answer to our own status is no news."""
+        before, self.pod = self.pod, pod
+        gates = pod["spec"].get("readinessGates")
+        if gates or any(_wish(before, key) != _wish(pod, key) for key in ("metadata", "spec")):
+            self.wake()
 
     def removed(self, pod: Object | None = None) -> None:
         """The API has no such pod any more."""
@@ -98,7 +100,7 @@ class PodWorker:
             except Exception as error:
                 delay = self._backoff.next()
                 log.exception("pod %s: %s; trying again in %.1f s", self.name, error, delay)
-            if delay is None or delay > 0:
+            if not self._finished and (delay is None or delay > 0):
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(delay if delay is not None else _RESYNC):
                         await self._changed.wait()
@@ -297,6 +299,8 @@ class PodWorker:
         wait = await container.start(self.sandbox, self._places, self.ips[0])
         if wait == 0.0:  # it could not be started: an ended attempt, to be looked at like any other
             self._take_records()
+            if not self._should_restart(container):
+                container.waiting = None
         elif wait is None and not container.running:
             self.wake()
         return wait
@@ -455,6 +459,10 @@ class PodWorker:
         status = pod_status(pod, self._view(), self._around.now())
         self._conditions = status["conditions"]
         self._status.put(status)
+
+
+def _wish(pod: Object, key: str) -> Object:
+    return {k: v for k, v in pod[key].items() if k not in ("resourceVersion", "managedFields")}
 
 
 def _soonest(waits: list[float | None]) -> float | None:

@@ -23,9 +23,8 @@ import os
 import select
 import signal
 import socket
-import struct
-import termios
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -104,7 +103,11 @@ class Shim:
         while self._running:
             for fd, _ in self._poll.poll():
                 if handler := self._handlers.get(fd):
-                    handler()
+                    try:
+                        handler()
+                    except Exception:  # the pod must not die of a fault of ours
+                        Path("shim.fault").write_text(traceback.format_exc())
+                        self._forget(fd)
         os._exit(0)
 
     def _watch(self, fd: int, handler: Callable[[], object]) -> None:
@@ -184,48 +187,65 @@ class Shim:
             raise ValueError(f"container {name} attempt {attempt} was started before")
         plan = _CONTAINER_PLAN.decode(Path(directory, "plan.json").read_bytes())
         inner, outer = _streams(plan)
-        report_in, report_out = os.pipe()
+        report_in, report_out = socket.socketpair()
         pid = self._namespace.fork_new()
         if pid == 0:
             _redirect(inner)
-            run(plan, report_out, warm=True)
-        os.close(report_out)
-        for fd in set(inner):
+            run(plan, report_out.detach(), warm=True)
+        report_out.close()
+        for fd in inner:
             os.close(fd)
         process = _Process(pid, plan, directory)
         process.log = LogFile(plan.log, plan.log_max_bytes, plan.log_max_files)
-        process.stdin, process.terminal = outer.stdin, outer.terminal
+        process.stdin = outer.stdin
         for fd, stream in outer.outputs.items():
-            os.set_blocking(fd, False)
-            process.outputs[fd] = stream
-            self._watch(fd, partial(self._pump, process, fd))
+            self._watch_output(process, fd, stream)
         self._containers[name, attempt] = process
         self._watch(process.pidfd, lambda: self._reap_container(name, attempt))
-        self._await_report(process, report_in, reply, {"started": process.started})
 
-    def _await_report(self, process: _Process, report: int, reply: _Reply, success: dict[str, Any]) -> None:
+        def take_terminal(fd: int) -> None:
+            process.terminal = fd
+            self._watch_output(process, fd, b"stdout")
+
+        self._await_report(process, report_in, take_terminal, reply, {"started": process.started})
+
+    def _watch_output(self, process: _Process, fd: int, stream: bytes) -> None:
+        os.set_blocking(fd, False)
+        process.outputs[fd] = stream
+        self._watch(fd, partial(self._pump, process, fd))
+
+    def _await_report(
+        self,
+        process: _Process,
+        report: socket.socket,
+        take_terminal: Callable[[int], None],
+        reply: _Reply,
+        success: dict[str, Any],
+    ) -> None:
         """Reply once the child has become its program or has said why it can't."""
         text = bytearray()
 
         def read() -> None:
-            data = os.read(report, READ)
+            data, fds, _, _ = socket.recv_fds(report, READ, 1, socket.MSG_CMSG_CLOEXEC)
+            for fd in fds:
+                take_terminal(fd)
             text.extend(data)
-            head, newline, rest = bytes(text).partition(b"\n")
-            if newline and head.startswith(b"pid ") and not process.machine_pid:
-                process.machine_pid = int(head[4:])
+            lines = bytes(text).split(b"\n")
+            if len(lines) > 1 and lines[0].startswith(b"pid "):
+                process.machine_pid = int(lines[0][4:])
             if data:
                 return
             process.finish_report = None
-            self._forget(report)
-            os.close(report)
-            process.failure = (rest if newline else bytes(text)).decode(errors="replace")
+            self._forget(report.fileno())
+            report.close()
+            process.failure = lines[-1].decode(errors="replace")
             if process.failure:
                 reply({"error": process.failure, "start_failed": True})
             else:
                 reply({**success, "pid": process.machine_pid})
 
         process.finish_report = read
-        self._watch(report, read)
+        self._watch(report.fileno(), read)
 
     def _op_signal(self, message: dict[str, Any], fds: list[int], reply: _Reply) -> None:
         process = self._containers.get((message["name"], message["attempt"]))
@@ -240,20 +260,17 @@ class Shim:
         if container is None or container.exit is not None:
             reply({"error": "container is not running", "start_failed": True})
             return
-        terminal = -1
-        if message.get("tty"):
-            terminal, slave = os.openpty()
-            inner = [slave, slave, slave]
-        else:
-            inner = fds
-        report_in, report_out = os.pipe()
+        tty = bool(message.get("tty"))
+        inner = _nulls(3) if tty else fds
+        report_in, report_out = socket.socketpair()
         pid = self._namespace.fork_into(container.pidfd)
         if pid == 0:
             _redirect(inner)
-            run_exec(container.plan, message["argv"], container.pidfd, report_out, tty=terminal >= 0)
-        os.close(report_out)
-        if terminal >= 0:
-            os.close(slave)
+            run_exec(container.plan, message["argv"], container.pidfd, report_out.detach(), tty=tty)
+        report_out.close()
+        if tty:
+            for fd in inner:
+                os.close(fd)
         process = _Process(pid, container.plan, "")
         number = message["id"]
 
@@ -264,12 +281,14 @@ class Shim:
             for client in list(self._clients):
                 self._tell(client, {"event": "exec_exited", "exec": number, "code": _shell_code(status)})
 
-        def started(body: dict[str, Any]) -> None:
-            reply(body, (terminal,) if terminal >= 0 and "error" not in body else ())
-            if terminal >= 0:
-                os.close(terminal)
+        terminals: list[int] = []
 
-        self._await_report(process, report_in, started, {})
+        def started(body: dict[str, Any]) -> None:
+            reply(body, () if "error" in body else tuple(terminals))
+            for fd in terminals:
+                os.close(fd)
+
+        self._await_report(process, report_in, terminals.append, started, {})
         self._watch(process.pidfd, ended)
 
     def _op_attach(self, message: dict[str, Any], fds: list[int], reply: _Reply) -> None:
@@ -383,22 +402,20 @@ class _Outer(msgspec.Struct):
 
     outputs: dict[int, bytes]
     stdin: int = -1
-    terminal: int = -1
 
 
 def _streams(plan: ContainerPlan) -> tuple[list[int], _Outer]:
-    """Descriptors for the child's 0, 1, 2, and our ends."""
+    """Descriptors for the child's 0, 1, 2, and our ends. With a terminal, none yet: it is made in the container."""
     if plan.tty:
-        master, slave = os.openpty()
-        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        return [slave, slave, slave], _Outer({master: b"stdout"}, terminal=master)
-    if plan.stdin:
-        stdin, write = os.pipe()
-    else:
-        stdin, write = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1
+        return _nulls(3), _Outer({})
+    stdin, write = os.pipe() if plan.stdin else (*_nulls(1), -1)
     out_read, out_write = os.pipe()
     err_read, err_write = os.pipe()
     return [stdin, out_write, err_write], _Outer({out_read: b"stdout", err_read: b"stderr"}, stdin=write)
+
+
+def _nulls(count: int) -> list[int]:
+    return [os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for _ in range(count)]
 
 
 def _redirect(fds: list[int]) -> None:
