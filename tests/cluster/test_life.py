@@ -48,6 +48,20 @@ def reachable(cluster: Cluster) -> bool:
     return cluster._run(["kubectl", *command], False, None).returncode == 0
 
 
+def cut_the_power(cluster: Cluster) -> None:
+    """What a power cut and a boot leave: the state directory, and nothing else."""
+    for kill in Path("/sys/fs/cgroup").rglob(f"fairlead/{cluster.name}/cgroup.kill"):
+        kill.write_text("1")
+    cluster.wait_for(lambda: not cluster.status()["processes"], "the end of every process")
+    for name in namespaces.names(f"fl-{cluster.name}"):
+        namespaces.delete(name)
+    runtime = f"/run/fairlead/{cluster.name}"
+    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+        if line.split()[1].startswith(f"{runtime}/"):
+            subprocess.run(["umount", "-l", line.split()[1]], check=True)
+    shutil.rmtree(runtime)
+
+
 @pytest.fixture(scope="module")
 def web(cluster: Cluster) -> Cluster:
     """A Service with a pod behind it, and a client."""
@@ -79,13 +93,7 @@ def test_a_killed_dns_pod_comes_back(web: Cluster) -> None:
 def test_stop_everything_and_come_back_with_the_same_objects(web: Cluster) -> None:
     """As after a power cut: every process and namespace gone; `up` brings the same objects and the path back."""
     uids = {s["metadata"]["name"]: (s["metadata"]["uid"], s["spec"]["clusterIP"]) for s in web.get("svc")["items"]}
-    group = Path("/sys/fs/cgroup")
-    for kill in group.rglob(f"fairlead/{web.name}/cgroup.kill"):
-        kill.write_text("1")
-    web.wait_for(lambda: not web.status()["processes"], "the end of every process")
-    for name in namespaces.names(f"fl-{web.name}"):
-        namespaces.delete(name)
-    shutil.rmtree(f"/run/fairlead/{web.name}")
+    cut_the_power(web)
     web.up()
     after = {s["metadata"]["name"]: (s["metadata"]["uid"], s["spec"]["clusterIP"]) for s in web.get("svc")["items"]}
     assert after == uids
@@ -189,10 +197,7 @@ def test_without_root_the_remedy_is_named(unstarted: Cluster) -> None:
 def test_a_corrupt_store_is_named_and_kept(unstarted: Cluster) -> None:
     """A store that is no database: `up` fails in one line that names the file, and touches nothing."""
     unstarted.up("--wait", "0")
-    group = Path("/sys/fs/cgroup")
-    for kill in group.rglob(f"fairlead/{unstarted.name}/cgroup.kill"):
-        kill.write_text("1")
-    unstarted.wait_for(lambda: not unstarted.status()["processes"], "the end of every process")
+    cut_the_power(unstarted)
     store = unstarted.state / unstarted.name / "store.db"
     for extra in store.parent.glob("store.db-*"):
         extra.unlink()
