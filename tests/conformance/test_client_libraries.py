@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
+import time
 
 import lightkube
 import pytest
@@ -120,3 +124,53 @@ def test_lightkube_does_it_all(cluster):
     with pytest.raises(ApiError) as caught:
         kube.get(Service, "web", namespace=name)
     assert caught.value.status.code == 404
+
+
+OPERATOR = """
+import kopf
+
+
+@kopf.on.create("configmaps", labels={"kind": "order"})
+def made(name, patch, **_):
+    patch.metadata.annotations["seen-by"] = "operator"
+    return None
+
+
+@kopf.on.delete("configmaps", labels={"kind": "order"})
+def gone(name, **_):
+    return None
+"""
+
+
+def test_a_kopf_operator_follows_and_patches(cluster, tmp_path):
+    """An operator discovers, lists, watches, holds a finalizer, patches, and lets go on deletion."""
+    namespace = f"kopf{next(_counter)}"
+    cluster.make_namespace(namespace)
+    api = client.CoreV1Api(config.new_client_from_config(str(cluster.kubeconfig)))
+    (tmp_path / "operator.py").write_text(OPERATOR)
+    command = [sys.executable, "-m", "kopf", "run", "--standalone", "-n", namespace, str(tmp_path / "operator.py")]
+    env = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig), "HOME": str(tmp_path)}
+    log = (tmp_path / "log").open("w+")
+    running = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+    try:
+        metadata = client.V1ObjectMeta(name="one", labels={"kind": "order"})
+        api.create_namespaced_config_map(namespace, client.V1ConfigMap(metadata=metadata))
+        deadline = time.monotonic() + 20
+
+        def now():
+            return api.read_namespaced_config_map("one", namespace).metadata
+
+        while (now().annotations or {}).get("seen-by") != "operator" and time.monotonic() < deadline:
+            time.sleep(0.05)
+        log.seek(0)
+        assert now().annotations.get("seen-by") == "operator", log.read()
+        assert now().finalizers
+        api.delete_namespaced_config_map("one", namespace)
+        while api.list_namespaced_config_map(namespace).items and time.monotonic() < deadline:
+            time.sleep(0.05)
+        log.seek(0)
+        assert not api.list_namespaced_config_map(namespace).items, log.read()
+    finally:
+        running.terminate()
+        running.wait(20)
+        log.close()
