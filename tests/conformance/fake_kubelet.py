@@ -26,6 +26,7 @@ class FakeKubelet:
         self.port = 0
         self.open_execs = 0
         self.queries: list[dict[str, list[str]]] = []
+        self.sizes: list[dict[str, int]] = []  # of terminals, as clients told them
 
     async def start(self) -> None:
         """Listen with a certificate of the cluster's authority; demand one in return."""
@@ -112,6 +113,8 @@ class FakeKubelet:
 
         async def feed() -> None:
             async for message in socket:
+                if message.type is WSMsgType.BINARY and message.data[0] == 4:
+                    self.sizes.append(orjson.loads(message.data[1:]))
                 if message.type is not WSMsgType.BINARY or process.stdin is None:
                     continue
                 if message.data[0] == 0:

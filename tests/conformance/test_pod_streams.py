@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import termios
 import time
 
 import pytest
@@ -74,6 +78,27 @@ def test_exec_carries_much_output(kubectl, pod):
 def test_attach_joins_the_streams(kubectl, pod):
     """attach is exec without a command (the fake kubelet answers with cat)."""
     assert kubectl("attach", "-i", pod, "-c", "main", stdin="hello\n").startswith("hello\n")
+
+
+def test_exec_on_a_terminal_tells_its_size(kubectl, pod):
+    """-it: raw input, one output, and the terminal's size on its own channel."""
+    kubelet = kubectl.cluster.kubelet
+    kubelet.sizes.clear()
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (33, 111))
+    command = [kubectl.path, "-n", kubectl.namespace, "exec", "-it", pod, "-c", "main", "--", "head", "-n1"]
+    running = subprocess.Popen(command, env=kubectl.env, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    deadline = time.monotonic() + DEADLINE
+    while not kubelet.sizes and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.write(ours, b"hello\n")
+    assert running.wait(DEADLINE) == 0
+    assert b"hello" in os.read(ours, 4096)
+    os.close(ours)
+    assert kubelet.sizes[0] == {"Width": 111, "Height": 33}
+    assert kubelet.queries[-1]["tty"] == ["1"]
+    assert "error" not in kubelet.queries[-1]
 
 
 def test_a_kubelet_that_dies_fails_the_command(kubectl, pod):
