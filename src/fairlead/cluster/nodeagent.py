@@ -23,9 +23,11 @@ from fairlead.kubelet.options import KubeletOptions
 from fairlead.kubelet.spawner import Spawner
 from fairlead.podnetwork.network import PodNetwork, PodNetworkOptions
 from fairlead.proxy.options import ProxyOptions
-from fairlead.proxy.run import Proxy
+from fairlead.proxy.run import Proxy, uncollected
 
 log = logging.getLogger("fairlead.node")
+
+_MANY = 500  # events at once, beyond which the garbage collector waits
 
 
 def run(layout: Layout, config: ClusterConfig, node: str) -> None:
@@ -97,10 +99,11 @@ class View:
 
 async def _follow(client: Client, view: View, network: PodNetwork, proxy: Proxy, kubelet: Kubelet) -> None:
     async for batch in follow(client, *(Watched(resource) for resource in WATCHED)):
-        view.snapshot, changes = fold(view.snapshot, batch.events, batch.synced)
-        if changes.nodes:
-            await network.sync(view.snapshot.nodes)
-            if network.ready.is_set():
-                kubelet.network_ready()
-        await proxy.apply(view.snapshot, changes)
+        with uncollected(len(batch.events) > _MANY):
+            view.snapshot, changes = fold(view.snapshot, batch.events, batch.synced)
+            if changes.nodes:
+                await network.sync(view.snapshot.nodes)
+                if network.ready.is_set():
+                    kubelet.network_ready()
+            await proxy.apply(view.snapshot, changes)
         kubelet.services_changed()
