@@ -18,6 +18,8 @@ YAML = "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 WATCH_JSON = "application/json;stream=watch"
 
+_KEPT = 512  # characters of an Accept header whose meaning is remembered
+
 Form = Literal["Object", "Table", "PartialObjectMetadata"]
 
 
@@ -55,9 +57,14 @@ def parse_media_type(text: str) -> MediaType:
     return MediaType(name.strip().lower(), tuple(pairs))
 
 
-@lru_cache(maxsize=256)
 def parse_accept(header: str) -> tuple[MediaType, ...]:
     """The offered types, best first: by quality, then in the order given."""
+    # Clients send the same few headers; what a stranger makes up must not be kept.
+    return _parse_accept(header) if len(header) <= _KEPT else _parse_accept.__wrapped__(header)
+
+
+@lru_cache(maxsize=256)
+def _parse_accept(header: str) -> tuple[MediaType, ...]:
     offers = [parse_media_type(part) for part in header.split(",") if part.strip()]
     return tuple(sorted(offers, key=_quality, reverse=True))
 
@@ -69,9 +76,13 @@ def _quality(media: MediaType) -> float:
         return 1.0
 
 
-@lru_cache(maxsize=256)
 def negotiate(accept: str) -> Representation:
     """The representation for a resource. Raises a 406 StatusError when nothing offered can be served."""
+    return _negotiate(accept) if len(accept) <= _KEPT else _negotiate.__wrapped__(accept)
+
+
+@lru_cache(maxsize=256)
+def _negotiate(accept: str) -> Representation:
     if not accept:
         return Representation()
     for media in parse_accept(accept):
