@@ -115,14 +115,15 @@ class Claims:
 
     async def take_any(self, pool: Pool) -> int:
         """Claim a free one: at random above the static band, then below it. Refused when all are taken."""
+        taken: set[str] | None = None
         for low, high in ((pool.offset, pool.size), (0, pool.offset)):
             for _ in range(min(_TRIES, high - low)):
                 index = self._dice.randrange(low, high)
                 if await self._free(pool.key(index)):
                     self._claimed.add(pool.key(index))
                     return index
-        taken = {record.key for record in (await self._store.list(pool.prefix)).records} | self._claimed
-        for low, high in ((pool.offset, pool.size), (0, pool.offset)):
+            if taken is None:
+                taken = {record.key for record in (await self._store.list(pool.prefix)).records} | self._claimed
             free = [index for index in range(low, high) if pool.key(index) not in taken]
             if free:
                 index = free[self._dice.randrange(0, len(free))]

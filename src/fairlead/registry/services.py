@@ -43,6 +43,11 @@ def _node_ports(spec: Object) -> set[int]:
     return {port["nodePort"] for port in spec.get("ports") or () if port.get("nodePort")}
 
 
+def _held_ports(spec: Object) -> set[int]:
+    """Those that are allocated: an ExternalName Service may name some without having them."""
+    return _node_ports(spec) if _has_node_ports(spec) else set()
+
+
 def _addresses(spec: Object) -> list[str]:
     return [ip for ip in spec.get("clusterIPs") or () if ip and ip != NONE]
 
@@ -174,8 +179,8 @@ class Services(CreatedByPut):
 
     def _keys(self, spec: Object) -> set[str]:
         keys = {AddressPool.prefix + ip for ip in _addresses(spec)}
-        ports = _node_ports(spec) | ({spec["healthCheckNodePort"]} if spec.get("healthCheckNodePort") else set())
-        return keys | {f"{PortPool.prefix}{port}" for port in ports}
+        ports = _held_ports(spec) | ({spec.get("healthCheckNodePort") or 0} if _has_health_port(spec) else set())
+        return keys | {f"{PortPool.prefix}{port}" for port in ports if port}
 
     def _settle_families(self, name: str, spec: Object, old: Object | None) -> None:
         """Fill in ipFamilyPolicy and ipFamilies, and refuse what this cluster does not have."""
@@ -243,8 +248,8 @@ class Services(CreatedByPut):
 
     async def _allocate_ports(self, name: str, spec: Object, before: Object, claims: Claims) -> None:
         if _has_node_ports(spec):
-            await self._allocate_node_ports(name, spec, _node_ports(before) if before else None, claims)
-        old_health = before.get("healthCheckNodePort") or 0
+            await self._allocate_node_ports(name, spec, _held_ports(before) if before else None, claims)
+        old_health = (before.get("healthCheckNodePort") or 0) if _has_health_port(before) else 0
         if _has_health_port(spec):
             wanted = spec.get("healthCheckNodePort") or 0
             if not wanted or wanted != old_health:

@@ -159,9 +159,9 @@ class Writer:
             new: Object = without_nulls(change(decode(resource, record)))
             self._check_conditions(strategy, namespace, name, new, old)
             self._prepare_changed(strategy, new, old, ctx, subresource)
+            operations = [] if subresource else await strategy.allocate(new, old)
             if new == old and not self._gone(strategy, new):
                 return old
-            operations = [] if subresource else await strategy.allocate(new, old)
             if self._gone(strategy, new):
                 operations = [Delete(key, expected=record.modified), *await strategy.release(old)]
             else:
