@@ -151,6 +151,13 @@ def of_kind(group: str, version: str, kind: str) -> Schema:
     return named(_data()["kinds"][f"{group}/{version}/{kind}"])
 
 
+def kind_definition(api_version: str, kind: str) -> str | None:
+    """The definition's name of objects with that apiVersion and kind, or None."""
+    group, _, version = api_version.rpartition("/")
+    name: str | None = _data()["kinds"].get(f"{group}/{version}/{kind}")
+    return name
+
+
 def schema_of(resource: Resource) -> Schema:
     """The definition of a resource's objects. Errors: KeyError for a resource without structure (custom ones)."""
     return of_kind(resource.group, resource.version, resource.kind)
