@@ -22,7 +22,7 @@ demo: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/01-a-service/demo
 
 test: setup check
-	@$(BIN)/pytest -q -n 2 --dist loadgroup
+	@KUBECTLS=$$(ls $(CURDIR)/$(VENV)/kubectl-debian 2>/dev/null) $(BIN)/pytest -q -n 2 --dist loadgroup
 
 check: setup
 	@$(BIN)/ruff format --check -q src tests tools
