@@ -1,15 +1,24 @@
-"""Serves a FakeAPI over real HTTP, so that the client's transport can be tested without an API server."""
+"""Servers for tests of what speaks to the API: a FakeAPI over HTTP, and the real API server over TLS on loopback."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import orjson
 from aiohttp import web
 
 from fairlead.api.errors import StatusError
+from fairlead.apiserver import APIServer, ServerConfig, pki
+from fairlead.client import Client
+from fairlead.client.config import StaticToken, client_ssl_context
 from fairlead.client.fake import FakeAPI
+from fairlead.registry import Registry, User
+from fairlead.store.memory import MemoryStore
+
+CA = pki.create_authority("test")
+SERVING = pki.issue(CA, "api", ips=["127.0.0.1"], server=True)
 
 
 @asynccontextmanager
@@ -52,3 +61,33 @@ async def served(api: FakeAPI, port: int = 0) -> AsyncIterator[str]:
     finally:
         api.break_watches()
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def real_server(directory: Path) -> AsyncIterator[APIServer]:
+    """The real API server over a store in memory."""
+    for name, data in (("ca", CA.cert_pem), ("crt", SERVING.cert_pem), ("key", SERVING.key_pem)):
+        (directory / name).write_bytes(data)
+    registry = Registry(MemoryStore())
+    await registry.start()
+    config = ServerConfig(
+        registry=registry,
+        cert_file=directory / "crt",
+        key_file=directory / "key",
+        client_ca_file=directory / "ca",
+        tokens={"t0ken": User("tester", ("system:masters",))},
+        service_account_key=pki.create_signing_key(),
+    )
+    server = APIServer(config)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+        await registry.stop()
+        await registry.store.close()
+
+
+def real_client(server: APIServer) -> Client:
+    """A client of that server."""
+    return Client(server.url, client_ssl_context(CA.cert_pem.decode()), StaticToken("t0ken"))

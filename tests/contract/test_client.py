@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contract.client_over_http import served
+from tests.contract.client_over_http import real_client, real_server, served
 
 from fairlead.api.errors import StatusError
 from fairlead.api.kinds import CONFIGMAPS, DEPLOYMENTS, NAMESPACES, PODS, SERVICEACCOUNTS, Resource
@@ -17,12 +18,17 @@ from fairlead.client.fake import FakeAPI, FakeClient
 DEADLINE = 10
 
 
-@pytest.fixture(params=["fake", "http", "lists"])
-async def client(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
+@pytest.fixture(params=["fake", "http", "lists", "real"])
+async def client(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Client]:
     """A client of an API server that holds the namespace default."""
+    if request.param == "real":
+        async with real_server(tmp_path) as server, real_client(server) as made:
+            await _default_namespace(made)
+            yield made
+        return
     api = FakeAPI(streams_lists=request.param != "lists")
     if request.param == "fake":
-        made: Client = FakeClient(api)
+        made = FakeClient(api)
         await _default_namespace(made)
         yield made
     else:
@@ -32,10 +38,11 @@ async def client(request: pytest.FixtureRequest) -> AsyncIterator[Client]:
 
 
 async def _default_namespace(client: Client) -> None:
-    try:
-        await client.create(NAMESPACES, {"metadata": {"name": "default"}})
-    except StatusError as error:
-        assert error.reason == "AlreadyExists"
+    for resource in (NAMESPACES, SERVICEACCOUNTS):
+        try:
+            await client.create(resource, {"metadata": {"name": "default"}})
+        except StatusError as error:
+            assert error.reason == "AlreadyExists"
 
 
 def config_map(name: str, **data: str) -> dict[str, Any]:
@@ -195,7 +202,6 @@ async def test_preconditions_must_hold(client: Client) -> None:
 
 async def test_bound_pods_end_gracefully(client: Client) -> None:
     """A pod on a node is marked with its grace period; grace 0, or no node, removes it at once."""
-    await client.create(SERVICEACCOUNTS, {"metadata": {"name": "default", "namespace": "default"}})
     await client.create(PODS, pod("free"))
     await client.delete(PODS, "free", "default")
     with pytest.raises(StatusError):

@@ -1,13 +1,15 @@
-"""All controllers at once on an API server in memory, with a stand-in for the kubelets."""
+"""All controllers at once, on the fake and on the real API server, with a stand-in for the kubelets."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.contract.client_over_http import real_client, real_server
 
 from fairlead.api import times
 from fairlead.api.errors import StatusError
@@ -24,11 +26,14 @@ from fairlead.api.kinds import (
     REPLICASETS,
     SERVICEACCOUNTS,
     SERVICES,
+    Resource,
 )
-from fairlead.client import Watched, follow
+from fairlead.client import Client, Watched, follow
 from fairlead.client.events import utc_now
-from fairlead.client.fake import FakeAPI, FakeClient
+from fairlead.client.fake import FakeClient
+from fairlead.client.informer import Informer
 from fairlead.controllers import ControllerOptions, run_controllers
+from fairlead.controllers.context import FOLLOWED
 
 Object = dict[str, Any]
 DEADLINE = 10.0
@@ -96,12 +101,26 @@ def service(name: str) -> Object:
     }
 
 
+class Live:
+    """What the server holds, as a reader of its own sees it."""
+
+    def __init__(self, client: Client) -> None:
+        self.informer = Informer(client, *(Watched(r) for r in (*FOLLOWED, EVENTS)))
+
+    def objects(self, resource: Resource, namespace: str = "") -> list[Object]:
+        found = self.informer.cache(resource).list(namespace)
+        return sorted(found, key=lambda o: (o["metadata"].get("namespace", ""), o["metadata"]["name"]))
+
+    def find(self, resource: Resource, name: str, namespace: str = "") -> Object | None:
+        return self.informer.cache(resource).get(name, namespace)
+
+
 class Cluster:
     """The API, its controllers, and a kubelet that makes every bound pod ready and ends every deleted one."""
 
-    def __init__(self, options: ControllerOptions) -> None:
-        self.api = FakeAPI()
-        self.client = FakeClient(self.api)
+    def __init__(self, client: Client, options: ControllerOptions) -> None:
+        self.client = client
+        self.api = Live(client)
         self.options = options
         self.dead: set[str] = set()
         self._addresses = 0
@@ -141,23 +160,37 @@ class Cluster:
         return [e for s in slices for e in s["endpoints"]]
 
 
-@pytest.fixture
-async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
+@pytest.fixture(params=["fake", "real"])
+async def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Cluster]:
     """Two nodes and everything that runs."""
-    made = Cluster(getattr(request, "param", OPTIONS))
+    if request.param == "fake":
+        async with running(FakeClient()) as made:
+            yield made
+    else:
+        async with real_server(tmp_path) as server, real_client(server) as client, running(client) as made:
+            yield made
+
+
+@contextlib.asynccontextmanager
+async def running(client: Client) -> AsyncIterator[Cluster]:
+    made = Cluster(client, OPTIONS)
     tasks = [
         asyncio.create_task(run_controllers(made.client, made.options)),
+        asyncio.create_task(made.api.informer.run()),
         asyncio.create_task(made.kubelet()),
     ]
-    await wait_for(lambda: made.api.find(SERVICEACCOUNTS, "default", "default"))
-    for name in ("n1", "n2"):
-        await made.client.create(NODES, node(name))
-    yield made
-    for task in tasks:
-        if task.done():
-            task.result()
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    try:
+        await wait_for(lambda: made.api.find(SERVICEACCOUNTS, "default", "default"))
+        for name in ("n1", "n2"):
+            await made.client.create(NODES, node(name))
+        yield made
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_a_cluster_has_its_own_objects(cluster: Cluster) -> None:
@@ -263,14 +296,18 @@ async def test_a_silent_node_loses_its_endpoints_and_then_its_pods(cluster: Clus
 
     async def renew() -> None:
         while True:
-            await cluster.client.update(LEASES, lease("n2"))
+            await cluster.client.patch(LEASES, "n2", {"spec": lease("n2")["spec"]}, "kube-node-lease")
             await asyncio.sleep(0.05)
 
     renewing = asyncio.create_task(renew())
     try:
         await cluster.client.create(SERVICES, service("web"))
-        await cluster.client.create(DEPLOYMENTS, deployment("web", 2))
-        cluster.dead.add("n1x")
+        web = deployment("web", 2)
+        soon = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 0}
+        web["spec"]["template"]["spec"]["tolerations"] = [
+            {"key": f"node.kubernetes.io/{key}", **soon} for key in ("not-ready", "unreachable")
+        ]
+        await cluster.client.create(DEPLOYMENTS, web)
         await wait_for(lambda: len(cluster.endpoints("web")) == 2)
         cluster.dead.add("n1")
         await wait_for(lambda: (cluster.api.find(NODES, "n1") or {})["status"]["conditions"][0]["status"] == "Unknown")
