@@ -8,6 +8,7 @@ events: 10 similar events in 10 minutes are combined, a burst of 25 per object a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import logging
 import time
@@ -28,6 +29,7 @@ _REMEMBERED = 4096
 _SIMILAR, _SIMILAR_SPAN = 10, 600.0
 _BURST, _REFILL = 25, 1 / 300.0
 _WAITING = 1000
+_LAG = 0.05  # s; what made the event is usually followed by work that someone waits for: that goes first
 _LONGEST_MESSAGE = 1024
 
 
@@ -83,16 +85,19 @@ class EventRecorder:
         self._similar: OrderedDict[tuple[str, ...], _Similar] = OrderedDict()
         self._buckets: OrderedDict[tuple[str, ...], _Bucket] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
         self._serial = 0
 
     async def start(self) -> None:
         """Begin to write."""
+        self._stopping.clear()
         self._task = asyncio.create_task(self._run(), name=f"events-{self._component}")
 
     async def stop(self) -> None:
         """Write what waits, for at most two seconds, and end."""
         if self._task is None:
             return
+        self._stopping.set()
         try:
             async with asyncio.timeout(2):
                 await self._queue.join()
@@ -117,12 +122,19 @@ class EventRecorder:
     async def _run(self) -> None:
         while True:
             recorded = await self._queue.get()
-            try:
-                await self._write(recorded)
-            except Exception:
-                log.exception("an event could not be written")
-            finally:
-                self._queue.task_done()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _LAG)
+            await self._attempt(recorded)
+            while not self._queue.empty():
+                await self._attempt(self._queue.get_nowait())
+
+    async def _attempt(self, recorded: _Recorded) -> None:
+        try:
+            await self._write(recorded)
+        except Exception:
+            log.exception("an event could not be written")
+        finally:
+            self._queue.task_done()
 
     # -- correlation ---------------------------------------------------------------------------------------------
 

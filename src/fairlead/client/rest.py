@@ -51,6 +51,7 @@ _REASONS = {
     503: "ServiceUnavailable",
 }
 
+CONNECTIONS = 12  # kept for requests that are not watches
 PAGE = 500  # objects asked for at a time; what kubectl asks for
 
 
@@ -92,7 +93,7 @@ class Client:
         self._ssl, self._token, self._server_hostname = ssl_context, token_source, server_hostname or None
         self._headers = [("Accept", _JSON), ("User-Agent", user_agent), *headers]
         self._timeout = timeout
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     @classmethod
     def from_kubeconfig(
@@ -129,8 +130,8 @@ class Client:
 
     async def close(self) -> None:
         """Drop all connections; open watches end."""
-        if self._session is not None:
-            session, self._session = self._session, None
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
             await session.close()
 
     # -- verbs ---------------------------------------------------------------------------------------------------
@@ -376,7 +377,7 @@ class Client:
                 headers.append(("Authorization", f"Bearer {token}"))
         target = f"{request.path}?{request.query}" if request.query else request.path
         try:
-            return await self._open_session().request(
+            return await self._session(timeout.total is None).request(
                 request.method,
                 URL(self.server + target, encoded=True),
                 data=request.data,
@@ -394,16 +395,20 @@ class Client:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Unreachable(self.server, f"the answer broke off ({_reason(error)})") from None
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
+    def _session(self, streams: bool) -> aiohttp.ClientSession:
+        """Watches have a connection each; requests share a few, so that a burst of them does not cost a burst of TLS
+        handshakes."""
+        session = self._sessions.get(streams)
+        if session is None:
             connector = aiohttp.TCPConnector(
                 ssl=self._ssl if self._ssl is not None else True,
-                limit=0,
+                limit=0 if streams else CONNECTIONS,
                 keepalive_timeout=30,
                 socket_factory=_socket,
             )
-            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-        return self._session
+            session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+            self._sessions[streams] = session
+        return session
 
 
 def _socket(address: tuple[Any, ...]) -> socket.socket:
