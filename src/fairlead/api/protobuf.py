@@ -3,7 +3,8 @@
 A body is `k8s\\0` and a `runtime.Unknown` envelope that names the type and holds the message. The messages' field
 numbers are `data/protobuf.json`, derived by `tools/derive_protobuf.py`. In its types: `*` marks a pointer (there a zero
 was meant, elsewhere it is what Go writes for "not set"), `!` a field whose zero shows in JSON, `=` a struct whose
-fields belong to the outer object, `~` a wrapped list of strings; otherwise the grammar of `schema`. Invariant: what comes out passes `fields.check` unchanged.
+fields belong to the outer object, `~` a wrapped list of strings; otherwise the grammar of `schema`.
+Invariant: what comes out has only known fields of the right types (`fields.check` finds nothing to say).
 """
 
 from __future__ import annotations
