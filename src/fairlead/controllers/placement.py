@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fairlead.api import quantity
-from fairlead.controllers import owners, pods
+from fairlead.controllers import owners, podaffinity, pods
 
 Object = dict[str, Any]
 Resources = Mapping[str, int]  # in billionths, as api.quantity counts
@@ -29,6 +29,7 @@ class NodeState:
         self.requested: dict[str, int] = {}
         self.ports: dict[tuple[str, str, int], int] = {}
         self.groups: dict[str, int] = {}  # pods by spread_group
+        self.repelling: dict[str, Object] = {}  # those that keep others away
         self.set_node(node)
 
     def set_node(self, node: Object) -> None:
@@ -46,11 +47,14 @@ class NodeState:
         uid = pod["metadata"]["uid"]
         self.remove(uid)
         self.pods[uid] = pod
+        if podaffinity.terms(pod, "podAntiAffinity"):
+            self.repelling[uid] = pod
         self._count(pod, 1)
 
     def remove(self, uid: str) -> None:
         """The pod leaves."""
         pod = self.pods.pop(uid, None)
+        self.repelling.pop(uid, None)
         if pod is not None:
             self._count(pod, -1)
 
@@ -234,21 +238,31 @@ def explain(total: int, reasons: Mapping[str, int]) -> str:
     return f"0/{total} nodes are available: {parts}." if parts else f"0/{total} nodes are available."
 
 
-def place(pod: Object, states: Iterable[NodeState], group: str) -> tuple[str, str]:
-    """The node for the pod and an empty text, or an empty name and the reason. `group`: the pods it is spread from."""
+def place(
+    pod: Object, nodes: Iterable[NodeState], group: str, namespaces: Mapping[str, Mapping[str, str]] | None = None
+) -> tuple[str, str]:
+    """The node for the pod and an empty text, or an empty name and the reason.
+
+    `group`: the pods it is spread from. `namespaces`: their labels, for affinity terms that select by them.
+    """
+    states = list(nodes)
     requests, ports = requests_of(pod), host_ports(pod)
     fitting: list[NodeState] = []
     reasons: dict[str, int] = {}
-    total = 0
+    wishes: podaffinity.Wishes | None = None
     for state in states:
-        total += 1
         refused = refusals(pod, state, requests, ports)
         if not refused:
-            fitting.append(state)
+            if wishes is None:
+                wishes = podaffinity.Wishes(pod, states, lambda s: matches_node(pod, s), namespaces or {})
+            reason = wishes.refusal(state)
+            if not reason:
+                fitting.append(state)
+            refused = [reason] if reason else []
         for reason in refused:
             reasons[reason] = reasons.get(reason, 0) + 1
     if not fitting:
-        return "", explain(total, reasons)
+        return "", explain(len(states), reasons)
     return _best(pod, fitting, group).name, ""
 
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any
 
 from fairlead.api import times
 from fairlead.api.errors import StatusError
-from fairlead.api.kinds import NODES, PODS
+from fairlead.api.kinds import NAMESPACES, NODES, PODS
 from fairlead.client.rest import is_conflict, is_gone
 from fairlead.client.workqueue import WorkQueue
-from fairlead.controllers import placement, pods
+from fairlead.controllers import placement, podaffinity, pods
 from fairlead.controllers.context import Context
 
 Object = dict[str, Any]
@@ -35,6 +35,7 @@ class Scheduler:
         self._homeless: dict[str, list[Object]] = {}  # pods on nodes that are not known (yet)
         self._assumed: dict[str, tuple[str, Object]] = {}  # uid → node, pod: bound by us, not yet in the cache
         self._waiting: set[str] = set()  # keys of pods that fitted nowhere
+        self._waiting_for_pods: set[str] = set()  # those among them that another pod's coming may help
         self._recorder = context.recorder("default-scheduler")
         self._queue: WorkQueue[str] = WorkQueue(base=0.1, cap=10.0)
         self._slots = asyncio.Semaphore(_AT_ONCE)
@@ -99,6 +100,9 @@ class Scheduler:
                 self._leave(after)
             elif node in self._states:
                 self._states[node].add(after)
+                for waiting in self._waiting_for_pods:
+                    self._queue.add(waiting)
+                self._waiting_for_pods.clear()
             else:
                 homes = self._homeless.setdefault(node, [])
                 homes[:] = [p for p in homes if p["metadata"]["uid"] != uid] + [after]
@@ -130,6 +134,7 @@ class Scheduler:
         for key in self._waiting:
             self._queue.add(key)
         self._waiting.clear()
+        self._waiting_for_pods.clear()
 
     def _is_ours(self, pod: Object) -> bool:
         spec = pod["spec"]
@@ -148,9 +153,12 @@ class Scheduler:
         pod = self._pods.get(name, namespace)
         if pod is None or not self._is_ours(pod) or pod["metadata"]["uid"] in self._assumed:
             return
-        node, why = placement.place(pod, self._states.values(), placement.spread_group(pod))
+        namespaces = _NamespaceLabels(self._context)
+        node, why = placement.place(pod, self._states.values(), placement.spread_group(pod), namespaces)
         if not node:
             self._waiting.add(key)
+            if podaffinity.depends_on_pods(pod):
+                self._waiting_for_pods.add(key)
             self._spawn(self._say_why_not(pod, why))
             return
         self._assumed[pod["metadata"]["uid"]] = (node, pod)
@@ -214,6 +222,25 @@ class Scheduler:
         except StatusError as error:
             if not is_gone(error) and not is_conflict(error):
                 log.warning("scheduler: cannot say why %s/%s waits: %s", metadata["namespace"], metadata["name"], error)
+
+
+class _NamespaceLabels(Mapping[str, Mapping[str, str]]):
+    """The labels of each namespace, looked up when asked for."""
+
+    def __init__(self, context: Context) -> None:
+        self._cache = context.cache(NAMESPACES)
+
+    def __getitem__(self, name: str) -> Mapping[str, str]:
+        namespace = self._cache.get(name)
+        if namespace is None:
+            raise KeyError(name)
+        return namespace["metadata"].get("labels") or {}
+
+    def __iter__(self) -> Iterator[str]:
+        return (n["metadata"]["name"] for n in self._cache)
+
+    def __len__(self) -> int:
+        return len(self._cache)
 
 
 def _key(obj: Object) -> str:
