@@ -22,9 +22,9 @@ FORMAT = 1
 _SCHEMA = f"""
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT};
-CREATE TABLE log (id INTEGER PRIMARY KEY, key TEXT NOT NULL, created INTEGER NOT NULL, value BLOB) STRICT;
+CREATE TABLE log (id INTEGER PRIMARY KEY, key TEXT NOT NULL, created INTEGER NOT NULL, value BLOB);
 CREATE INDEX log_key ON log (key);
-CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 INSERT INTO meta VALUES ('revision', 1), ('compacted', 1);
 """
 
@@ -272,7 +272,9 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
         raise _corrupt(
             path, f"it has format {version}, this program reads {FORMAT}", "Use the version of fairlead that wrote it"
         )
-    connection.execute("PRAGMA journal_mode = WAL")
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise _corrupt(path, f"its file system does not take a write-ahead log (mode {mode})", "Put it on a local disk")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA cache_size = -16000")
     if fresh:
