@@ -14,7 +14,6 @@ from typing import Any
 
 from fairlead.api import errors
 from fairlead.api.kinds import NODES, PODS, SECRETS, SERVICEACCOUNTS
-from fairlead.apiserver import pki
 from fairlead.registry import Registry, RequestContext, User
 
 MIN_SECONDS, DEFAULT_SECONDS, MAX_SECONDS = 600, 3600, 1 << 32
@@ -29,6 +28,8 @@ class TokenIssuer:
     """Signs and verifies with one key. `issuer` is also the audience the API server itself takes."""
 
     def __init__(self, registry: Registry, private_key: bytes, issuer: str) -> None:
+        from fairlead.apiserver import pki  # brings cryptography with it, which costs 50 ms
+
         self._registry, self._key, self.issuer = registry, private_key, issuer
         self._public = pki.public_key_of(private_key)
         self._verified: OrderedDict[str, tuple[User, float]] = OrderedDict()

@@ -1,6 +1,8 @@
 """RequestInfo: upstream's table of paths and what they mean."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fairlead.apiserver.request import parse
 
@@ -43,3 +45,17 @@ def test_other_paths_are_no_resource_requests(path):
     """Discovery, health and OpenAPI paths keep the HTTP method as verb."""
     info = parse("GET", path, {})
     assert (info.is_resource, info.verb, info.resource) == (False, "get", None)
+
+
+_words = st.sampled_from(
+    ["api", "apis", "v1", "watch", "namespaces", "pods", "nodes", "apps", "deployments", "a", "%2F", "%zz", "é", ""]
+)
+
+
+@given(st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "BREW"]), st.lists(_words, max_size=9))
+def test_no_path_breaks_the_parser(method, words):
+    """Any method, any path: an answer, and what it says is served really is."""
+    info = parse(method, "/" + "/".join(words), {"watch": "1"})
+    if info.resource is not None:
+        assert (info.resource.plural, info.resource.group) == (info.plural, info.group)
+        assert not info.subresource or info.subresource in info.resource.subresources
