@@ -15,6 +15,7 @@ from fairlead.client import Client
 from fairlead.client.config import StaticToken, client_ssl_context
 from fairlead.client.fake import FakeAPI
 from fairlead.registry import Registry, User
+from fairlead.store.interface import Store
 from fairlead.store.memory import MemoryStore
 
 CA = pki.create_authority("test")
@@ -64,14 +65,16 @@ async def served(api: FakeAPI, port: int = 0) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def real_server(directory: Path) -> AsyncIterator[APIServer]:
-    """The real API server over a store in memory."""
+async def real_server(directory: Path, store: Store | None = None, port: int = 0) -> AsyncIterator[APIServer]:
+    """The real API server, over a store in memory unless one is given (which is its caller's to close)."""
+    kept = MemoryStore() if store is None else store
     for name, data in (("ca", CA.cert_pem), ("crt", SERVING.cert_pem), ("key", SERVING.key_pem)):
         (directory / name).write_bytes(data)
-    registry = Registry(MemoryStore())
+    registry = Registry(kept)
     await registry.start()
     config = ServerConfig(
         registry=registry,
+        listen=("127.0.0.1", port),
         cert_file=directory / "crt",
         key_file=directory / "key",
         client_ca_file=directory / "ca",
@@ -85,7 +88,8 @@ async def real_server(directory: Path) -> AsyncIterator[APIServer]:
     finally:
         await server.stop()
         await registry.stop()
-        await registry.store.close()
+        if store is None:
+            await kept.close()
 
 
 def real_client(server: APIServer) -> Client:

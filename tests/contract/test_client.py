@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from tests.contract.client_over_http import real_client, real_server, served
 
 from fairlead.api.errors import StatusError
 from fairlead.api.kinds import CONFIGMAPS, DEPLOYMENTS, NAMESPACES, PODS, SERVICEACCOUNTS, Resource
-from fairlead.client import Client, Watched, follow, is_conflict, is_gone
+from fairlead.client import Client, Unreachable, Watched, follow, is_conflict, is_gone
 from fairlead.client.fake import FakeAPI, FakeClient
+from fairlead.store.memory import MemoryStore
 
 DEADLINE = 10
 
@@ -327,3 +329,27 @@ async def test_follow_keeps_to_its_selection(client: Client) -> None:
         await mirror.until(lambda: not mirror.objects)
     finally:
         await mirror.close()
+
+
+async def test_a_server_that_comes_back_is_followed_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Through a restart of the real server, what happened meanwhile is told, nothing twice, and the outage once."""
+    caplog.set_level(logging.INFO, "fairlead.client")
+    store = MemoryStore()
+    async with real_server(tmp_path, store) as server:
+        port, client = server.port, real_client(server)
+        await _default_namespace(client)
+        await client.create(CONFIGMAPS, config_map("a"))
+        await client.create(CONFIGMAPS, config_map("b"))
+        mirror = Mirror(client, Watched(CONFIGMAPS, "default"))
+        await mirror.until(lambda: mirror.synced)
+        told = len(mirror.types)
+    with pytest.raises(Unreachable):
+        await client.get(CONFIGMAPS, "a", "default")
+    async with real_server(tmp_path, store, port) as server, real_client(server) as other:
+        await other.delete(CONFIGMAPS, "a", "default")
+        await other.create(CONFIGMAPS, config_map("c"))
+        await mirror.until(lambda: {n for _, n in mirror.objects} == {"b", "c"})
+        assert sorted(mirror.types[told:]) == ["ADDED", "DELETED"]
+        await mirror.close()
+        await client.close()
+    assert len([r for r in caplog.records if r.levelname == "WARNING" and r.name == "fairlead.client"]) <= 1

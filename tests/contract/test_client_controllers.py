@@ -34,6 +34,7 @@ from fairlead.client.fake import FakeClient
 from fairlead.client.informer import Informer
 from fairlead.controllers import ControllerOptions, run_controllers
 from fairlead.controllers.context import FOLLOWED
+from fairlead.store.memory import MemoryStore
 
 Object = dict[str, Any]
 DEADLINE = 10.0
@@ -379,3 +380,20 @@ async def test_orphans_stay(cluster: Cluster) -> None:
     await wait_for(lambda: not cluster.api.objects(DEPLOYMENTS))
     (replica_set,) = cluster.api.objects(REPLICASETS)
     assert not replica_set["metadata"].get("ownerReferences") and len(cluster.pods()) == 1
+
+
+async def test_controllers_outlive_the_server(tmp_path: Path) -> None:
+    """The server goes away in the middle of a rollout and comes back: the work is finished."""
+    store = MemoryStore()
+    async with contextlib.AsyncExitStack() as stack:
+        first = contextlib.AsyncExitStack()
+        server = await first.enter_async_context(real_server(tmp_path, store))
+        client = await stack.enter_async_context(real_client(server))
+        made = await stack.enter_async_context(running(client))
+        await client.create(SERVICES, service("web"))
+        await client.create(DEPLOYMENTS, deployment("web", 6))
+        await wait_for(made.pods)
+        await first.aclose()
+        await stack.enter_async_context(real_server(tmp_path, store, server.port))
+        await wait_for(lambda: made.ready("web") == 6 and len(made.pods()) == 6)
+        await wait_for(lambda: sum(e["conditions"]["ready"] for e in made.endpoints("web")) == 6)

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 
 from fairlead.api.errors import StatusError
 from fairlead.client.backoff import Backoff
+from fairlead.client.rest import Unreachable
 
 log = logging.getLogger("fairlead.client")
 
@@ -24,7 +25,7 @@ K = TypeVar("K", bound=Hashable)
 class WorkQueue(Generic[K]):
     """First in, first out, without duplicates, with delayed adds and a back-off per key. Times are in seconds."""
 
-    def __init__(self, base: float = 0.005, cap: float = 60.0, dice: Callable[[], float] = random.random) -> None:
+    def __init__(self, base: float = 0.005, cap: float = 10.0, dice: Callable[[], float] = random.random) -> None:
         self._base, self._cap, self._dice = base, cap, dice
         self._ready: deque[K] = deque()
         self._dirty: set[K] = set()
@@ -126,7 +127,8 @@ class WorkQueue(Generic[K]):
 
 async def work(queue: WorkQueue[K], reconcile: Callable[[K], Awaitable[None]], name: str, workers: int = 4) -> None:
     """Reconcile keys from the queue until cancelled. A failure is retried with back-off; its first, fifth and
-    every further tenth time in a row is logged, conflicts never: they only mean that the cache is a moment behind."""
+    every further tenth time in a row is logged; conflicts never, which only mean that the cache is a moment behind, nor
+    an unreachable server, of which the reflectors speak."""
 
     async def worker() -> None:
         while True:
@@ -136,7 +138,11 @@ async def work(queue: WorkQueue[K], reconcile: Callable[[K], Awaitable[None]], n
             except StatusError as error:
                 queue.add_rate_limited(key)
                 failures = queue.failures(key)
-                if error.code != 409 and (failures in {1, 5} or failures % 10 == 0):
+                if (
+                    error.code != 409
+                    and not isinstance(error, Unreachable)
+                    and (failures in {1, 5} or failures % 10 == 0)
+                ):
                     log.warning("%s: %s: %s (attempt %d, trying again)", name, key, error, failures)
             except Exception:
                 queue.add_rate_limited(key)
