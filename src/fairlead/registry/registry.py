@@ -7,10 +7,11 @@ and enters the store only prepared, defaulted, validated and with its allocation
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
-from fairlead.api.errors import StatusError, bad_request, method_not_allowed, not_found
+from fairlead.api.errors import StatusError, bad_request, method_not_allowed, not_found, unavailable
 from fairlead.api.kinds import NAMESPACES, PODS, Resource
 from fairlead.registry import deleting, pods
 from fairlead.registry.housekeeping import Housekeeping
@@ -29,11 +30,27 @@ from fairlead.registry.strategies import make_strategies
 from fairlead.registry.strategy import Rules, Surroundings, upstream_rules
 from fairlead.registry.watching import RegistryWatch
 from fairlead.registry.writing import Writer, read
-from fairlead.store.interface import Record, Store
+from fairlead.store.interface import Record, Store, StoreClosed
 
 Object = dict[str, Any]
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _DELETIONS_AT_ONCE = 16
+
+
+def _answering(verb: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """A verb that says 503 once the store is closed: the server is on its way down."""
+
+    @functools.wraps(verb)
+    async def answering(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await verb(*args, **kwargs)
+        except StoreClosed as error:
+            raise unavailable("the API server is shutting down") from error
+
+    return answering
 
 
 class Registry:
@@ -56,6 +73,7 @@ class Registry:
         """End housekeeping. The store stays open: whoever opened it closes it."""
         await self._housekeeping.stop()
 
+    @_answering
     async def create(
         self,
         resource: Resource,
@@ -82,6 +100,7 @@ class Registry:
             )
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
+    @_answering
     async def get(
         self, resource: Resource, namespace: str, name: str, ctx: RequestContext | None = None, *, subresource: str = ""
     ) -> Object:
@@ -90,17 +109,20 @@ class Registry:
         _, obj = await read(self.store, resource, namespace, name)
         return scale_of(obj) if subresource == "scale" else obj
 
+    @_answering
     async def list(self, resource: Resource, namespace: str, options: ListOptions) -> ListResult:
         """GET many; an empty namespace means all."""
         self._writer.strategy(resource)
         return await list_objects(self.store, resource, namespace, options)
 
+    @_answering
     async def update(
         self, resource: Resource, namespace: str, name: str, obj: Object, ctx: RequestContext, *, subresource: str = ""
     ) -> Object:
         """PUT. Kinds that may be created so are: see `update_or_create` for whether it was."""
         return (await self.update_or_create(resource, namespace, name, obj, ctx, subresource=subresource))[0]
 
+    @_answering
     async def update_or_create(
         self, resource: Resource, namespace: str, name: str, obj: Object, ctx: RequestContext, *, subresource: str = ""
     ) -> tuple[Object, bool]:
@@ -110,6 +132,7 @@ class Registry:
             return await self.patch(resource, namespace, name, lambda _: obj, ctx, subresource="scale"), False
         return await self._writer.put(resource, namespace, name, obj, ctx, subresource=subresource)
 
+    @_answering
     async def patch(
         self,
         resource: Resource,
@@ -131,6 +154,7 @@ class Registry:
 
         return scale_of(await self._writer.change(resource, namespace, name, change, ctx, subresource=""))
 
+    @_answering
     async def delete(
         self, resource: Resource, namespace: str, name: str, options: DeleteOptions, ctx: RequestContext
     ) -> Object:
@@ -138,6 +162,7 @@ class Registry:
         else a `Status`: send it as it is (200; 202 if it is not a Status and propagation is Foreground)."""
         return await deleting.delete(self._writer, resource, namespace, name, options, ctx=ctx)
 
+    @_answering
     async def delete_collection(
         self,
         resource: Resource,
@@ -168,14 +193,11 @@ class Registry:
         """Watch; bad selectors raise here (400). A resourceVersion too old is an ERROR event with a 410 Status.
         To watch one object: field selector `metadata.name=…`. Timeouts are the caller's."""
         self._writer.strategy(resource)
-        return RegistryWatch(
-            self.store,
-            resource,
-            namespace,
-            options,
-            bookmark_seconds=self.options.bookmark_seconds,
-            count=self._count_watchers,
-        )
+        seconds, count = self.options.bookmark_seconds, self._count_watchers
+        try:
+            return RegistryWatch(self.store, resource, namespace, options, bookmark_seconds=seconds, count=count)
+        except StoreClosed as error:
+            raise unavailable("the API server is shutting down") from error
 
     def _count_watchers(self, change: int) -> None:
         self.watchers += change

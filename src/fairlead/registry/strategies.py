@@ -31,6 +31,7 @@ _SPECIAL: dict[Resource, type[Strategy]] = {
     kinds.LEASES: Leases,
     kinds.REPLICASETS: Workloads,
     kinds.DEPLOYMENTS: Workloads,
+    kinds.STATEFULSETS: Workloads,
 }
 
 

@@ -100,10 +100,10 @@ class RegistryWatch(AsyncIterator[list[RegistryEvent]]):
         self._watch: Watch | None = None
         self._failure: StatusError | None = None
         self._ended = False
-        self._count = count
-        count(1)
         if not self._initial:
             self._open(self._since or store.revision)
+        self._count = count
+        count(1)
 
     def _open(self, since: int) -> None:
         prefix = prefix_of(self._resource, self._namespace)
@@ -120,7 +120,10 @@ class RegistryWatch(AsyncIterator[list[RegistryEvent]]):
         while not self._ended:
             if self._initial:
                 self._initial = False
-                batch = await self._begin()
+                try:
+                    batch = await self._begin()
+                except StoreClosed:
+                    break
                 if batch:
                     return batch
             if self._failure is not None or self._watch is None:

@@ -35,7 +35,6 @@ from fairlead.store.interface import (
     Record,
     Require,
     Store,
-    StoreClosed,
     StoreFailed,
 )
 
@@ -64,13 +63,11 @@ class Writer:
         return strategy
 
     async def commit(self, *operations: Operation) -> int:
-        """As the store's, with its failures as StatusErrors. CompareFailed passes through."""
+        """As the store's, with its failed writes as StatusErrors. CompareFailed passes through."""
         try:
             return await self.store.commit(*operations)
         except StoreFailed as error:
             raise internal(f"Internal error occurred: {error}") from error
-        except StoreClosed as error:
-            raise unavailable("the API server is shutting down") from error
 
     async def create(self, resource: Resource, namespace: str, obj: Object, ctx: RequestContext) -> Object:
         """As `Registry.create` without a subresource."""

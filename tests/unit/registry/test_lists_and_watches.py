@@ -290,3 +290,20 @@ async def test_closing_the_store_ends_watches(cluster: Any) -> None:
     with pytest.raises(StopAsyncIteration):
         while True:
             await watch.__anext__()
+
+
+async def test_a_closed_store_is_a_server_going_down(cluster: Any, refused: Any) -> None:
+    """Every verb says 503, so that clients try another server or later."""
+    await cluster.store.close()
+    for request in (
+        cluster.get(CM, "a"),
+        names(cluster),
+        add(cluster, "a"),
+        cluster.registry.delete(CM, "default", "a", DeleteOptions(), cluster.ctx()),
+    ):
+        assert (await refused(request))[:2] == (503, "ServiceUnavailable")
+    with pytest.raises(StatusError):
+        cluster.registry.watch(CM, "", WatchOptions(resource_version="1"))
+    unopened = cluster.registry.watch(CM, "", WatchOptions())
+    with pytest.raises(StopAsyncIteration):
+        await unopened.__anext__()
