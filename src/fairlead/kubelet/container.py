@@ -94,10 +94,10 @@ def look_up(program: str, path: str, cwd: str) -> str:
     raise StartFailure(f'exec: "{program}": executable file not found in $PATH')
 
 
-def run(plan: ContainerPlan, report: int, *, warm: bool) -> NoReturn:
+def run(plan: ContainerPlan, report: int, keep: frozenset[int]) -> NoReturn:
     """Become the container. `report`, a socket, gets the line `pid <machine's pid>`, with a terminal the line `tty` and
-    its descriptor, then the failure or nothing; it is closed when the program runs. With `warm`, a fairlead command
-    runs in this process instead of a fresh interpreter."""
+    its descriptor, then the failure or nothing; it is closed when the program runs. A fairlead command runs in this
+    process, with the descriptors `keep` left open, instead of a fresh interpreter."""
     try:
         os.write(report, b"pid %s\n" % os.readlink("/proc/self").encode())
         os.setsid()
@@ -108,8 +108,8 @@ def run(plan: ContainerPlan, report: int, *, warm: bool) -> NoReturn:
         _enter_directory(plan.cwd)
         program = look_up(plan.argv[0], dict(plan.env).get("PATH", ""), plan.cwd)
         processes.reset_own_signals()
-        if warm and is_own_command(plan.argv):
-            _run_warm(plan, report)
+        if is_own_command(plan.argv):
+            _run_warm(plan, report, keep)
         os.execve(program, plan.argv, dict(plan.env))
     except StartFailure as failure:
         _fail(report, str(failure))
@@ -149,7 +149,7 @@ def is_own_command(argv: tuple[str, ...]) -> bool:
 
 
 def _fail(report: int, message: str) -> NoReturn:
-    os.write(report, message.encode(errors="replace")[:4000])
+    os.write(report, " ".join(message.split()).encode(errors="replace")[:4000])
     os._exit(START_ERROR_EXIT_CODE)
 
 
@@ -195,12 +195,12 @@ def _enter_directory(cwd: str) -> None:
         raise StartFailure(f'chdir to cwd ("{cwd}") set in config.json failed: {text}') from error
 
 
-def _run_warm(plan: ContainerPlan, report: int) -> NoReturn:
+def _run_warm(plan: ContainerPlan, report: int, keep: frozenset[int]) -> NoReturn:
     from importlib import import_module
 
     os.environ.clear()
     os.environ.update(plan.env)
-    processes.close_own_descriptors({0, 1, 2, report})
+    processes.close_own_descriptors({0, 1, 2, report, *keep})
     sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115

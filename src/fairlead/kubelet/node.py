@@ -18,6 +18,7 @@ from fairlead import __version__
 from fairlead.api import times
 from fairlead.api.errors import StatusError
 from fairlead.api.kinds import LEASES, NODES
+from fairlead.api.version import GIT_VERSION
 from fairlead.client import Client
 from fairlead.client.backoff import Backoff
 from fairlead.kubelet.options import KubeletOptions
@@ -26,7 +27,6 @@ from fairlead.kubelet.surroundings import utc_now
 log = logging.getLogger("fairlead.kubelet")
 Object = dict[str, Any]
 LEASE_NAMESPACE = "kube-node-lease"
-KUBELET_VERSION = "v1.34.0"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
 
@@ -75,7 +75,7 @@ def node_info() -> dict[str, str]:
         "kernelVersion": platform.release(),
         "osImage": _system_image(),
         "containerRuntimeVersion": f"fairlead://{__version__}",
-        "kubeletVersion": f"{KUBELET_VERSION}-fairlead.{__version__}",
+        "kubeletVersion": GIT_VERSION,
         "kubeProxyVersion": "",
         "operatingSystem": "linux",
         "architecture": architecture(),

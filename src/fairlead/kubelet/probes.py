@@ -19,6 +19,8 @@ from typing import Any, Literal
 import aiohttp
 import msgspec
 
+from fairlead.api import version
+
 log = logging.getLogger("fairlead.kubelet")
 
 Kind = Literal["startup", "readiness", "liveness"]
@@ -199,7 +201,7 @@ async def http_get(action: Object, target: Target) -> Outcome:
     same host."""
     if port_number(action["port"], target.container) is None:
         return Outcome(False, f"invalid port number: {action['port']}")
-    headers = {"User-Agent": "kube-probe/1.34", "Accept": "*/*", "Connection": "close"}
+    headers = {"User-Agent": f"kube-probe/{version.MAJOR}.{version.MINOR}", "Accept": "*/*", "Connection": "close"}
     headers |= {h["name"]: h["value"] for h in action.get("httpHeaders") or ()}
     url = _url(action, target)
     try:

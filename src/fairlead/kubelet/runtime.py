@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -333,14 +334,17 @@ class Runtime:
         directory = self.container_dir(uid, name, attempt)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "plan.json").write_bytes(msgspec.json.encode(plan))
+        key = (name, attempt)
+        sandbox.running[key] = Record(name, attempt, time.time_ns())
         message, _ = await sandbox.request("start", name=name, attempt=attempt, directory=str(directory))
         if "error" in message:
+            sandbox.running.pop(key, None)
             raise StartError(
                 "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create "
                 f"failed: unable to start container process: error during container init: {message['error']}"
             )
-        if not (directory / "exit.json").exists():  # else its end was told before we got here
-            sandbox.running[name, attempt] = Record(name, attempt, message["started"])
+        if key in sandbox.running:  # else its end was told before we got here
+            sandbox.running[key] = Record(name, attempt, message["started"])
 
     def container_dir(self, uid: str, name: str, attempt: int) -> Path:
         """Where an attempt's plan and end are."""

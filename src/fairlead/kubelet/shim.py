@@ -70,6 +70,7 @@ class _Process:
         self.attached: list[tuple[int, int]] = []
         self.failure = ""
         self.finish_report: Callable[[], object] | None = None
+        self.after_exit: Callable[[], object] | None = None
         self.exit: dict[str, Any] | None = None
 
 
@@ -188,10 +189,10 @@ class Shim:
         plan = _CONTAINER_PLAN.decode(Path(directory, "plan.json").read_bytes())
         inner, outer = _streams(plan)
         report_in, report_out = socket.socketpair()
-        pid = self._namespace.fork_new()
+        pid, made = self._namespace.fork_new()
         if pid == 0:
             _redirect(inner)
-            run(plan, report_out.detach(), warm=True)
+            run(plan, report_out.detach(), made)
         report_out.close()
         for fd in inner:
             os.close(fd)
@@ -240,7 +241,11 @@ class Shim:
             report.close()
             process.failure = lines[-1].decode(errors="replace")
             if process.failure:
-                reply({"error": process.failure, "start_failed": True})
+                failed = {"error": process.failure, "start_failed": True}
+                if process.directory:  # a container: its end is written down before anyone hears of it
+                    process.after_exit = partial(reply, failed)
+                else:
+                    reply(failed)
             else:
                 reply({**success, "pid": process.machine_pid})
 
@@ -263,7 +268,7 @@ class Shim:
         tty = bool(message.get("tty"))
         inner = _nulls(3) if tty else fds
         report_in, report_out = socket.socketpair()
-        pid = self._namespace.fork_into(container.pidfd)
+        pid, _ = self._namespace.fork_into(container.pidfd)
         if pid == 0:
             _redirect(inner)
             run_exec(container.plan, message["argv"], container.pidfd, report_out.detach(), tty=tty)
@@ -395,6 +400,8 @@ class Shim:
         event = {"event": "exited", "name": name, "attempt": attempt, "exit": process.exit}
         for client in list(self._clients):
             self._tell(client, event)
+        if process.after_exit is not None:
+            process.after_exit()
 
 
 class _Outer(msgspec.Struct):

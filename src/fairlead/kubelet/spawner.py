@@ -43,13 +43,13 @@ class Spawner:
         """Fork the spawner from this process. To be called before asyncio, threads and TLS are set up."""
         ours, theirs = channel.pair()
         gc.collect()
-        pid = os.fork()
-        if pid == 0:
+        forked = processes.fork()
+        if forked.pid == 0:
             ours.close()
-            serve(theirs)
+            serve(theirs, forked.made)
         theirs.close()
         ours.setblocking(False)
-        return cls(ours, pid)
+        return cls(ours, forked.pid)
 
     async def sandbox(self, plan: shim.SandboxPlan) -> tuple[int, socket.socket]:
         """Start a pod's shim: its PID on this machine, and a socket connected to it.
@@ -134,13 +134,13 @@ def serve_descriptor(fd: int) -> NoReturn:
     serve(socket.socket(fileno=fd))
 
 
-def serve(end: socket.socket) -> NoReturn:
-    """Fork shims until the agent closes its end. Never returns."""
+def serve(end: socket.socket, keep: frozenset[int] = frozenset()) -> NoReturn:
+    """Fork shims until the agent closes its end. Never returns. `keep` are descriptors that must stay open."""
     try:
         processes.reset_own_signals()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C in a terminal is the agent's business
         processes.set_own_name("fl-spawner")
-        processes.close_own_descriptors({0, 1, 2, end.fileno()})
+        processes.close_own_descriptors({0, 1, 2, end.fileno(), *keep})
         os.chdir("/")
         gc.disable()
         gc.freeze()
@@ -172,20 +172,20 @@ def _serve(end: socket.socket) -> NoReturn:
             os._exit(0)
         first = socket.socket(fileno=received.fds[0])
         plan = msgspec.convert(received.message["plan"], shim.SandboxPlan)
-        pid = namespace.fork_new()
-        if pid == 0:
-            _become_shim(plan, first)
+        forked = namespace.fork_new()
+        if forked.pid == 0:
+            _become_shim(plan, first, forked.made)
         first.close()
         channel.send(end, {"forked": time.time_ns()})
 
 
-def _become_shim(plan: shim.SandboxPlan, first: socket.socket) -> NoReturn:
+def _become_shim(plan: shim.SandboxPlan, first: socket.socket, keep: frozenset[int]) -> NoReturn:
     try:
         processes.reset_own_signals()
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
-        processes.close_own_descriptors({0, 1, 2, first.fileno()})
+        processes.close_own_descriptors({0, 1, 2, first.fileno(), *keep})
         shim.main(plan, first)
     except BaseException as error:
         with contextlib.suppress(OSError):

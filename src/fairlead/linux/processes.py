@@ -6,11 +6,13 @@ name; whoever forks here is single-threaded.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from fairlead.linux import libc
 
@@ -81,33 +83,52 @@ def missing_capabilities(needed: Iterable[str]) -> list[str]:
     return sorted(set(needed) - parse_capabilities(Path("/proc/self/status").read_text()))
 
 
+class Forked(NamedTuple):
+    """What fork(2) gave: the child's PID (0 in the child), and there the descriptors that fork handlers made.
+
+    Those must stay open: libuv, once a loop of its was made, closes the descriptors it remembers in every forked child
+    and makes new ones, so a number that was closed and used again would be closed under its new owner.
+    """
+
+    pid: int
+    made: frozenset[int] = frozenset()
+
+
+def fork() -> Forked:
+    """fork(2)."""
+    before = _descriptors()
+    pid = os.fork()
+    if pid:
+        return Forked(pid)
+    return Forked(0, frozenset(fd for fd, what in _descriptors().items() if before.get(fd) != what))
+
+
 class PidNamespace:
     """The process's own PID namespace, and forks into new and other ones."""
 
     def __init__(self) -> None:
         self._home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
-    def fork_new(self) -> int:
-        """fork(2) with the child as PID 1 of a new namespace. Returns 0 in the child.
+    def fork_new(self) -> Forked:
+        """Fork with the child as PID 1 of a new namespace.
 
         When that child dies the kernel kills everything in its namespace and in those below.
         """
         libc.unshare(libc.CLONE_NEWPID)
         return self._fork()
 
-    def fork_into(self, pidfd: int) -> int:
-        """fork(2) with the child in the PID namespace of the process behind `pidfd`. Returns 0 in the child."""
+    def fork_into(self, pidfd: int) -> Forked:
+        """Fork with the child in the PID namespace of the process behind `pidfd`."""
         libc.setns(pidfd, libc.CLONE_NEWPID)
         return self._fork()
 
-    def _fork(self) -> int:
-        child = False
+    def _fork(self) -> Forked:
+        forked = None
         try:
-            pid = os.fork()
-            child = pid == 0
-            return pid
+            forked = fork()
+            return forked
         finally:
-            if not child:
+            if forked is None or forked.pid:
                 libc.setns(self._home, libc.CLONE_NEWPID)
 
 
@@ -181,8 +202,12 @@ def close_own_descriptors(keep: Collection[int]) -> None:
         if fd > start:
             os.closerange(start, fd)
         start = max(start, fd + 1)
-    os.closerange(start, max(_highest_descriptor() + 1, start))
+    os.closerange(start, max(2, start, *_descriptors()) + 1)
 
 
-def _highest_descriptor() -> int:
-    return max((int(name) for name in os.listdir("/proc/self/fd")), default=2)  # noqa: PTH208
+def _descriptors() -> dict[int, str]:
+    found = {}
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        with contextlib.suppress(OSError):  # the listing's own
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")  # noqa: PTH115
+    return found
