@@ -11,9 +11,6 @@ import msgspec
 from fairlead.apiserver.authorization import AlwaysAllow, Authorizer
 from fairlead.registry import Registry, User
 
-# The Kubernetes release whose API this is: what kubectl compares itself with, and some vendors' kubectls pick by.
-API_MAJOR, API_MINOR = "1", "37"
-GIT_VERSION = f"v{API_MAJOR}.{API_MINOR}.0+fairlead"
 DEFAULT_ISSUER = "https://kubernetes.default.svc.cluster.local"
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from fairlead.api.kinds import RESOURCES, Resource
-from fairlead.apiserver.config import API_MAJOR, API_MINOR, GIT_VERSION
+from fairlead.api.version import GIT_VERSION, MAJOR, MINOR
 
 # Upstream's order of preference (the priorities of its APIServices); kubectl resolves ambiguous names in this order.
 _GROUP_ORDER = (
@@ -79,8 +79,8 @@ def groups(resources: Sequence[Resource] = RESOURCES) -> dict[str, dict[str, lis
 def version_document(go_version: str = "", platform: str = "linux/amd64") -> dict[str, Any]:
     """`/version`."""
     return {
-        "major": API_MAJOR,
-        "minor": API_MINOR,
+        "major": MAJOR,
+        "minor": MINOR,
         "gitVersion": GIT_VERSION,
         "gitCommit": "",
         "gitTreeState": "clean",

@@ -14,8 +14,8 @@ from aiohttp import web
 
 from fairlead.api import errors
 from fairlead.api.kinds import RESOURCES
+from fairlead.api.version import GIT_VERSION
 from fairlead.apiserver import discovery, respond
-from fairlead.apiserver.config import GIT_VERSION
 from fairlead.apiserver.negotiation import JSON, parse_accept
 from fairlead.apiserver.request import RequestInfo
 from fairlead.apiserver.tokens import TokenIssuer

@@ -69,6 +69,7 @@ async def _serve(layout: Layout, config: ClusterConfig, host_socket: socket.sock
             kubelet_ca_file=layout.pki / "ca.crt",
         )
     )
+    await registry.start()
     await server.start()
     log.info("serving on https://%s:%d and https://127.0.0.1:%d", config.api_ip, API_PORT, config.api_port)
     async with Client.from_kubeconfig(layout.kubeconfig("controllers")) as client:
@@ -90,6 +91,7 @@ async def _serve(layout: Layout, config: ClusterConfig, host_socket: socket.sock
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
     await server.stop()
+    await registry.stop()
     await store.close()
     for task in done - {waiter}:
         task.result()

@@ -3,7 +3,8 @@
 import pytest
 
 from fairlead.api import kinds, schema
-from fairlead.apiserver import config, discovery, openapi_v2
+from fairlead.api.version import MAJOR, MINOR
+from fairlead.apiserver import discovery, openapi_v2
 
 
 def _legacy_rows():
@@ -43,7 +44,7 @@ def test_every_served_resource_is_discovered():
 
 def test_the_version_we_say_is_the_one_of_the_structure():
     """/version names the release whose API structure is served."""
-    assert schema.kubernetes_version().startswith(f"{config.API_MAJOR}.{config.API_MINOR}.")
+    assert schema.kubernetes_version().startswith(f"{MAJOR}.{MINOR}.")
 
 
 def _fields(message: bytes) -> list[tuple[int, bytes]]:
