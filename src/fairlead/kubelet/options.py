@@ -43,7 +43,8 @@ class ServiceSource(Protocol):
 class KubeletOptions(msgspec.Struct, frozen=True):
     """`root_dir` survives a reboot; `runtime_dir` need not, and is put in memory. `masked` are the machine's paths that
     no container may read, beside those two: the cluster's state. Files are PEM; without `server_cert_file` no server
-    is started (logs, exec and attach are then not to be had)."""
+    is started (logs, exec and attach are then not to be had). Its clients need a certificate of `client_ca_file` whose
+    organization is one of `client_groups`: the CA signs others too, that must not run commands in pods."""
 
     node_name: str
     node_ip: str
@@ -57,6 +58,7 @@ class KubeletOptions(msgspec.Struct, frozen=True):
     server_cert_file: Path | None = None
     server_key_file: Path | None = None
     client_ca_file: Path | None = None
+    client_groups: tuple[str, ...] = ("system:masters",)
     labels: dict[str, str] = {}
     max_pods: int = 110
     lease_seconds: int = 40

@@ -12,9 +12,11 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import shutil
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -373,9 +375,13 @@ class Runtime:
 def remove_all(root_dir: Path, runtime_dir: Path) -> None:
     """End every pod of a node whose agent is gone, and remove both directories with what is mounted there."""
     pods = runtime_dir / "pods"
+    killed = []
     for directory in list(pods.iterdir()) if pods.is_dir() else []:
-        with contextlib.suppress(OSError, ValueError):
-            _kill_shim(directory)
+        with contextlib.suppress(OSError):
+            killed.append(_kill_shim(directory))
+    for pidfd in killed:
+        select.select([pidfd], [], [], _STOP_SECONDS)
+        os.close(pidfd)
     for mount in mnt.mounts(str(runtime_dir)):
         with contextlib.suppress(OSError):
             libc.umount(mount.target)
@@ -383,13 +389,18 @@ def remove_all(root_dir: Path, runtime_dir: Path) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _kill_shim(directory: Path) -> None:
-    """Kill the shim that listens in `directory`: the peer of its socket, so never a stranger with the same PID."""
+def _kill_shim(directory: Path) -> int:
+    """Kill the shim that listens in `directory`: the peer of its socket, so never a stranger with the same PID.
+
+    Returns a descriptor that is readable once it is dead, and all that it held with it.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as end:
         with _opened(directory) as fd:
             end.connect(f"/proc/self/fd/{fd}/{shim.SOCKET}")
-        peer = int.from_bytes(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
-    os.kill(peer, signal.SIGKILL)
+        peer = int.from_bytes(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder)
+        pidfd = os.pidfd_open(peer)
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    return pidfd
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The kubelet's HTTPS server: logs, exec and attach, for the API server.
 
-Only clients with a certificate of the cluster's CA are let in. Invariant: nothing here changes a pod.
+Only clients with a certificate of the cluster's CA, of the right organization, are let in. Invariant: nothing here
+changes a pod.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fairlead.kubelet")
 _TRUE = ("1", "true", "True")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _Join = Callable[[web.WebSocketResponse, Sandbox, tuple[str, int], streams.StreamOptions], Awaitable[None]]
 
 
@@ -37,7 +39,7 @@ class KubeletServer:
 
     async def start(self) -> None:
         """Listen. OSError if the address is taken or a file can't be read."""
-        application = web.Application()
+        application = web.Application(middlewares=[self._authorize])
         target = "{namespace}/{pod}/{container}"
         application.add_routes(
             [
@@ -65,6 +67,15 @@ class KubeletServer:
         context.load_cert_chain(options.server_cert_file, options.server_key_file)
         context.verify_mode = ssl.CERT_REQUIRED
         return context
+
+    @web.middleware
+    async def _authorize(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """By the organization of the client's certificate."""
+        peer = request.get_extra_info("peercert") or {}
+        groups = {value for part in peer.get("subject", ()) for key, value in part if key == "organizationName"}
+        if not groups & set(self._options.client_groups):
+            raise web.HTTPForbidden(text="the client certificate's organization may not use the kubelet's API")
+        return await handler(request)
 
     def _container(self, request: web.Request) -> tuple[PodWorker, PodContainer]:
         info = request.match_info
