@@ -2,37 +2,21 @@
 
 Invariant: whatever can be refused is refused as a plain Status before anything is upgraded; after that the only news is
 channel 3's Status. Either side's end ends the other's.
-
-WebSocket messages (both sides): a channel byte, then the payload. 0 stdin, 1 stdout, 2 stderr, 3 error (a Status as
-JSON, once, at the end), 4 resize; in v5 also 255 and a channel number: that channel is closed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
 
 import aiohttp
-import orjson
 from aiohttp import web
 
 from fairlead.api import errors
 from fairlead.apiserver import kubelets, respond
 from fairlead.apiserver.call import Call
+from fairlead.apiserver.channels import ERROR, LOST, MAX_MESSAGE, V4, V5
 from fairlead.apiserver.request import is_true
 from fairlead.apiserver.streams import Streams
-
-V5: Final = "v5.channel.k8s.io"
-V4: Final = "v4.channel.k8s.io"
-STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
-MAX_MESSAGE = 16 * 1024 * 1024
-
-# Without a Status at the end, clients take a command for successful.
-LOST: Final = orjson.dumps(
-    errors.internal(
-        "the connection to the kubelet ended before the command did; how the command ended is not known"
-    ).status
-)
 
 
 async def serve(call: Call, nodes: kubelets.Kubelets, streams: Streams) -> web.StreamResponse:

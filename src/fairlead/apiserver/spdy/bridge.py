@@ -18,7 +18,7 @@ from aiohttp import web
 
 from fairlead.api import errors
 from fairlead.apiserver.call import Call
-from fairlead.apiserver.execs import CLOSE, ERROR, LOST, RESIZE, STDERR, STDIN, STDOUT, V4
+from fairlead.apiserver.channels import CLOSE, ERROR, LOST, RESIZE, STDERR, STDIN, STDOUT, V4
 from fairlead.apiserver.spdy import frames, session
 from fairlead.apiserver.streams import NothingToSend, Streams
 
