@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from tests.kernel.kubelet_lab import Lab, leftovers, object_of, phase_is, ready, running, state_of
 
+import fairlead.cli
 from fairlead.api.kinds import CONFIGMAPS, LEASES, NODES, PODS
 from fairlead.kubelet import podworker
 
@@ -215,4 +217,18 @@ async def test_from_bound_to_running_is_quick(lab: Lab) -> None:
         times.append((time.monotonic() - begun) * 1000)
     print("bound → running, ms:", [f"{t:.1f}" for t in times])
     assert min(times) < 500
+    await lab.stop()
+
+
+async def test_a_fairlead_command_runs_without_a_fresh_interpreter(lab: Lab) -> None:
+    """The same output and exit code as `python -m fairlead`, from the warmed process that was forked."""
+    await lab.start()
+    spec = {"restartPolicy": "Never"}
+    lab.pod("warm", sys.executable, "-m", "fairlead", "--version", spec=spec)
+    lab.pod("wrong", sys.executable, "-m", "fairlead", "no-such-command", spec=spec)
+    pod = await lab.wait("warm", phase_is("Succeeded"))
+    assert lab.log(pod).startswith(f"fairlead {fairlead.__version__}")
+    pod = await lab.wait("wrong", phase_is("Failed"))
+    assert state_of(pod)["state"]["terminated"]["exitCode"] == 2
+    assert "no-such-command" in lab.log(pod)
     await lab.stop()

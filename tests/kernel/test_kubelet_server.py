@@ -182,6 +182,8 @@ async def test_exec_with_a_terminal(lab: Lab) -> None:
     await lab.start()
     lab.pod("box", "sleep", "1000")
     await lab.wait("box", running)
+    async with session(lab) as client, client.get("/pods") as response:
+        assert [pod["metadata"]["name"] for pod in (await response.json())["items"]] == ["box"]
     async with stream(lab, "/exec/default/box/main", command=["sh"], input="1", output="1", tty="1") as s:
         await s.socket.send_bytes(b"\x04" + orjson.dumps({"Width": 101, "Height": 41}))
         await s.socket.send_bytes(b"\x00stty size; tty; echo $TERM\n")

@@ -198,6 +198,7 @@ def _enter_directory(cwd: str) -> None:
 def _run_warm(plan: ContainerPlan, report: int, keep: frozenset[int]) -> NoReturn:
     from importlib import import_module
 
+    processes.set_own_name("fairlead")
     os.environ.clear()
     os.environ.update(plan.env)
     processes.close_own_descriptors({0, 1, 2, report, *keep})

@@ -54,7 +54,9 @@ class Kubelet:
         )
         self.node = NodeReporter(client, options)
         self.workers: dict[str, PodWorker] = {}
-        self._server = KubeletServer(options, self.runtime, self.find) if options.server_cert_file else None
+        self._server: KubeletServer | None = None
+        if options.server_cert_file:
+            self._server = KubeletServer(options, self.runtime, self.find, self.workers.values)
         self._tasks: set[asyncio.Task[None]] = set()
         self.synced = asyncio.Event()
 

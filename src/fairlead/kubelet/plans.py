@@ -51,6 +51,8 @@ def refusal(pod: Object) -> str:
             return f"spec.{field} is not supported by fairlead (yet)"
     if spec.get("hostUsers") is False:
         return "spec.hostUsers: false is not supported by fairlead (yet)"
+    if spec.get("activeDeadlineSeconds") is not None:
+        return "spec.activeDeadlineSeconds is not supported by fairlead (yet)"
     for container in (*(spec.get("initContainers") or ()), *spec["containers"]):
         where = f'container "{container["name"]}"'
         for port in container.get("ports") or ():

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import orjson
 from aiohttp import web
 
 from fairlead.api import times
@@ -44,6 +45,7 @@ class KubeletServer:
         application.add_routes(
             [
                 web.get("/healthz", _healthz),
+                web.get("/pods", self._list),
                 web.get(f"/containerLogs/{target}", self._logs),
                 web.get(f"/exec/{target}", self._exec),
                 web.get(f"/attach/{target}", self._attach),
@@ -87,6 +89,11 @@ class KubeletServer:
             text = f"container {info['container']} is not valid for pod {info['pod']}"
             raise web.HTTPBadRequest(text=text)
         return worker, container
+
+    async def _list(self, request: web.Request) -> web.Response:
+        items = [worker.pod for worker in self._pods()]
+        body = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}
+        return web.Response(body=orjson.dumps(body), content_type="application/json")
 
     # -- logs ---------------------------------------------------------------------------------------------------------
 
