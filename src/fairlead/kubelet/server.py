@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -32,10 +32,16 @@ _Join = Callable[[web.WebSocketResponse, Sandbox, tuple[str, int], streams.Strea
 
 
 class KubeletServer:
-    """One node's. `find` gives the pod of a namespace and name."""
+    """One node's. `find` gives the pod of a namespace and name, `pods` all of them."""
 
-    def __init__(self, options: KubeletOptions, runtime: Runtime, find: Callable[[str, str], PodWorker | None]) -> None:
-        self._options, self._runtime, self._find = options, runtime, find
+    def __init__(
+        self,
+        options: KubeletOptions,
+        runtime: Runtime,
+        find: Callable[[str, str], PodWorker | None],
+        pods: Callable[[], Iterable[PodWorker]],
+    ) -> None:
+        self._options, self._runtime, self._find, self._pods = options, runtime, find, pods
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
