@@ -33,6 +33,7 @@ from fairlead.linux.nft.transaction import (
 )
 from fairlead.proxy.nftables import diff, layout
 from fairlead.proxy.options import ProxyOptions
+from fairlead.proxy.table import NodePlace, Pods
 
 pytestmark = pytest.mark.kernel
 
@@ -147,13 +148,16 @@ def _in(namespace: str) -> tuple[NftSocket, Callable[[str], str]]:
     return made, run
 
 
+@pytest.mark.parametrize("by", ["address", "link"])
 @pytest.mark.parametrize("family", ["IPv4", "IPv6"])
-def test_nft_lists_what_it_can_load(make_namespace: Callable[[str], str], family: str) -> None:
+def test_nft_lists_what_it_can_load(make_namespace: Callable[[str], str], family: str, by: str) -> None:
     """nft(8) lists our whole layout without fault, loads its own listing, and we read that as what we wrote."""
     dialect = layout.DIALECTS[family]  # type: ignore[index]
     options = ProxyOptions("n1", cluster_cidrs=("10.244.0.0/16", "fd00:244::/56"), service_cidrs=("10.96.0.0/16",))
+    pods = Pods(options.cluster_cidrs) if by == "address" else Pods(interface="cni", prefix=True)
+    place = NodePlace(("192.0.2.0/24", "0.0.0.0/0", "2001:db8::/64", "::/0"), pods, localhost=True)
     wanted = TableState(
-        {c.name: c for c in layout.chains_of(dialect, options)},
+        {c.name: c for c in layout.chains_of(dialect, options, place)},
         {s.name: s for s in layout.sets_of(dialect)},
         {s.name: {} for s in layout.sets_of(dialect)},
     )

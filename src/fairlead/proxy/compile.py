@@ -8,12 +8,15 @@ had before, so that one endpoint more or less moves at most one other.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Sequence
 
+from msgspec.structs import replace
+
 from fairlead.discovery.choose import Backend, categorize, choose
-from fairlead.discovery.model import Changes, Service, ServiceKey, ServicePort, ServiceSnapshot
-from fairlead.proxy.options import ProxyOptions
-from fairlead.proxy.table import Family, Forwarding, ServiceTable, Target
+from fairlead.discovery.model import Changes, Node, Service, ServiceKey, ServicePort, ServiceSnapshot
+from fairlead.proxy.options import PRIMARY, ProxyOptions
+from fairlead.proxy.table import Family, Forwarding, NodePlace, Pods, ServiceTable, Target, Via
 
 _FAMILIES: tuple[Family, ...] = ("IPv4", "IPv6")
 
@@ -37,7 +40,7 @@ def compile_table(
     previous = previous if previous is not None else ServiceTable()
     node = snapshot.nodes.get(options.node_name)
     zone = node.zone if node else ""
-    addresses = options.node_addresses or _primary(node.internal_ips if node else ())
+    node_ips = _primary(node.internal_ips if node else ())
     if changes is None or options.node_name in changes.nodes:
         keys: Iterable[ServiceKey] = {*snapshot.services, *previous.services}
     else:
@@ -47,7 +50,7 @@ def compile_table(
     for key in keys:
         service = snapshot.services.get(key)
         before = previous.services.get(key, ())
-        after = compile_service(service, options.node_name, zone, before) if service is not None else ()
+        after = compile_service(service, options.node_name, zone, before, node_ips) if service is not None else ()
         if after == before:
             continue
         differing.add(key)
@@ -55,7 +58,28 @@ def compile_table(
             services[key] = after
         else:
             del services[key]
-    return ServiceTable(services.finish(), addresses), frozenset(differing)
+    return ServiceTable(services.finish(), place_of(options, node)), frozenset(differing)
+
+
+def place_of(options: ProxyOptions, node: Node | None) -> NodePlace:
+    """Where node ports are served, and how pods are told, on this node (None: it is not known yet)."""
+    addresses: list[str] = []
+    for entry in options.node_port_addresses:
+        addresses += _primary(node.internal_ips if node else ()) if entry == PRIMARY else (entry,)
+    match options.detect_local:
+        case "ClusterCIDR":
+            pods = Pods(options.cluster_cidrs)
+        case "NodeCIDR":
+            pods = Pods(node.pod_cidrs if node else ())
+        case "BridgeInterface":
+            pods = Pods(interface=options.local_interface)
+        case "InterfaceNamePrefix":
+            pods = Pods(interface=options.local_interface, prefix=True)
+    loopback = ipaddress.ip_network("127.0.0.0/8")
+    localhost = options.localhost_node_ports and any(
+        family_of(entry) == "IPv4" and ipaddress.ip_network(entry).overlaps(loopback) for entry in addresses
+    )
+    return NodePlace(tuple(dict.fromkeys(addresses)), pods, localhost)
 
 
 def _primary(addresses: Sequence[str]) -> tuple[str, ...]:
@@ -67,24 +91,32 @@ def _primary(addresses: Sequence[str]) -> tuple[str, ...]:
 
 
 def compile_service(
-    service: Service, node: str, zone: str, before: tuple[Forwarding, ...] = ()
+    service: Service,
+    node: str,
+    zone: str,
+    before: tuple[Forwarding, ...] = (),
+    node_ips: Iterable[str] = (),
 ) -> tuple[Forwarding, ...]:
     """The entries of one Service; none for a headless one, an ExternalName, or one that asks proxies to ignore it."""
     if service.headless or service.ignored_by_proxy or service.type == "ExternalName":
         return ()
-    slots = {entry.slot: entry.targets for entry in before}
-    entries = []
+    held = {entry.slot: entry.targets for entry in before}
+    entries: dict[tuple[str, str, str, int, str], Forwarding] = {}
     for port in service.ports:
-        for entry in _entries(service, port, node, zone):
-            held = slots.get(entry.slot)
-            if held and entry.targets and held != entry.targets:
-                settled = settle(held, entry.targets)
-                entry = _with_targets(entry, settled)
-            entries.append(entry)
-    return tuple(entries)
+        for entry in _entries(service, port, node, zone, tuple(node_ips)):
+            # One address given twice (as external IP and as the load balancer's): the first counts, as in kube-proxy.
+            if entry.slot in entries:
+                continue
+            known = held.get(entry.slot)
+            if known and entry.targets and known != entry.targets:
+                entry = replace(entry, targets=settle(known, entry.targets))
+            entries[entry.slot] = entry
+    return tuple(entries.values())
 
 
-def _entries(service: Service, port: ServicePort, node: str, zone: str) -> Iterable[Forwarding]:
+def _entries(
+    service: Service, port: ServicePort, node: str, zone: str, node_ips: tuple[str, ...]
+) -> Iterable[Forwarding]:
     for address in service.cluster_ips:
         choice = choose(service, port, family_of(address), node=node, zone=zone, external=False)
         yield Forwarding(
@@ -98,59 +130,93 @@ def _entries(service: Service, port: ServicePort, node: str, zone: str) -> Itera
             masquerade="outside",
             affinity_seconds=service.affinity_seconds,
         )
-    if not port.node_port:
-        return
-    for family in _FAMILIES:
-        if not any(family_of(address) == family for address in service.cluster_ips):
+    families = [family for family in _FAMILIES if any(family_of(ip) == family for ip in service.cluster_ips)]
+    for family in families:
+        external = _external_ips(service, family)
+        balanced = load_balancer_vips(service, family)
+        if not (external or balanced or port.node_port):
             continue
-        choice = choose(service, port, family, node=node, zone=zone, external=True)
-        outside = Forwarding(
-            family=family,
-            address="",
-            protocol=port.protocol,
-            port=port.node_port,
-            port_name=port.name,
-            verdict=choice.verdict,
-            targets=_targets(choice.endpoints, node),
-            masquerade="never" if service.external_local else "always",
-            affinity_seconds=service.affinity_seconds,
-        )
-        if service.external_local:
-            # kube-proxy: pods and the node itself reach even a Local service by the policy Cluster.
-            everywhere = categorize(service, port, family, node=node, zone=zone).cluster
-            if everywhere:
-                yield Forwarding(
-                    family=family,
-                    address="",
-                    protocol=port.protocol,
-                    port=port.node_port,
-                    port_name=port.name,
-                    verdict="forward",
-                    targets=_targets(everywhere, node),
-                    masquerade="node",
-                    affinity_seconds=service.affinity_seconds,
-                    sources="node and its pods",
-                )
-        yield outside
+        forms = tuple(_external(service, port, family, node, zone))
+        for address in external:
+            yield from (replace(form, address=address, via="external IP") for form in forms)
+        if balanced:
+            allowed = _allowed(service, family, node_ips, balanced)
+            for address in balanced:
+                yield from (replace(form, address=address, via="load balancer", allowed=allowed) for form in forms)
+        if port.node_port:
+            yield from (replace(form, port=port.node_port, via="node port") for form in forms)
+
+
+def _external(service: Service, port: ServicePort, family: Family, node: str, zone: str) -> Iterable[Forwarding]:
+    """What happens to connections to the port from outside, at whatever address: to be completed with that."""
+    via: Via = "node port"
+    choice = choose(service, port, family, node=node, zone=zone, external=True)
+    outside = Forwarding(
+        family=family,
+        address="",
+        protocol=port.protocol,
+        port=port.port,
+        port_name=port.name,
+        verdict=choice.verdict,
+        targets=_targets(choice.endpoints, node),
+        masquerade="never" if service.external_local else "always",
+        affinity_seconds=service.affinity_seconds,
+        via=via,
+    )
+    if service.external_local:
+        # kube-proxy: pods and the node itself reach even a Local service by the policy Cluster.
+        everywhere = categorize(service, port, family, node=node, zone=zone).cluster
+        if everywhere:
+            yield replace(
+                outside,
+                verdict="forward",
+                targets=_targets(everywhere, node),
+                masquerade="node",
+                sources="node and its pods",
+            )
+    yield outside
+
+
+def _external_ips(service: Service, family: Family) -> tuple[str, ...]:
+    return tuple(ip for text in service.external_ips if (ip := _address(text)) and family_of(ip) == family)
+
+
+def load_balancer_vips(service: Service, family: Family) -> tuple[str, ...]:
+    """The load balancer's addresses that this node answers for: with ipMode Proxy it leaves them to the balancer."""
+    entries = (entry for entry in service.load_balancer if not entry.proxied)
+    return tuple(ip for entry in entries if (ip := _address(entry.ip)) and family_of(ip) == family)
+
+
+def _allowed(service: Service, family: Family, node_ips: tuple[str, ...], vips: tuple[str, ...]) -> tuple[str, ...]:
+    """The clients of a load balancer's IP; empty for everybody. Where the node itself is a client, so is the address:
+    the node's own packets to it may carry it as their source."""
+    networks = []
+    for text in service.source_ranges:
+        try:
+            network = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            continue
+        if family_of(text) == family:
+            networks.append(network)
+    if any(network.prefixlen == 0 for network in networks):
+        return ()
+    ranges = [str(network) for network in networks]
+    own = [ipaddress.ip_address(ip) for ip in node_ips if family_of(ip) == family]
+    if any(ip in network for ip in own for network in networks):
+        ranges += [str(ipaddress.ip_network(vip)) for vip in vips]
+    return tuple(dict.fromkeys(ranges))
+
+
+def _address(text: str) -> str:
+    """The address in its one form, or nothing for what is none."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return ""
 
 
 def _targets(backends: Iterable[Backend], node: str) -> tuple[Target, ...]:
     return tuple(Target(b.endpoint.address, b.port, b.endpoint.node in ("", node)) for b in backends)
-
-
-def _with_targets(entry: Forwarding, targets: tuple[Target, ...]) -> Forwarding:
-    return Forwarding(
-        entry.family,
-        entry.address,
-        entry.protocol,
-        entry.port,
-        entry.port_name,
-        entry.verdict,
-        targets,
-        entry.masquerade,
-        entry.affinity_seconds,
-        entry.sources,
-    )
 
 
 def settle(before: Sequence[Target], wanted: Sequence[Target]) -> tuple[Target, ...]:

@@ -17,7 +17,8 @@ from fairlead.discovery.choose import backends
 from fairlead.discovery.model import Service, ServiceKey
 from fairlead.linux import conntrack
 from fairlead.linux.conntrack import Flow
-from fairlead.proxy.compile import family_of
+from fairlead.proxy.compile import family_of, load_balancer_vips
+from fairlead.proxy.table import Family
 
 _ONE_BY_ONE = 16  # up to so many addresses, each is asked for; beyond, one listing of all UDP flows is cheaper
 
@@ -43,10 +44,13 @@ def fronts(service: Service | None, node_addresses: Iterable[str]) -> Fronts:
     found: Fronts = {}
     if service is None or service.headless or service.ignored_by_proxy or service.type == "ExternalName":
         return found
+    families: tuple[Family, ...] = ("IPv4", "IPv6")
+    external = [*service.external_ips, *(vip for family in families for vip in load_balancer_vips(service, family))]
     for port in service.ports:
         if port.protocol != "UDP":
             continue
         addresses = [(address, port.port) for address in service.cluster_ips]
+        addresses += [(address, port.port) for address in external]
         if port.node_port:
             addresses += [(address, port.node_port) for address in node_addresses]
         for address, number in addresses:

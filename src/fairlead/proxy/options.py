@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
+
+DetectLocal = Literal["ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"]
+Mode = Literal["nftables", "iptables", "ipvs"]
+
+PRIMARY = "primary"
 
 
 class ProxyOptions(msgspec.Struct, frozen=True):
     """Settings of the proxy on one node.
 
-    `cluster_cidrs` (--cluster-cidr): where pods are; a client from elsewhere is masqueraded when it uses a ClusterIP.
-    Empty: no client is. `service_cidrs`: where ClusterIPs are; packets to those of no Service are dropped. Empty: they
-    go where the routes say. `masquerade_all`, `masquerade_bit`: as in kube-proxy. `node_addresses`: where node ports
-    are served; empty: the Node's own internal addresses, the first of each family.
+    `detect_local` (--detect-local-mode): how traffic of this node's pods is told from other; a client that is no pod is
+    masqueraded when it uses a ClusterIP. ClusterCIDR: its address is in `cluster_cidrs` (--cluster-cidr). NodeCIDR: in
+    the Node's podCIDRs. BridgeInterface, InterfaceNamePrefix: it comes by the link `local_interface`, or by one whose
+    name begins so. With nothing to go by (no CIDRs), no client is masqueraded and no client is a pod.
+    `service_cidrs`: where ClusterIPs are; packets to those of no Service are dropped. Empty: they go where the routes
+    say. `masquerade_all`, `masquerade_bit`: as in kube-proxy.
+    `node_port_addresses` (--nodeport-addresses): where node ports are served: `primary` (the Node's own internal
+    addresses, the first of each family), addresses, or CIDRs (every address of the node in them). With
+    `localhost_node_ports` CIDRs that hold 127.0.0.0/8 mean that, too; it needs the sysctl route_localnet.
+    `health_check_node_ports`: answer the health checks of load balancers.
     """
 
     node_name: str
@@ -19,5 +32,9 @@ class ProxyOptions(msgspec.Struct, frozen=True):
     service_cidrs: tuple[str, ...] = ("10.96.0.0/16",)
     masquerade_all: bool = False
     masquerade_bit: int = 14
-    node_addresses: tuple[str, ...] = ()
+    node_port_addresses: tuple[str, ...] = (PRIMARY,)
+    localhost_node_ports: bool = False
+    detect_local: DetectLocal = "ClusterCIDR"
+    local_interface: str = ""
     manage_sysctls: bool = True
+    health_check_node_ports: bool = True

@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import ipaddress
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from fairlead.client import Client, Watched, follow
 from fairlead.discovery.fold import WATCHED, fold
 from fairlead.discovery.model import Changes, ServiceKey, ServiceSnapshot
 from fairlead.linux.conntrack import ConntrackSocket
+from fairlead.linux.links import Links
 from fairlead.proxy import conntrack, sysctls
 from fairlead.proxy.backend import Applied, Backend
 from fairlead.proxy.compile import compile_table
@@ -92,7 +94,7 @@ class Proxy:
         """Open the kernel's sockets. Raises PermissionError without CAP_NET_ADMIN, OSError where there is no nftables.
         Rules that are there stay as they are until the first snapshot."""
         if self.options.manage_sysctls:
-            sysctls.ensure(self.families)
+            sysctls.ensure(self.families, localhost_node_ports=self.options.localhost_node_ports)
         self.backend.start()
         self._conntrack = self._open_flows()
         self._watching = self.backend.fileno()
@@ -160,7 +162,7 @@ class Proxy:
     def _clean_flows(self, before: ServiceSnapshot, after: ServiceSnapshot, keys: set[ServiceKey], first: bool) -> int:
         if self._conntrack is None:
             return 0
-        addresses = self.table.node_addresses
+        addresses = _addresses(self.table.node.addresses)
         try:
             if first:
                 known = conntrack.all_fronts(after.services, addresses)
@@ -205,6 +207,17 @@ class Proxy:
     def _failed(self, error: OSError) -> None:
         log.error("the kernel refused the rules of Services (%s); trying again in %.2g s", error, self._delay)
         self._repair_later()
+
+
+def _addresses(served: Iterable[str]) -> list[str]:
+    """The addresses of this namespace that are meant; of a CIDR those that it holds."""
+    exact = [entry for entry in served if "/" not in entry]
+    networks = [ipaddress.ip_network(entry) for entry in served if "/" in entry]
+    if networks:
+        with Links() as links:
+            own = {interface.ip for link in links.list() for interface in links.addresses(link.index)}
+        exact += [str(ip) for ip in own if any(ip in network for network in networks)]
+    return exact
 
 
 def _families(options: ProxyOptions) -> tuple[Family, ...]:

@@ -1,7 +1,7 @@
 """What this node does with traffic to Services, as values: the service table.
 
 Stands between `compile` (which makes it) and the backends (which turn it into kernel objects), the conntrack clean-up
-and explain. Invariant: everything a backend needs is in it; a backend never looks at a Service.
+and explain. Invariant: everything a backend needs is in it; a backend never looks at a Service or a Node.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ Family = Literal["IPv4", "IPv6"]
 Verdict = Literal["forward", "reject", "drop"]
 Sources = Literal["any", "node and its pods"]
 Masquerade = Literal["outside", "always", "node", "never"]
+Via = Literal["cluster IP", "external IP", "load balancer", "node port"]
 
 
 class Target(NamedTuple):
@@ -30,11 +31,12 @@ class Target(NamedTuple):
 class Forwarding(msgspec.Struct, frozen=True):
     """What happens to connections to one address and port.
 
-    `address` is a virtual IP; empty means this node's own addresses, and `port` is a node port. `sources` narrows it to
-    traffic from this node and its pods: the short cut past externalTrafficPolicy Local. `masquerade` says whose source
-    address is hidden: of clients outside the cluster's pods, always, of the node itself only, never. A client that
-    turns out to be the chosen endpoint is always masqueraded. `targets` are in the order of their slots, which stays
-    when others come and go.
+    `address` is a virtual IP; empty means this node's own addresses, and `port` is a node port. `via` says what kind of
+    address it is. `sources` narrows it to traffic from this node and its pods: the short cut past
+    externalTrafficPolicy Local. `allowed`: if not empty, the clients (CIDRs) that a load balancer's IP is for; others
+    are dropped, whoever they are. `masquerade` says whose source address is hidden: of clients outside the cluster's
+    pods, always, of the node itself only, never. A client that turns out to be the chosen endpoint is always
+    masqueraded. `targets` are in the order of their slots, which stays when others come and go.
     """
 
     family: Family
@@ -47,6 +49,8 @@ class Forwarding(msgspec.Struct, frozen=True):
     masquerade: Masquerade = "outside"
     affinity_seconds: int = 0
     sources: Sources = "any"
+    via: Via = "cluster IP"
+    allowed: tuple[str, ...] = ()
 
     @property
     def is_node_port(self) -> bool:
@@ -59,8 +63,26 @@ class Forwarding(msgspec.Struct, frozen=True):
         return self.family, self.address, self.protocol, self.port, self.sources
 
 
+class Pods(NamedTuple):
+    """How the traffic of pods is told: by source address, or by the link it comes from (`prefix`: the link's name only
+    begins so). All empty: it cannot be told."""
+
+    cidrs: tuple[str, ...] = ()
+    interface: str = ""
+    prefix: bool = False
+
+
+class NodePlace(NamedTuple):
+    """What the rules must know of this node. `addresses`: where node ports are served; a CIDR means all of the node's
+    addresses in it, but for the loopback's unless `localhost`."""
+
+    addresses: tuple[str, ...] = ()
+    pods: Pods = Pods()
+    localhost: bool = False
+
+
 class ServiceTable(msgspec.Struct, frozen=True):
-    """Everything this node does for Services. `node_addresses`: where node ports are served."""
+    """Everything this node does for Services."""
 
     services: Map[ServiceKey, tuple[Forwarding, ...]] = Map()
-    node_addresses: tuple[str, ...] = ()
+    node: NodePlace = NodePlace()

@@ -18,7 +18,7 @@ from fairlead.discovery.model import (
 )
 from fairlead.proxy.compile import compile_table, settle
 from fairlead.proxy.options import ProxyOptions
-from fairlead.proxy.table import ServiceTable, Target
+from fairlead.proxy.table import Target
 
 OPTIONS = ProxyOptions("n1")
 
@@ -76,10 +76,10 @@ def test_a_change_of_this_node_recompiles_all() -> None:
 def test_node_addresses() -> None:
     """Node ports are served at the node's first address of each family, or where the options say."""
     ips = ("192.0.2.1", "192.0.2.9", "2001:db8::1")
-    assert compile_table(snapshot(ips=ips), OPTIONS)[0].node_addresses == ("192.0.2.1", "2001:db8::1")
-    given = ProxyOptions("n1", node_addresses=("192.0.2.9",))
-    assert compile_table(snapshot(ips=ips), given)[0].node_addresses == ("192.0.2.9",)
-    assert compile_table(snapshot(), ProxyOptions("n7"))[0] == ServiceTable(node_addresses=())
+    assert compile_table(snapshot(ips=ips), OPTIONS)[0].node.addresses == ("192.0.2.1", "2001:db8::1")
+    given = ProxyOptions("n1", node_port_addresses=("192.0.2.9",))
+    assert compile_table(snapshot(ips=ips), given)[0].node.addresses == ("192.0.2.9",)
+    assert compile_table(snapshot(), ProxyOptions("n7"))[0].node.addresses == ()
 
 
 def test_a_named_port_may_have_several_numbers() -> None:

@@ -63,9 +63,10 @@ class Payload(msgspec.Struct, frozen=True):
 
 
 class Meta(msgspec.Struct, frozen=True):
-    """Load meta data: `mark` (4 bytes, host order) or `l4proto` (1 byte)."""
+    """Load meta data: `mark` (4 bytes, host order), `l4proto` (1 byte), or `iifname`, the name of the link the packet
+    came by (16 bytes, filled up with zeros; all zero for what this machine sends)."""
 
-    key: Literal["mark", "l4proto"]
+    key: Literal["mark", "l4proto", "iifname"]
     register: int = 1
 
 
@@ -188,7 +189,8 @@ Expression = (
 )
 
 _BASES = {"network": 1, "transport": 2}
-_META_KEYS = {"mark": 3, "l4proto": 16}
+_META_KEYS = {"mark": 3, "iifname": 6, "l4proto": 16}
+_META_NAMES = {number: name for name, number in _META_KEYS.items()}
 _CT_KEYS = {"state": 0, "status": 2}
 _FIB_RESULT_ADDRTYPE = 3
 _FIB_FLAGS = {"saddr": 1, "daddr": 2}
@@ -278,7 +280,7 @@ def render_expression(expression: Expression) -> bytes:
 
 
 def _parse_meta(a: dict[int, bytes]) -> Expression | None:
-    key = {3: "mark", 16: "l4proto"}.get(_number(a[2]))
+    key = _META_NAMES.get(_number(a[2]))
     if key is None:
         return None
     if 3 in a:

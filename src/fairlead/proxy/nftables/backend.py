@@ -58,7 +58,7 @@ class NftablesBackend:
         """One transaction a family, with what the changed services change."""
         before, self._table = self._table, table
         owners = set(changed)
-        if before.node_addresses != table.node_addresses:
+        if before.node != table.node:
             owners.add(NODE)
         # All ledgers first: if the kernel refuses one family, the other's is not behind when it is tried again.
         for entry in self._tables:

@@ -18,6 +18,7 @@ from fairlead.linux.nft import datatypes as types
 from fairlead.linux.nft.expressions import (
     DNAT,
     Compare,
+    Decide,
     Expression,
     Immediate,
     Lookup,
@@ -32,7 +33,7 @@ from fairlead.linux.nft.transaction import cut_comment
 from fairlead.proxy.nftables import layout
 from fairlead.proxy.nftables.layout import Dialect
 from fairlead.proxy.options import ProxyOptions
-from fairlead.proxy.table import Family, Forwarding, ServiceTable, Target
+from fairlead.proxy.table import Family, Forwarding, NodePlace, ServiceTable, Target
 
 NODE = ServiceKey("", "")  # who claims what is the node's own; sorts before every Service
 
@@ -47,16 +48,16 @@ class Piece(msgspec.Struct, frozen=True):
     elements: tuple[tuple[str, Element], ...] = ()
 
 
-def node_piece(family: Family, options: ProxyOptions, addresses: tuple[str, ...]) -> Piece:
+def node_piece(family: Family, options: ProxyOptions, place: NodePlace) -> Piece:
     """All that is there without any Service."""
     d = layout.DIALECTS[family]
-    return Piece(layout.chains_of(d, options), layout.sets_of(d), layout.node_port_addresses(d, addresses))
+    return Piece(layout.chains_of(d, options, place), layout.sets_of(d), layout.node_port_addresses(d, place))
 
 
 def piece_of(family: Family, options: ProxyOptions, table: ServiceTable, key: ServiceKey) -> Piece:
     """What one owner, a Service or NODE, wants."""
     if key == NODE:
-        return node_piece(family, options, table.node_addresses)
+        return node_piece(family, options, table.node)
     return service_piece(family, options, key, table.services.get(key, ()))
 
 
@@ -83,7 +84,7 @@ class _Builder:
 
     def add(self, entry: Forwarding) -> None:
         comment = cut_comment(f"{self.key}:{entry.port_name}" if entry.port_name else str(self.key))
-        if entry.address and entry.address not in self._addresses:
+        if entry.via == "cluster IP" and entry.address not in self._addresses:
             self._addresses.add(entry.address)
             self.elements.append((layout.CLUSTER_IPS, Element((entry.address,))))
         if entry.verdict != "forward":
@@ -101,11 +102,33 @@ class _Builder:
                 self.elements.append((endpoints, Element((*key, slot), (target.address, target.port))))
         if entry.affinity_seconds or len(entry.targets) > layout.STANDING_CLASSES or kind not in _STANDING:
             self.chains[chain.name] = chain
-        self.elements.append((verdicts, Element(_key(entry), layout.goto(chain.name), comment)))
+        verdict = layout.goto(chain.name)
+        if entry.allowed:
+            verdict = self._firewall(entry, verdict, comment)
+        self.elements.append((verdicts, Element(_key(entry), verdict, comment)))
         for target in entry.targets:
             if target.local and target.address not in self._hairpins:
                 self._hairpins.add(target.address)
                 self.elements.append((layout.HAIRPIN, Element((target.address, target.address))))
+
+    def _firewall(self, entry: Forwarding, allowed: Verdict, comment: str) -> Verdict:
+        """A chain of its own that lets the clients of a load balancer's IP pass; who comes to its end is not
+        translated, so meets the verdict for those."""
+        kind = "firewall" if entry.sources == "any" else "firewall-short"
+        identity = f"{self.key}/{entry.port_name or entry.protocol.lower()}-{entry.address.replace(':', '.')}"
+        rules = (
+            Rule((*layout.in_network(layout.source(self.d), cidr), Decide(allowed)), comment) for cidr in entry.allowed
+        )
+        chain = Chain(f"{kind}-{identity}", tuple(rules))
+        self.chains[chain.name] = chain
+        if entry.sources == "any":
+            self.elements.append(
+                (
+                    layout.NO_ENDPOINTS,
+                    Element(_key(entry), Verdict("drop"), cut_comment(f"{comment} (not for everybody)")),
+                )
+            )
+        return layout.goto(chain.name)
 
     def _affinity(self, entry: Forwarding, kind: str, comment: str) -> Chain:
         """A chain of its own: first the endpoint the client was sent to before, else a random one that remembers it."""
@@ -144,7 +167,10 @@ def _key(entry: Forwarding) -> types.Fields:
 def _place(entry: Forwarding) -> tuple[str, str, str]:
     """The maps of verdicts and of endpoints, and the kind of chain, for an entry that forwards."""
     if not entry.is_node_port:
-        return layout.SERVICES, layout.ENDPOINTS, layout.CLASS
+        if entry.sources != "any":
+            return layout.SHORT_SERVICES, layout.SHORT_SERVICE_ENDPOINTS, layout.SHORT_EXTERNAL_CLASS
+        kinds = {"always": layout.EXTERNAL_CLASS, "never": layout.LOCAL_EXTERNAL_CLASS}
+        return layout.SERVICES, layout.ENDPOINTS, kinds.get(entry.masquerade, layout.CLASS)
     if entry.sources != "any":
         return layout.SHORT_NODEPORTS, layout.SHORT_ENDPOINTS, layout.SHORT_CLASS
     kind = layout.NODEPORT_CLASS if entry.masquerade == "always" else layout.LOCAL_CLASS

@@ -5,7 +5,7 @@ below the count of endpoints. A service of five endpoints is one verdict (`goto 
 `class-5` draws the number and looks the endpoint up. So a change costs its own elements, however many services there
 are, and the kernel has no chain per service to check (docs/proxy.md has the picture).
 
-Invariant: a function of family and options only, but for the addresses of node ports.
+Invariant: a function of the family, the options and this node's place in the cluster only.
 """
 
 from __future__ import annotations
@@ -38,17 +38,29 @@ from fairlead.linux.nft.expressions import (
 )
 from fairlead.linux.nft.objects import FAMILIES, Chain, Element, Hook, Rule, Set, TableName
 from fairlead.proxy.options import ProxyOptions
-from fairlead.proxy.table import Family
+from fairlead.proxy.table import Family, NodePlace, Pods
 
 TABLE = "fairlead"
 COMMENT = "Services, by the proxy of fairlead"
 
 CLUSTER_IPS, NODEPORT_IPS, HAIRPIN = "cluster-ips", "nodeport-ips", "hairpin"
 SERVICES, ENDPOINTS, NO_ENDPOINTS = "svc", "eps", "no-endpoints"
+SHORT_SERVICES, SHORT_SERVICE_ENDPOINTS = "short-svc", "short-eps"
 NODEPORTS, NODEPORT_ENDPOINTS, NO_ENDPOINT_NODEPORTS = "nodeports", "nodeport-eps", "no-endpoint-nodeports"
 SHORT_NODEPORTS, SHORT_ENDPOINTS = "short-nodeports", "short-nodeport-eps"
 
-CLASS, NODEPORT_CLASS, LOCAL_CLASS, SHORT_CLASS = "class", "nodeport", "nodeport-local", "short"
+# Kinds of chains that pick an endpoint: by virtual IP (of a cluster; from outside, with the client's address kept, or
+# hidden, or hidden if it is the node), and the same by node port.
+CLASS, LOCAL_EXTERNAL_CLASS, EXTERNAL_CLASS, SHORT_EXTERNAL_CLASS = (
+    "class",
+    "external-local",
+    "external",
+    "short-external",
+)
+LOCAL_CLASS, NODEPORT_CLASS, SHORT_CLASS = "nodeport-local", "nodeport", "short"
+_BY_ADDRESS = (CLASS, LOCAL_EXTERNAL_CLASS, EXTERNAL_CLASS, SHORT_EXTERNAL_CLASS)
+_HIDING, _HIDING_NODE = (NODEPORT_CLASS, EXTERNAL_CLASS), (SHORT_CLASS, SHORT_EXTERNAL_CLASS)
+_ENDPOINTS = {SHORT_EXTERNAL_CLASS: SHORT_SERVICE_ENDPOINTS, SHORT_CLASS: SHORT_ENDPOINTS}
 STANDING_CLASSES = 8  # classes of up to so many endpoints are always there: a chain costs more than an element
 
 _DNAT_PRIORITY = -100
@@ -56,6 +68,8 @@ _SRCNAT_PRIORITY = 100
 _STATE_NEW = 8
 _STATUS_DNAT = 1 << 5
 _TYPE_LOCAL = 2
+_LINK_NAME = 16  # IFNAMSIZ
+_LOOPBACK: dict[Family, str] = {"IPv4": "127.0.0.0/8", "IPv6": "::1/128"}
 
 
 class Dialect(msgspec.Struct, frozen=True):
@@ -95,7 +109,9 @@ def sets_of(d: Dialect) -> tuple[Set, ...]:
         Set(HAIRPIN, (d.address, d.address), comment="endpoints here: one that reaches itself is masqueraded"),
         Set(SERVICES, service, verdicts=True, comment="virtual IPs with endpoints, by the number of them"),
         Set(ENDPOINTS, indexed_service, endpoint, comment="their endpoints"),
-        Set(NO_ENDPOINTS, service, verdicts=True, comment="virtual IPs without endpoints for this node"),
+        Set(SHORT_SERVICES, service, verdicts=True, comment="Local external IPs, for this node and its pods"),
+        Set(SHORT_SERVICE_ENDPOINTS, indexed_service, endpoint, comment="their endpoints, on any node"),
+        Set(NO_ENDPOINTS, service, verdicts=True, comment="virtual IPs that nobody answers, or not to everybody"),
         Set(NODEPORTS, port, verdicts=True, comment="node ports with endpoints"),
         Set(NODEPORT_ENDPOINTS, indexed_port, endpoint, comment="their endpoints"),
         Set(SHORT_NODEPORTS, port, verdicts=True, comment="Local node ports, for this node and its pods"),
@@ -152,13 +168,36 @@ def mark_for_masquerade(options: ProxyOptions) -> tuple[Expression, ...]:
     return (Meta("mark"), Bitwise(keep, struct.pack("=I", bit)), SetMeta("mark"))
 
 
-def _in_network(load: Expression, cidr: str, inside: bool = True) -> tuple[Expression, ...]:
+def in_network(load: Expression, cidr: str, inside: bool = True) -> tuple[Expression, ...]:
+    """Whether the loaded address is in (or outside) the network. An address is a network of one."""
     network = ipaddress.ip_network(cidr, strict=False)
     mask, size = network.netmask.packed, network.max_prefixlen // 8
     value = Compare(network.network_address.packed, inside)
     if network.prefixlen == network.max_prefixlen:
         return (load, value)
+    if network.prefixlen == 0:
+        return () if inside else (load, Compare(network.network_address.packed, True))
     return (load, Bitwise(mask, bytes(size)), value)
+
+
+def _by_link(pods: Pods, equal: bool) -> tuple[Expression, ...]:
+    name = pods.interface.encode()
+    return (Meta("iifname"), Compare(name if pods.prefix else name.ljust(_LINK_NAME, b"\0"), equal))
+
+
+def _from_pods(d: Dialect, pods: Pods) -> list[tuple[Expression, ...]]:
+    """The ways to be a pod of this cluster, each the beginning of a rule."""
+    if pods.interface:
+        return [_by_link(pods, True)]
+    return [in_network(source(d), cidr) for cidr in _of_family(pods.cidrs, d)]
+
+
+def _not_from_pods(d: Dialect, pods: Pods) -> tuple[Expression, ...] | None:
+    """To be no pod; None if that cannot be told."""
+    if pods.interface:
+        return _by_link(pods, False)
+    cidrs = _of_family(pods.cidrs, d)
+    return tuple(e for cidr in cidrs for e in in_network(source(d), cidr, inside=False)) if cidrs else None
 
 
 def _of_family(cidrs: tuple[str, ...], d: Dialect) -> list[str]:
@@ -169,41 +208,58 @@ def _from_node() -> tuple[Expression, ...]:
     return (FibType("saddr"), Compare(struct.pack("=I", _TYPE_LOCAL)))
 
 
-def _services_chain(d: Dialect, options: ProxyOptions) -> Chain:
+def _to_node_ports(d: Dialect, place: NodePlace) -> list[tuple[Expression, ...]]:
+    """The ways to be addressed to where node ports are served, each the beginning of a rule; 127.0.0.1 apart."""
+    ways: list[tuple[Expression, ...]] = [(destination(d), Lookup(NODEPORT_IPS))]
+    local = (FibType("daddr"), Compare(struct.pack("=I", _TYPE_LOCAL)))
+    not_loopback = in_network(destination(d), _LOOPBACK[d.family], inside=False)
+    cidrs = [entry for entry in _of_family(place.addresses, d) if "/" in entry]
+    return ways + [(*in_network(destination(d), cidr), *not_loopback, *local) for cidr in cidrs]
+
+
+def _to_localhost(d: Dialect, place: NodePlace) -> tuple[Expression, ...] | None:
+    """To be addressed to 127.0.0.0/8, if node ports are served there."""
+    return in_network(destination(d), _LOOPBACK["IPv4"]) if place.localhost and d.family == "IPv4" else None
+
+
+def _services_chain(d: Dialect, options: ProxyOptions, place: NodePlace) -> Chain:
     rules = []
-    pods = _of_family(options.cluster_cidrs, d)
     to_cluster_ip = (destination(d), Lookup(CLUSTER_IPS))
     mark = mark_for_masquerade(options)
+    outside = _not_from_pods(d, place.pods)
     if options.masquerade_all:
         rules.append(Rule((*to_cluster_ip, *mark), "masquerade all"))
-    elif pods:
-        outside = tuple(e for cidr in pods for e in _in_network(source(d), cidr, inside=False))
+    elif outside is not None:
         rules.append(Rule((*outside, *to_cluster_ip, *mark), "clients that are no pods are masqueraded"))
+    short = (*_service_key(d), _verdict_map(SHORT_SERVICES))
+    rules += [Rule((*way, *short)) for way in (*_from_pods(d, place.pods), _from_node())]
     rules.append(Rule((*_service_key(d), _verdict_map(SERVICES))))
-    rules.append(Rule((destination(d), Lookup(NODEPORT_IPS), jump("node-ports"))))
+    rules += [Rule((*way, jump("node-ports"))) for way in _to_node_ports(d, place)]
     return Chain("services", tuple(rules))
 
 
-def _node_ports_chain(d: Dialect, options: ProxyOptions) -> Chain:
+def _node_ports_chain(d: Dialect, place: NodePlace) -> Chain:
     short = (*_protocol_and_port(0), _verdict_map(SHORT_NODEPORTS))
-    rules = [Rule((*_in_network(source(d), cidr), *short)) for cidr in _of_family(options.cluster_cidrs, d)]
-    rules.append(Rule((*_from_node(), *short)))
+    rules = [Rule((*way, *short)) for way in (*_from_pods(d, place.pods), _from_node())]
     rules.append(Rule((*_protocol_and_port(0), _verdict_map(NODEPORTS))))
     return Chain("node-ports", tuple(rules))
 
 
-def _unserved_chain(d: Dialect, options: ProxyOptions) -> Chain:
+def _unserved_chain(d: Dialect, options: ProxyOptions, place: NodePlace) -> Chain:
     """What `services` did not translate although it is for a Service. It runs after DNAT on purpose: pods and the node
     itself, whom a short cut has sent to an endpoint elsewhere, must not meet the verdict for clients from outside."""
     translated = (Conntrack("status"), Bitwise(struct.pack("=I", _STATUS_DNAT), bytes(4)), Compare(bytes(4), False))
+    node_port = (*_protocol_and_port(0), _verdict_map(NO_ENDPOINT_NODEPORTS))
+    localhost = _to_localhost(d, place)
     rules = [
         Rule((*translated, Decide(Verdict("return")))),
         Rule((*_service_key(d), _verdict_map(NO_ENDPOINTS))),
-        Rule((destination(d), Lookup(NODEPORT_IPS), *_protocol_and_port(0), _verdict_map(NO_ENDPOINT_NODEPORTS))),
+        *(Rule((*way, *node_port)) for way in _to_node_ports(d, place)),
+        *([Rule((*localhost, *node_port))] if localhost is not None else []),
         Rule((destination(d), Lookup(CLUSTER_IPS), Decide(goto("refuse"))), "no such port on a live cluster IP"),
     ]
     rules += [
-        Rule((*_in_network(destination(d), cidr), _drop()), "a cluster IP of no Service")
+        Rule((*in_network(destination(d), cidr), _drop()), "a cluster IP of no Service")
         for cidr in _of_family(options.service_cidrs, d)
     ]
     return Chain("unserved", tuple(rules))
@@ -237,11 +293,9 @@ def class_name(kind: str, size: int) -> str:
 def class_chain(family: Family, options: ProxyOptions, kind: str, size: int) -> Chain:
     """The chain for `size` endpoints: draw a number, look the endpoint up, send the connection there."""
     d = DIALECTS[family]
-    if kind == CLASS:
-        key, endpoints, word = _service_key(d), ENDPOINTS, d.words + 2
-    else:
-        key, word = _protocol_and_port(0), 2
-        endpoints = SHORT_ENDPOINTS if kind == SHORT_CLASS else NODEPORT_ENDPOINTS
+    by_address = kind in _BY_ADDRESS
+    key, word = (_service_key(d), d.words + 2) if by_address else (_protocol_and_port(0), 2)
+    endpoints = _ENDPOINTS.get(kind, ENDPOINTS if by_address else NODEPORT_ENDPOINTS)
     pick = (
         *key,
         Numgen(size, register(word)),
@@ -249,16 +303,24 @@ def class_chain(family: Family, options: ProxyOptions, kind: str, size: int) -> 
         DNAT(d.number, register(0), register(d.words)),
     )
     rules = [Rule(pick)]
-    if kind == NODEPORT_CLASS:
+    if kind in _HIDING:
         rules.insert(0, Rule(mark_for_masquerade(options)))
-    elif kind == SHORT_CLASS:
+    elif kind in _HIDING_NODE:
         rules.insert(0, Rule((*_from_node(), *mark_for_masquerade(options))))
     return Chain(class_name(kind, size), tuple(rules))
 
 
-def chains_of(d: Dialect, options: ProxyOptions) -> tuple[Chain, ...]:
+def chains_of(d: Dialect, options: ProxyOptions, place: NodePlace) -> tuple[Chain, ...]:
     """The chains that are always there."""
     new = (Conntrack("state"), Bitwise(struct.pack("=I", _STATE_NEW), bytes(4)), Compare(bytes(4), False))
+    localhost = _to_localhost(d, place)
+    at_localhost: tuple[Rule, ...] = ()
+    kept_out: tuple[Rule, ...] = ()
+    if localhost is not None:
+        # route_localnet lets the network reach 127.0.0.1: only this node itself may.
+        at_localhost = (Rule((*localhost, jump("node-ports"))),)
+        not_loopback = (Meta("iifname"), Compare(b"lo".ljust(_LINK_NAME, b"\0"), False))
+        kept_out = (Rule((*new, *not_loopback, *localhost, _drop()), "127.0.0.1 is not for the network"),)
     unserved = (Rule((*new, jump("unserved"))),)
     services = (Rule((jump("services"),)),)
     standing = [
@@ -267,17 +329,18 @@ def chains_of(d: Dialect, options: ProxyOptions) -> tuple[Chain, ...]:
     return (
         *standing,
         _refuse_chain(d),
-        _node_ports_chain(d, options),
-        _services_chain(d, options),
-        _unserved_chain(d, options),
+        _node_ports_chain(d, place),
+        _services_chain(d, options, place),
+        _unserved_chain(d, options, place),
         Chain("nat-prerouting", services, Hook("nat", "prerouting", _DNAT_PRIORITY)),
-        Chain("nat-output", services, Hook("nat", "output", _DNAT_PRIORITY)),
-        Chain("filter-prerouting", unserved, Hook("filter", "prerouting", _DNAT_PRIORITY + 10)),
+        Chain("nat-output", (*services, *at_localhost), Hook("nat", "output", _DNAT_PRIORITY)),
+        Chain("filter-prerouting", (*kept_out, *unserved), Hook("filter", "prerouting", _DNAT_PRIORITY + 10)),
         Chain("filter-output", unserved, Hook("filter", "output", _DNAT_PRIORITY + 10)),
         _masquerading_chain(d, options),
     )
 
 
-def node_port_addresses(d: Dialect, addresses: tuple[str, ...]) -> tuple[tuple[str, Element], ...]:
-    """Where node ports are served, as elements."""
-    return tuple((NODEPORT_IPS, Element((address,))) for address in _of_family(addresses, d))
+def node_port_addresses(d: Dialect, place: NodePlace) -> tuple[tuple[str, Element], ...]:
+    """Where node ports are served, as elements; CIDRs have rules instead."""
+    addresses = (entry for entry in _of_family(place.addresses, d) if "/" not in entry)
+    return tuple((NODEPORT_IPS, Element((address,))) for address in addresses)

@@ -42,13 +42,15 @@ _DNAT_STATUS = 1 << 5
 
 
 class Packet(NamedTuple):
-    """The first packet of a connection. `from_node`: sent by a process on the node, so it starts in output."""
+    """The first packet of a connection. `from_node`: sent by a process on the node, so it starts in output. `link`: the
+    one it came by."""
 
     source: str
     destination: str
     protocol: str
     port: int
     from_node: bool = False
+    link: str = ""
 
 
 class Outcome(NamedTuple):
@@ -189,6 +191,8 @@ class _Run:
                 return ipaddress.ip_address(address).packed
             case Meta(key="mark"):
                 return struct.pack("=I", self.mark)
+            case Meta(key="iifname"):
+                return self.packet.link.encode().ljust(16, b"\0")
             case Meta():
                 return bytes((PROTOCOLS[self.packet.protocol],))
             case Conntrack():
