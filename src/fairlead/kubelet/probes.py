@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
@@ -189,11 +190,16 @@ async def _tcp(action: Object, target: Target) -> Outcome:
     try:
         _, writer = await asyncio.open_connection(action.get("host") or target.ip, port)
     except OSError as error:
-        return Outcome(False, f"dial tcp {_address(action, target)}: connect: {(error.strerror or str(error)).lower()}")
+        return Outcome(False, _refused(error, _address(action, target)))
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
     return Outcome(True)
+
+
+def _refused(error: OSError, address: str) -> str:
+    text = os.strerror(error.errno) if error.errno else str(error)
+    return f"dial tcp {address}: connect: {text.lower()}"
 
 
 async def http_get(action: Object, target: Target) -> Outcome:
@@ -215,6 +221,5 @@ async def http_get(action: Object, target: Target) -> Outcome:
             return Outcome(False, f"HTTP probe failed with statuscode: {response.status}")
     except (aiohttp.ClientError, OSError) as error:
         if isinstance(error, aiohttp.ClientConnectorError):
-            text = (error.os_error.strerror or str(error.os_error)).lower()
-            return Outcome(False, f'Get "{url}": dial tcp {_address(action, target)}: connect: {text}')
+            return Outcome(False, f'Get "{url}": {_refused(error.os_error, _address(action, target))}')
         return Outcome(False, f'Get "{url}": {str(error) or type(error).__name__}')

@@ -1,4 +1,4 @@
-"""The kubelet's HTTPS server: logs, exec and attach, for the API server.
+"""The kubelet's HTTPS server: logs, exec, attach and port-forward, for the API server.
 
 Only clients with a certificate of the cluster's CA, of the right organization, are let in. Invariant: nothing here
 changes a pod.
@@ -17,7 +17,7 @@ import orjson
 from aiohttp import web
 
 from fairlead.api import times
-from fairlead.kubelet import logs, streams
+from fairlead.kubelet import logs, portforward, streams
 from fairlead.kubelet.containers import PodContainer
 from fairlead.kubelet.options import KubeletOptions
 from fairlead.kubelet.runtime import Runtime, Sandbox
@@ -55,6 +55,7 @@ class KubeletServer:
                 web.get(f"/containerLogs/{target}", self._logs),
                 web.get(f"/exec/{target}", self._exec),
                 web.get(f"/attach/{target}", self._attach),
+                web.get("/portForward/{namespace}/{pod}", self._port_forward),
             ]
         )
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
@@ -188,6 +189,35 @@ class KubeletServer:
         except Exception:
             log.exception("streams of %s/%s broke", worker.name, container.name)
             await socket.close(code=1011)
+        return socket
+
+    # -- port-forward -------------------------------------------------------------------------------------------------
+
+    async def _port_forward(self, request: web.Request) -> web.StreamResponse:
+        info = request.match_info
+        worker = self._find(info["namespace"], info["pod"])
+        if worker is None:
+            raise web.HTTPNotFound(text=f'pod "{info["namespace"]}/{info["pod"]}" not found')
+        port = request.query.get("port", "")
+        if not port.isdigit() or not 0 < int(port) < 65536:
+            raise web.HTTPBadRequest(text=f'"{port}" is not a port')
+        if worker.sandbox is None or worker.sandbox.gone:
+            raise web.HTTPInternalServerError(text=f"the pod {info['pod']} has no network: it does not run")
+        socket = web.WebSocketResponse(protocols=(portforward.PROTOCOL,), max_msg_size=0, compress=False)
+        if not socket.can_prepare(request).ok:
+            raise web.HTTPBadRequest(text=f"port-forward needs a WebSocket with protocol {portforward.PROTOCOL}")
+        try:
+            reader, writer = await portforward.connect(worker.sandbox.network_namespace, int(port))
+        except OSError as error:
+            where = f"failed to connect to localhost:{port} inside the pod's network namespace"
+            text = f"error forwarding port {port} to pod {worker.uid}, uid : {where}: {error}"
+            raise web.HTTPInternalServerError(text=text) from error
+        try:
+            await socket.prepare(request)
+        except BaseException:
+            writer.close()
+            raise
+        await portforward.join(socket, reader, writer)
         return socket
 
 
