@@ -21,7 +21,7 @@ class RestartBackoff:
         """Seconds until a container that ended then may start again; 0 if it may now."""
         if not self._wait or ended - self._restarted > 2 * LONGEST:
             return 0.0
-        return max(0.0, ended + self._wait - now)
+        return min(self._wait, max(0.0, ended + self._wait - now))
 
     @property
     def wait(self) -> float:
