@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import os
 import socket
+import subprocess
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -157,3 +158,28 @@ async def test_routes_follow_the_nodes(make_namespace: Callable[[str], str], tmp
         return seen
 
     assert await in_node(lab, "n1", follow) == [{"10.244.1.0/24"}, set()]
+
+
+async def test_a_flushed_nat_table_is_back_within_a_second(
+    make_namespace: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Whoever removes our NAT rules, by table or by rule set: they are restored, each time."""
+    lab = Lab(make_namespace, tmp_path)
+
+    def present() -> bool:
+        done = subprocess.run(["nft", "list", "table", "inet", "fairlead-pods"], capture_output=True, check=False)
+        return b"masquerade" in done.stdout
+
+    async def damage() -> None:
+        net = lab.network("n1")
+        await net.sync(NODES)
+        for command in ("flush ruleset", "delete table inet fairlead-pods", "flush table inet fairlead-pods"):
+            assert present()
+            subprocess.run(["nft", *command.split()], check=True)  # noqa: ASYNC221  (milliseconds)
+            deadline = asyncio.get_running_loop().time() + 3
+            while not present():
+                assert asyncio.get_running_loop().time() < deadline, command
+                await asyncio.sleep(0.01)
+        net.close()
+
+    await in_node(lab, "n1", damage)

@@ -18,6 +18,7 @@ import msgspec
 from fairlead.discovery.model import Node
 from fairlead.linux.links import Links, Route
 from fairlead.podnetwork.addresses import AddressBook
+from fairlead.podnetwork.guard import TableGuard
 from fairlead.podnetwork.plan import BRIDGE, NodePlan, gateway, link_name, mac_address, plan, render_nat
 
 log = logging.getLogger("fairlead.podnetwork")
@@ -57,10 +58,13 @@ class PodNetwork:
         self._links = Links()
         self._plan: NodePlan | None = None
         self._books: list[AddressBook] = []
+        self._guard: TableGuard | None = None
         self.ready = asyncio.Event()
 
     def close(self) -> None:
-        """Release the socket. Links, addresses and routes stay."""
+        """Release the sockets. Links, addresses, routes and rules stay."""
+        if self._guard is not None:
+            self._guard.close()
         self._links.close()
 
     async def sync(self, nodes: Mapping[str, Node]) -> None:
@@ -124,7 +128,10 @@ class PodNetwork:
         bridge = self._links.ensure_bridge(BRIDGE, mac)
         for address in wanted.gateways:
             self._links.ensure_address(bridge.index, address)
+        if self._guard is not None:
+            self._guard.close()
         await apply_script(render_nat(NAT_TABLE, wanted))
+        self._guard = TableGuard(NAT_TABLE, lambda: apply_script(render_nat(NAT_TABLE, wanted)))
         root = self._options.state_dir / "addresses"
         self._books = [AddressBook(c, root / str(c).replace("/", "_").replace(":", "-")) for c in wanted.pod_cidrs]
         log.info("pod network %s ready, gateway %s", wanted.pod_cidrs[0], gateway(wanted.pod_cidrs[0]).ip)
