@@ -107,6 +107,7 @@ class Node(msgspec.Struct, frozen=True):
     pod_cidrs: tuple[str, ...] = ()
     zone: str = ""
     ready: bool = False
+    leaving: bool = False  # being deleted, or about to be by the cluster autoscaler
 
 
 class ServiceSnapshot(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ LABEL_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 LABEL_HEADLESS = "service.kubernetes.io/headless"
 LABEL_ZONE = "topology.kubernetes.io/zone"
 ANNOTATION_TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
+TAINT_TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
 DEFAULT_AFFINITY_SECONDS = 10800
 
 Object = dict[str, Any]
@@ -153,4 +154,6 @@ def parse_node(obj: Object) -> Node:
             condition.get("type") == "Ready" and condition.get("status") == "True"
             for condition in status.get("conditions") or ()
         ),
+        leaving=bool(metadata.get("deletionTimestamp"))
+        or any(taint.get("key") == TAINT_TO_BE_DELETED for taint in spec.get("taints") or ()),
     )

@@ -14,6 +14,7 @@ import ipaddress
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from typing import NamedTuple
 
 from fairlead.client import Client, Watched, follow
@@ -22,8 +23,9 @@ from fairlead.discovery.model import Changes, ServiceKey, ServiceSnapshot
 from fairlead.linux.conntrack import ConntrackSocket
 from fairlead.linux.links import Links
 from fairlead.proxy import conntrack, sysctls
-from fairlead.proxy.backend import Applied, Backend
+from fairlead.proxy.backend import Backend
 from fairlead.proxy.compile import compile_table
+from fairlead.proxy.health import ServiceHealth
 from fairlead.proxy.nftables.backend import NftablesBackend
 from fairlead.proxy.options import ProxyOptions
 from fairlead.proxy.table import Family, ServiceTable
@@ -32,6 +34,7 @@ log = logging.getLogger("fairlead.proxy")
 
 _FIRST_RETRY, _LAST_RETRY = 0.05, 5.0  # s between repairs while somebody keeps undoing them, or they fail
 _MANY = 500  # changes at once from which on garbage collection costs more than the work
+_PATIENCE = 60.0  # s a change may wait before the proxy calls itself unhealthy (kube-proxy: twice its syncPeriod)
 _CALM = 10.0  # s without a repair after which the next is at once again
 
 
@@ -49,7 +52,9 @@ def uncollected(pause: bool) -> Iterator[None]:
 
 
 class Sync(NamedTuple):
-    """One application: what it did and what it cost, in seconds. `flows`: stale UDP flows deleted."""
+    """One application: what it did and what it cost, in seconds. `flows`: stale UDP flows deleted. `full`: all rules
+    were looked at. `programming_seconds`: for each slice that changed, how long ago its endpoints did.
+    `service_changes`, `endpoint_changes`: Services and slices that changed."""
 
     services: int
     changes: int
@@ -58,13 +63,19 @@ class Sync(NamedTuple):
     kernel_seconds: float
     flows: int
     repaired: bool = False
+    full: bool = False
+    flow_seconds: float = 0.0
+    programming_seconds: tuple[float, ...] = ()
+    service_changes: int = 0
+    endpoint_changes: int = 0
 
 
 class Proxy:
     """`start`, then `apply` with each snapshot (or `run`, which follows an API server), `stop` at the end.
 
-    `on_sync` is called after every application. `families`: those of the clusters' ranges, if not given. `backend` and
-    `flows` are this namespace's nftables and connection tracking, if not given.
+    `on_sync` is called after every application, `on_failure` when the kernel refused one. `families`: those of the
+    cluster's ranges, if not given. `backend` and `flows` are this namespace's nftables and connection tracking, if not
+    given.
     """
 
     def __init__(
@@ -75,11 +86,16 @@ class Proxy:
         backend: Backend | None = None,
         flows: Callable[[], conntrack.Conntrack] = ConntrackSocket,
         on_sync: Callable[[Sync], None] | None = None,
+        on_failure: Callable[[], None] | None = None,
     ) -> None:
         self.options = options
         self.families: tuple[Family, ...] = families if families is not None else _families(options)
         self.backend: Backend = backend if backend is not None else NftablesBackend(options, self.families)
         self.on_sync = on_sync
+        self.on_failure = on_failure
+        self.synced_at: float | None = None
+        self.failing_since: float | None = None
+        self._health = ServiceHealth(options.node_name, self.healthy)
         self.table = ServiceTable()
         self._snapshot: ServiceSnapshot | None = None
         self._open_flows = flows
@@ -101,8 +117,19 @@ class Proxy:
         if self._watching >= 0:
             asyncio.get_running_loop().add_reader(self._watching, self._on_disturbance)
 
+    def healthy(self) -> bool:
+        """Whether the rules hold: they were made once, and no change has waited for a minute."""
+        waiting = self.failing_since is not None and time.time() - self.failing_since > _PATIENCE
+        return self.synced_at is not None and not waiting
+
+    def eligible(self) -> bool:
+        """Whether new connections should come to this node: not if it is leaving the cluster."""
+        node = self._snapshot.nodes.get(self.options.node_name) if self._snapshot is not None else None
+        return node is None or not node.leaving
+
     async def stop(self) -> None:
         """Close the sockets; the rules stay."""
+        await self._health.close()
         if self._watching >= 0:
             asyncio.get_running_loop().remove_reader(self._watching)
             self._watching = -1
@@ -150,11 +177,24 @@ class Proxy:
             self._failed(error)
             return
         touched = set(changed) | (set(changes.services) if changes is not None else set(snapshot.services))
+        done = time.perf_counter()
         flows = self._clean_flows(before, snapshot, touched, first)
-        self._report(len(changed), applied, compiled, flows)
+        sync = Sync(
+            len(changed),
+            applied.changes,
+            compiled,
+            applied.diff_seconds,
+            applied.kernel_seconds,
+            flows,
+            full=first,
+            flow_seconds=time.perf_counter() - done,
+        )
+        self._report(sync if first else _with_changes(sync, before, snapshot, touched, time.time()))
+        if self.options.health_check_node_ports:
+            await self._health.sync(snapshot, None if first or changes is None else touched)
 
-    def _report(self, services: int, applied: Applied, compiled: float, flows: int, repaired: bool = False) -> None:
-        sync = Sync(services, applied.changes, compiled, applied.diff_seconds, applied.kernel_seconds, flows, repaired)
+    def _report(self, sync: Sync) -> None:
+        self.synced_at, self.failing_since = time.time(), None
         log.debug("synchronized: %s", sync)
         if self.on_sync is not None:
             self.on_sync(sync)
@@ -200,13 +240,38 @@ class Proxy:
         except OSError as error:
             self._failed(error)
             return
+        self.failing_since = None
         if applied.changes:
             log.warning("the rules of Services were changed by another process; restored (%d changes)", applied.changes)
-            self._report(0, applied, 0.0, 0, repaired=True)
+            spent = (applied.diff_seconds, applied.kernel_seconds)
+            self._report(Sync(0, applied.changes, 0.0, *spent, 0, repaired=True, full=True))
 
     def _failed(self, error: OSError) -> None:
         log.error("the kernel refused the rules of Services (%s); trying again in %.2g s", error, self._delay)
+        self.failing_since = self.failing_since or time.time()
+        if self.on_failure is not None:
+            self.on_failure()
         self._repair_later()
+
+
+def _with_changes(
+    sync: Sync, before: ServiceSnapshot, after: ServiceSnapshot, keys: Iterable[ServiceKey], now: float
+) -> Sync:
+    """Counts what changed, and how long ago the endpoints did (by the slices' annotation)."""
+    delays, services, slices = [], 0, 0
+    for key in keys:
+        old, new = before.services.get(key), after.services.get(key)
+        known = {entry.name: entry for entry in old.slices} if old is not None else {}
+        changed = [entry for entry in new.slices if known.get(entry.name) != entry] if new is not None else []
+        gone = len(known) - sum(entry.name in known for entry in new.slices) if new is not None else len(known)
+        services += not (changed or gone)
+        slices += len(changed) + gone
+        for entry in changed:
+            was = known.get(entry.name)
+            if entry.trigger_time and (was is None or was.trigger_time != entry.trigger_time):
+                with contextlib.suppress(ValueError):
+                    delays.append(max(0.0, now - datetime.fromisoformat(entry.trigger_time).timestamp()))
+    return sync._replace(programming_seconds=tuple(delays), service_changes=services, endpoint_changes=slices)
 
 
 def _addresses(served: Iterable[str]) -> list[str]:

@@ -1,0 +1,136 @@
+"""Health checks of load balancers, the proxy's own health, and its metrics, asked over HTTP."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from immutables import Map
+from tests.unit.proxy.flows import HERE, THERE, service
+from tests.unit.proxy.test_run import OPTIONS, NoFlows, Stubborn
+
+from fairlead.discovery.model import Changes, Endpoint, EndpointPort, Node, Service, ServiceSnapshot, Slice
+from fairlead.discovery.parse import parse_node
+from fairlead.proxy.nftables.backend import NftablesBackend
+from fairlead.proxy.run import Proxy
+from fairlead.proxy.serving import Bind, ProxyServers
+
+
+def free_port() -> int:
+    with socket.create_server(("", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def snapshot(*services: Service, leaving: bool = False) -> ServiceSnapshot:
+    nodes = Map({"n1": Node("n1", ("192.0.2.1",), leaving=leaving)})
+    return ServiceSnapshot(Map({s.key: s for s in services}), nodes, synced=True)
+
+
+async def ask(port: int, path: str = "/") -> tuple[int, str, dict[str, str]]:
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}{path}") as response:
+        return response.status, await response.text(), dict(response.headers)
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[tuple[Proxy, ProxyServers, Stubborn]]:
+    nft = Stubborn()
+    made = Proxy(OPTIONS, backend=NftablesBackend(OPTIONS, ("IPv4",), lambda: nft), flows=NoFlows)
+    servers = ProxyServers(made, "nftables", Bind("127.0.0.1", 0), Bind("127.0.0.1", 0))
+    made.backend.start()
+    await servers.start()
+    yield made, servers, nft
+    await servers.stop()
+    await made.stop()
+
+
+async def test_health_check_node_port(proxy: tuple[Proxy, ProxyServers, Stubborn]) -> None:
+    """200 with the number of local ready endpoints, else 503; gone with the Service, moved with its port."""
+    made, _, _ = proxy
+    port, other = free_port(), free_port()
+    web = service(HERE, THERE, external_local=True, health_check_node_port=port)
+    await made.apply(snapshot(web))
+    status, text, headers = await ask(port)
+    assert (status, headers["X-Load-Balancing-Endpoint-Weight"]) == (200, "1")
+    assert text == '{"service":{"namespace":"shop","name":"web"},"localEndpoints":1,"serviceProxyHealthy":true}'
+    draining = Endpoint(HERE, ready=False, serving=True, terminating=True, node="n1")
+    slices = (Slice("web-1", "IPv4", (EndpointPort("http", "TCP", 8080),), (draining,)),)
+    change = Changes(frozenset([web.key]))
+    await made.apply(snapshot(service(health_check_node_port=port, external_local=True, slices=slices)), change)
+    status, _, headers = await ask(port)
+    assert (status, headers["X-Load-Balancing-Endpoint-Weight"]) == (503, "0")
+    await made.apply(snapshot(service(HERE, health_check_node_port=other)), change)
+    assert (await ask(other))[0] == 200
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await ask(port)
+    await made.apply(snapshot(), change)
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await ask(other)
+
+
+async def test_a_taken_port_is_said_and_tried_again(
+    proxy: tuple[Proxy, ProxyServers, Stubborn], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A health check port somebody else has does not keep the rules away; it is served when it is free."""
+    made, _, nft = proxy
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        web = service(HERE, health_check_node_port=port)
+        await made.apply(snapshot(web))
+        assert f"health check node port {port} of Service shop/web" in caplog.text
+        assert len(nft.tables) == 1
+    await made.apply(snapshot(web), Changes(frozenset([web.key])))
+    assert (await ask(port))[0] == 200
+
+
+async def test_healthz_and_livez(proxy: tuple[Proxy, ProxyServers, Stubborn]) -> None:
+    """Not healthy before the first application and while a change waits for too long; a node that leaves lives."""
+    made, servers, nft = proxy
+    port, metrics = servers.ports
+    assert (await ask(port, "/healthz"))[0] == 503
+    await made.apply(snapshot())
+    status, text, _ = await ask(port, "/healthz")
+    assert status == 200
+    assert re.fullmatch(r'\{"lastUpdated":"[-:TZ0-9]+","currentTime":"[-:TZ0-9]+","nodeEligible":true\}', text)
+    await made.apply(snapshot(leaving=True), Changes(nodes=frozenset(["n1"])))
+    assert ((await ask(port, "/healthz"))[0], (await ask(port, "/livez"))[0]) == (503, 200)
+    nft.refusals = 100
+    await made.apply(snapshot(service(HERE)), Changes(frozenset([service().key])))
+    assert (await ask(port, "/livez"))[0] == 200
+    assert made.failing_since is not None
+    made.failing_since -= 61
+    assert (await ask(port, "/livez"))[0] == 503
+    assert 'kubeproxy_proxy_livez_total{code="503"} 1.0' in (await ask(metrics, "/metrics"))[1]
+
+
+def test_a_node_that_leaves() -> None:
+    """A deletion timestamp or the autoscaler's taint says so."""
+    assert parse_node({"metadata": {"name": "n", "deletionTimestamp": "2030-01-01T00:00:00Z"}}).leaving
+    assert parse_node({"spec": {"taints": [{"key": "ToBeDeletedByClusterAutoscaler"}]}}).leaving
+    assert not parse_node({"spec": {"taints": [{"key": "other"}]}}).leaving
+
+
+async def test_metrics(proxy: tuple[Proxy, ProxyServers, Stubborn]) -> None:
+    """Applications are counted under kube-proxy's names, and the mode is told."""
+    made, servers, _ = proxy
+    port = servers.ports[1]
+    await made.apply(snapshot(service(THERE, external_local=True)))
+    changed = service(THERE, HERE, internal_local=True)
+    timed = Slice("web-1", "IPv4", changed.slices[0].ports, (Endpoint(THERE, node="n2"),), "2020-01-01T00:00:00Z")
+    await made.apply(snapshot(service(internal_local=True, slices=(timed,))), Changes(frozenset([changed.key])))
+    text = (await ask(port, "/metrics"))[1]
+    for line in (
+        "kubeproxy_sync_proxy_rules_duration_seconds_count 2.0",
+        "kubeproxy_sync_full_proxy_rules_duration_seconds_count 1.0",
+        "kubeproxy_sync_partial_proxy_rules_duration_seconds_count 1.0",
+        "kubeproxy_network_programming_duration_seconds_count 1.0",
+        "kubeproxy_sync_proxy_rules_endpoint_changes_total 1.0",
+        'kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy="internal"} 2.0',
+        'kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy="external"} 0.0',
+        "kubeproxy_sync_proxy_rules_nftables_sync_failures_total 0.0",
+    ):
+        assert line in text, line
+    assert (await ask(port, "/proxyMode"))[1] == "nftables"
+    assert (await ask(port, "/nothing"))[0] == 404
