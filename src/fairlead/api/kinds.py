@@ -75,6 +75,8 @@ ENDPOINTSLICES = Resource("discovery.k8s.io", "v1", "EndpointSlice", "endpointsl
 LEASES = Resource("coordination.k8s.io", "v1", "Lease", "leases", True)
 REPLICASETS = Resource("apps", "v1", "ReplicaSet", "replicasets", True, ("rs",), _ALL, ("status", "scale"))
 DEPLOYMENTS = Resource("apps", "v1", "Deployment", "deployments", True, ("deploy",), _ALL, ("status", "scale"))
+STATEFULSETS = Resource("apps", "v1", "StatefulSet", "statefulsets", True, ("sts",), _ALL, ("status", "scale"))
+CONTROLLERREVISIONS = Resource("apps", "v1", "ControllerRevision", "controllerrevisions", True)
 SELF_SUBJECT_ACCESS_REVIEWS = Resource(
     "authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", False, stored=False
 )
@@ -100,6 +102,8 @@ RESOURCES: tuple[Resource, ...] = (
     LEASES,
     REPLICASETS,
     DEPLOYMENTS,
+    STATEFULSETS,
+    CONTROLLERREVISIONS,
     SELF_SUBJECT_ACCESS_REVIEWS,
     SELF_SUBJECT_RULES_REVIEWS,
     SELF_SUBJECT_REVIEWS,

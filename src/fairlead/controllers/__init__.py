@@ -23,6 +23,7 @@ from fairlead.controllers.podgc import PodGCController
 from fairlead.controllers.replicaset import ReplicaSetController
 from fairlead.controllers.scheduler import Scheduler
 from fairlead.controllers.serviceaccount import ServiceAccountController
+from fairlead.controllers.statefulset import StatefulSetController
 
 __all__ = ["Context", "ControllerOptions", "run_controllers"]
 
@@ -39,18 +40,23 @@ _ALL = (
     EndpointsController,
     NodeLifecycleController,
     NamespaceController,
-    GarbageCollector,
     PodGCController,
 )
+_LATER = (
+    GarbageCollector,
+    StatefulSetController,
+)
+"""Those that need the kinds that are followed later; the collector must know all dependents before it decides."""
 
 
 async def run_controllers(client: Client, options: ControllerOptions) -> None:
     """Run all controllers until cancelled, over one shared set of caches (one watch per kind).
 
-    They start once everything is listed; until the API server can be reached they wait, and say so once.
+    They start once what they follow is listed; until the API server can be reached they wait, and say so once.
     """
     context = Context(client, options)
     controllers = [make(context) for make in _ALL]
+    later = [make(context) for make in _LATER]
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(context.informer.run(), name="informer")
@@ -59,6 +65,10 @@ async def run_controllers(client: Client, options: ControllerOptions) -> None:
                 await recorder.start()
             for controller in controllers:
                 group.create_task(controller.run(), name=type(controller).__name__)
-            log.debug("%d controllers run", len(controllers))
+            group.create_task(context.later.run(), name="later-informer")
+            await context.later.synced.wait()
+            for follower in later:
+                group.create_task(follower.run(), name=type(follower).__name__)
+            log.debug("%d controllers run", len(controllers) + len(later))
     finally:
         await asyncio.gather(*(r.stop() for r in context.recorders), return_exceptions=True)

@@ -14,6 +14,7 @@ import msgspec
 
 from fairlead.api.kinds import (
     CONFIGMAPS,
+    CONTROLLERREVISIONS,
     DEPLOYMENTS,
     ENDPOINTS,
     ENDPOINTSLICES,
@@ -25,10 +26,11 @@ from fairlead.api.kinds import (
     SECRETS,
     SERVICEACCOUNTS,
     SERVICES,
+    STATEFULSETS,
     Resource,
 )
 from fairlead.client.events import EventRecorder, utc_now
-from fairlead.client.informer import Cache, Informer
+from fairlead.client.informer import Cache, Handler, Informer
 from fairlead.client.reflector import Watched
 from fairlead.client.rest import Client
 
@@ -48,6 +50,13 @@ FOLLOWED: tuple[Resource, ...] = (
     CONFIGMAPS,
     SECRETS,
 )
+"""Followed from the start: what a cluster needs to become ready."""
+
+LATER: tuple[Resource, ...] = (
+    CONTROLLERREVISIONS,
+    STATEFULSETS,
+)
+"""Followed once the first are known, so that a cluster starts no later for kinds it does not use itself."""
 
 
 class ControllerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,11 +85,19 @@ class Context:
         self.client, self.options = client, options
         slim = {CONFIGMAPS: keep_metadata_but_root_ca, SECRETS: keep_metadata}
         self.informer = Informer(client, *(Watched(r) for r in FOLLOWED), transforms=slim)
+        self.later = Informer(client, *(Watched(r) for r in LATER))
         self._recorders: dict[str, EventRecorder] = {}
 
     def cache(self, resource: Resource) -> Cache:
         """The shared cache of a kind."""
-        return self.informer.cache(resource)
+        return self._informer_of(resource).cache(resource)
+
+    def on(self, resource: Resource, handler: Handler) -> None:
+        """Call `handler` after each change of an object of the kind, as `Informer.on`."""
+        self._informer_of(resource).on(resource, handler)
+
+    def _informer_of(self, resource: Resource) -> Informer:
+        return self.later if resource in LATER else self.informer
 
     def recorder(self, component: str) -> EventRecorder:
         """The component's recorder; all of them are started and stopped together."""

@@ -18,7 +18,7 @@ from fairlead.api.kinds import Resource, by_kind
 from fairlead.client.rest import PropagationPolicy, is_conflict, is_gone
 from fairlead.client.workqueue import WorkQueue, work
 from fairlead.controllers import pods
-from fairlead.controllers.context import FOLLOWED, Context
+from fairlead.controllers.context import FOLLOWED, LATER, Context
 
 Object = dict[str, Any]
 log = logging.getLogger("fairlead.controllers")
@@ -128,8 +128,8 @@ class GarbageCollector:
         self._graph = Graph()
         self._absent: OrderedDict[str, None] = OrderedDict()  # uids of owners the server did not have
         self._queue: WorkQueue[str] = WorkQueue()
-        for resource in FOLLOWED:
-            context.informer.on(resource, self._on_change)
+        for resource in (*FOLLOWED, *LATER):
+            context.on(resource, self._on_change)
 
     async def run(self) -> None:
         """Until cancelled."""

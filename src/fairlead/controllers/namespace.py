@@ -16,7 +16,7 @@ from fairlead.api.kinds import EVENTS_V1, NAMESPACES, RESOURCES, Resource
 from fairlead.client.rest import is_conflict, is_gone
 from fairlead.client.workqueue import WorkQueue, work
 from fairlead.controllers import pods
-from fairlead.controllers.context import FOLLOWED, Context
+from fairlead.controllers.context import FOLLOWED, LATER, Context
 
 Object = dict[str, Any]
 
@@ -89,9 +89,9 @@ class NamespaceController:
         self._namespaces = context.cache(NAMESPACES)
         self._queue: WorkQueue[str] = WorkQueue()
         context.informer.on(NAMESPACES, self._on_namespace)
-        for resource in FOLLOWED:
+        for resource in (*FOLLOWED, *LATER):
             if resource.namespaced:
-                context.informer.on(resource, self._on_content)
+                context.on(resource, self._on_content)
 
     async def run(self) -> None:
         """Until cancelled."""

@@ -6,10 +6,9 @@ while pods it asked for are not in the cache, it asks for none, so it never crea
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cmp_to_key
 from typing import Any
 
@@ -17,18 +16,15 @@ import msgspec
 
 from fairlead.api import times
 from fairlead.api.errors import StatusError
-from fairlead.api.kinds import PODS, REPLICASETS
+from fairlead.api.kinds import REPLICASETS, Resource
 from fairlead.api.selectors import LabelSelector
-from fairlead.client.rest import is_gone
 from fairlead.client.workqueue import WorkQueue, work
 from fairlead.controllers import owners, pods
 from fairlead.controllers.context import Context
-from fairlead.controllers.expectations import Expectations
+from fairlead.controllers.podcontrol import BURST, PodControl, by_label_selector, pod_of
 
 Object = dict[str, Any]
 
-BURST = 500  # pods created or deleted in one go, as upstream
-_FIRST_BATCH = 8  # creations tried at once before the number is doubled: a refusal then costs few requests
 _DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 
@@ -170,187 +166,53 @@ def _restarts(pod: Object) -> int:
     return max((s.get("restartCount", 0) for s in statuses), default=0)
 
 
-def pod_of(replica_set: Object) -> Object:
-    """A new pod of the template."""
-    template = replica_set["spec"]["template"]
-    metadata = template.get("metadata") or {}
-    kept = {k: metadata[k] for k in ("labels", "annotations", "finalizers") if metadata.get(k)}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            **kept,
-            "generateName": f"{replica_set['metadata']['name']}-",
-            "namespace": replica_set["metadata"]["namespace"],
-            "ownerReferences": [owners.controller_reference(replica_set, REPLICASETS)],
-        },
-        "spec": template["spec"],
-    }
-
-
 class ReplicaSetController:
-    """Keeps every ReplicaSet's number of pods."""
+    """Keeps the number of pods of every ReplicaSet, or of every object of another kind of the same form."""
 
-    def __init__(self, context: Context) -> None:
-        self._context, self._client = context, context.client
-        self._sets, self._pods = context.cache(REPLICASETS), context.cache(PODS)
-        self._pods.add_index("controller", lambda p: [owners.controller_uid(p)])
-        self._sets.add_index("controller", lambda s: [owners.controller_uid(s)])
-        self._sets.add_index("uid", lambda s: [s["metadata"]["uid"]])
-        self._recorder = context.recorder("replicaset-controller")
+    def __init__(
+        self,
+        context: Context,
+        resource: Resource = REPLICASETS,
+        component: str = "replicaset-controller",
+        selector: Callable[[Object], LabelSelector] = by_label_selector,
+    ) -> None:
+        self._context, self._client, self._resource = context, context.client, resource
         self._queue: WorkQueue[str] = WorkQueue()
-        self._expectations = Expectations()
-        context.informer.on(REPLICASETS, self._on_set)
-        context.informer.on(PODS, self._on_pod)
+        self._control = PodControl(context, resource, component, self._queue, selector)
+        self._sets, self._pods = self._control.owners, self._control.pods
+        self._sets.add_index("controller", lambda s: [owners.controller_uid(s)])
 
     async def run(self) -> None:
         """Until cancelled."""
-        await work(self._queue, self._reconcile, "replicaset", workers=8)
-
-    def _on_set(self, before: Object | None, after: Object | None) -> None:
-        obj = after if after is not None else before
-        assert obj is not None
-        if after is None:
-            self._expectations.forget(obj["metadata"]["uid"])
-        self._queue.add(_key(obj))
-
-    def _on_pod(self, before: Object | None, after: Object | None) -> None:
-        for pod in (before, after):
-            if pod is not None:
-                self._notice(pod, before, after)
-
-    def _notice(self, pod: Object, before: Object | None, after: Object | None) -> None:
-        uid = owners.controller_uid(pod)
-        if uid:
-            if before is None:
-                self._expectations.created(uid)
-            if after is None or pods.is_terminating(after):
-                self._expectations.deleted(uid, pod["metadata"]["uid"])
-            for replica_set in self._sets.by_index("uid", uid):
-                self._queue.add(_key(replica_set))
-        elif pod is after and not pods.is_terminating(pod):
-            for replica_set in self._sets.list(pod["metadata"]["namespace"]):
-                if LabelSelector.of(replica_set["spec"]["selector"]).matches(pod["metadata"].get("labels")):
-                    self._queue.add(_key(replica_set))
+        await work(self._queue, self._reconcile, self._resource.singular, workers=8)
 
     async def _reconcile(self, key: str) -> None:
         namespace, _, name = key.partition("/")
         replica_set = self._sets.get(name, namespace)
-        if replica_set is None:
+        if replica_set is None or not self._control.settled(replica_set):
             return
-        uid = replica_set["metadata"]["uid"]
-        if not self._expectations.met(uid):
-            self._queue.add_after(key, 30.0)  # the events that are still to come bring it back sooner
-            return
-        owned = await self._claimed(replica_set)
+        owned = await self._control.claimed(replica_set)
         decided = plan(replica_set, owned, self._related(replica_set), self._context.now())
-        failure = await self._create(replica_set, decided.create) if decided.create else None
+        failure = None
+        if decided.create:
+            pod = pod_of(replica_set, self._resource, replica_set["spec"]["template"])
+            failure = await self._control.create(replica_set, [pod] * decided.create)
         if decided.delete:
-            failure = await self._delete(replica_set, decided.delete) or failure
+            failure = await self._control.delete(replica_set, decided.delete) or failure
         status = decided.status
         reason, message = failure if failure is not None else ("", "")
         satisfied = not decided.create and not decided.delete
         if reason or satisfied:
             status = with_failure(status, reason, message, self._context.now())
         if not same_status(replica_set.get("status"), status):
-            await self._client.update_status(REPLICASETS, {**replica_set, "status": status})
+            await self._client.update_status(self._resource, {**replica_set, "status": status})
         if decided.again_in is not None:
             self._queue.add_after(key, decided.again_in + 0.05)
         if reason:
             raise StatusError(500, reason, message)
-
-    async def _claimed(self, replica_set: Object) -> list[Object]:
-        namespace = replica_set["metadata"]["namespace"]
-        selector = LabelSelector.of(replica_set["spec"]["selector"])
-        uid = replica_set["metadata"]["uid"]
-        candidates = self._pods.by_index("controller", uid)
-        candidates += [p for p in self._pods.by_index("controller", "") if p["metadata"]["namespace"] == namespace]
-        claim = owners.claim(replica_set, candidates, lambda p: selector.matches(p["metadata"].get("labels")))
-        adopt = [p for p in claim.adopt if pods.is_active(p)]
-        if adopt and await self._still_there(replica_set):
-            reference = owners.controller_reference(replica_set, REPLICASETS)
-            for pod in adopt:
-                claim.owned.append(await self._patched(pod, owners.adoption_patch(reference, pod)) or pod)
-        for pod in claim.release:
-            await self._patched(pod, owners.release_patch(uid, pod))
-        return claim.owned
-
-    async def _still_there(self, replica_set: Object) -> bool:
-        """Asked of the server, not of the cache: a set that was deleted must not take pods."""
-        metadata = replica_set["metadata"]
-        try:
-            live = await self._client.get(REPLICASETS, metadata["name"], metadata["namespace"])
-        except StatusError as error:
-            if is_gone(error):
-                return False
-            raise
-        return live["metadata"]["uid"] == metadata["uid"] and not pods.is_terminating(live)
-
-    async def _patched(self, pod: Object, patch: Object) -> Object | None:
-        metadata = pod["metadata"]
-        try:
-            return await self._client.patch(PODS, metadata["name"], patch, metadata["namespace"], "strategic")
-        except StatusError as error:
-            if is_gone(error):
-                return None
-            raise
 
     def _related(self, replica_set: Object) -> list[Object]:
         """Pods of every set of the same owner, for instance of one Deployment."""
         owner = owners.controller_uid(replica_set)
         sets = self._sets.by_index("controller", owner) if owner else [replica_set]
         return [p for s in sets for p in self._pods.by_index("controller", s["metadata"]["uid"])]
-
-    async def _create(self, replica_set: Object, number: int) -> tuple[str, str] | None:
-        """Create pods, in batches that double while all goes well. Returns reason and message of a failure."""
-        uid, namespace = replica_set["metadata"]["uid"], replica_set["metadata"]["namespace"]
-        pod = pod_of(replica_set)
-        self._expectations.expect(uid, creations=number)
-        left, size = number, _FIRST_BATCH
-        while left:
-            size = min(size, left)
-            answers = await asyncio.gather(
-                *(self._client.create(PODS, pod, namespace) for _ in range(size)), return_exceptions=True
-            )
-            left -= size
-            failed = [a for a in answers if isinstance(a, BaseException)]
-            for answer in answers:
-                if isinstance(answer, BaseException):
-                    self._expectations.created(uid)
-                else:
-                    self._recorder.event(
-                        replica_set, "Normal", "SuccessfulCreate", f"Created pod: {answer['metadata']['name']}"
-                    )
-            if failed:
-                for _ in range(left):
-                    self._expectations.created(uid)
-                self._recorder.event(replica_set, "Warning", "FailedCreate", f"Error creating: {failed[0]}")
-                return "FailedCreate", str(failed[0])
-            size *= 2
-        return None
-
-    async def _delete(self, replica_set: Object, doomed: list[Object]) -> tuple[str, str] | None:
-        uid = replica_set["metadata"]["uid"]
-        self._expectations.expect(uid, deletions=tuple(p["metadata"]["uid"] for p in doomed))
-
-        async def delete(pod: Object) -> StatusError | None:
-            metadata = pod["metadata"]
-            try:
-                await self._client.delete(
-                    PODS, metadata["name"], metadata["namespace"], preconditions={"uid": metadata["uid"]}
-                )
-            except StatusError as error:
-                self._expectations.deleted(uid, metadata["uid"])
-                if not is_gone(error):
-                    self._recorder.event(replica_set, "Warning", "FailedDelete", f"Error deleting: {error}")
-                    return error
-            else:
-                self._recorder.event(replica_set, "Normal", "SuccessfulDelete", f"Deleted pod: {metadata['name']}")
-            return None
-
-        failed = [e for e in await asyncio.gather(*(delete(p) for p in doomed)) if e is not None]
-        return ("FailedDelete", str(failed[0])) if failed else None
-
-
-def _key(obj: Object) -> str:
-    return f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"

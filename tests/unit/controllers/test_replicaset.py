@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from fairlead.api import times
-from fairlead.controllers import replicaset
+from fairlead.api.kinds import REPLICASETS
+from fairlead.controllers import podcontrol, replicaset
 from fairlead.controllers.expectations import Expectations, Written
 
 Object = dict[str, Any]
@@ -122,7 +123,7 @@ def test_failures_are_a_condition() -> None:
 
 def test_a_pod_of_the_template() -> None:
     """Labels, annotations, finalizers and spec are the template's; name and owner are the set's."""
-    made = replicaset.pod_of(replica_set(1))
+    made = podcontrol.pod_of(replica_set(1), REPLICASETS, replica_set(1)["spec"]["template"])
     assert made["metadata"]["generateName"] == "web-" and made["metadata"]["labels"] == {"app": "web"}
     assert made["metadata"]["ownerReferences"][0]["uid"] == "r1" and made["spec"] == {"containers": []}
 

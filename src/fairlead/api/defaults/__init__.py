@@ -17,6 +17,7 @@ from fairlead.api.defaults.data import default_secret
 from fairlead.api.defaults.endpoints import default_endpoints, default_endpointslice
 from fairlead.api.defaults.pod import default_pod, qos_class
 from fairlead.api.defaults.service import default_service
+from fairlead.api.defaults.sets import default_statefulset
 from fairlead.api.defaults.workloads import default_deployment, default_replicaset
 from fairlead.api.kinds import Resource
 
@@ -32,6 +33,7 @@ _DEFAULTERS: dict[Resource, Callable[[dict[str, Any]], None]] = {
     kinds.SECRETS: default_secret,
     kinds.REPLICASETS: default_replicaset,
     kinds.DEPLOYMENTS: default_deployment,
+    kinds.STATEFULSETS: default_statefulset,
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from fairlead.api import kinds
 from fairlead.api.kinds import Resource
-from fairlead.api.tables import cluster, config, events, network, pods, workloads
+from fairlead.api.tables import cluster, config, events, network, pods, sets, workloads
 from fairlead.api.tables.cells import Printer, plain
 
 Include = Literal["Metadata", "Object", "None"]
@@ -33,6 +33,8 @@ _PRINTERS: dict[Resource, Printer] = {
     kinds.EVENTS_V1: events.EVENTS,
     kinds.REPLICASETS: workloads.REPLICASETS,
     kinds.DEPLOYMENTS: workloads.DEPLOYMENTS,
+    kinds.STATEFULSETS: sets.STATEFULSETS,
+    kinds.CONTROLLERREVISIONS: sets.CONTROLLERREVISIONS,
 }
 _DEFAULT = plain()
 

@@ -43,6 +43,13 @@ from fairlead.api.validation.records import (
     validate_review,
 )
 from fairlead.api.validation.service import validate_service, validate_service_status, validate_service_update
+from fairlead.api.validation.sets import (
+    validate_controllerrevision,
+    validate_controllerrevision_update,
+    validate_statefulset,
+    validate_statefulset_status,
+    validate_statefulset_update,
+)
 from fairlead.api.validation.workloads import (
     validate_deployment,
     validate_replicaset,
@@ -80,6 +87,8 @@ _CREATE: dict[Resource, Callable[[Object], list[FieldError]]] = {
     kinds.LEASES: validate_lease,
     kinds.REPLICASETS: validate_replicaset,
     kinds.DEPLOYMENTS: validate_deployment,
+    kinds.STATEFULSETS: validate_statefulset,
+    kinds.CONTROLLERREVISIONS: validate_controllerrevision,
 }
 _UPDATE: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.NAMESPACES: lambda new, _: validate_namespace(new),
@@ -95,6 +104,8 @@ _UPDATE: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.LEASES: lambda new, _: validate_lease(new),
     kinds.REPLICASETS: lambda new, old: validate_selector_unchanged(new, old) + validate_replicaset(new),
     kinds.DEPLOYMENTS: lambda new, old: validate_selector_unchanged(new, old) + validate_deployment(new),
+    kinds.STATEFULSETS: validate_statefulset_update,
+    kinds.CONTROLLERREVISIONS: validate_controllerrevision_update,
 }
 _STATUS: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.NAMESPACES: lambda new, _: validate_namespace_status(new),
@@ -103,6 +114,7 @@ _STATUS: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.SERVICES: validate_service_status,
     kinds.REPLICASETS: validate_workload_status,
     kinds.DEPLOYMENTS: validate_workload_status,
+    kinds.STATEFULSETS: validate_statefulset_status,
 }
 
 

@@ -1,0 +1,103 @@
+"""StatefulSets, DaemonSets, ReplicationControllers and ControllerRevisions. Source: kubernetes
+`pkg/apis/apps/validation` and `pkg/apis/core/validation`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fairlead.api.errors import FieldError, forbidden, invalid, required
+from fairlead.api.validation.metadata import immutable, not_negative
+from fairlead.api.validation.templates import (
+    validate_collisions,
+    validate_counts,
+    validate_parts,
+    validate_selected_template,
+)
+
+Object = Mapping[str, Any]
+
+_STATEFULSET_MAY_CHANGE = frozenset(
+    {
+        "replicas",
+        "ordinals",
+        "template",
+        "updateStrategy",
+        "revisionHistoryLimit",
+        "persistentVolumeClaimRetentionPolicy",
+        "minReadySeconds",
+    }
+)
+_NO_CLAIMS = (
+    "persistent volume claims are not supported by fairlead: use an emptyDir or hostPath volume in the template"
+)
+
+
+def validate_statefulset(obj: Object) -> list[FieldError]:
+    """A defaulted StatefulSet, beyond its metadata."""
+    spec = obj.get("spec") or {}
+    errors: list[FieldError] = []
+    management = spec.get("podManagementPolicy")
+    if management not in ("OrderedReady", "Parallel"):
+        errors.append(invalid("spec.podManagementPolicy", management, "must be 'OrderedReady' or 'Parallel'"))
+    errors += _validate_statefulset_strategy(spec.get("updateStrategy") or {})
+    policy = spec.get("persistentVolumeClaimRetentionPolicy") or {}
+    for name in ("whenDeleted", "whenScaled"):
+        if policy.get(name) not in (None, "Retain", "Delete"):
+            field = f"spec.persistentVolumeClaimRetentionPolicy.{name}"
+            errors.append(invalid(field, policy[name], "must be 'Retain' or 'Delete'"))
+    errors += not_negative(spec.get("replicas"), "spec.replicas")
+    errors += not_negative(spec.get("minReadySeconds"), "spec.minReadySeconds")
+    errors += not_negative((spec.get("ordinals") or {}).get("start"), "spec.ordinals.start")
+    errors += not_negative(spec.get("revisionHistoryLimit"), "spec.revisionHistoryLimit")
+    if spec.get("volumeClaimTemplates"):
+        errors.append(forbidden("spec.volumeClaimTemplates", _NO_CLAIMS))
+    return errors + validate_selected_template(spec, "StatefulSet")
+
+
+def _validate_statefulset_strategy(strategy: Object) -> list[FieldError]:
+    kind, rolling = strategy.get("type"), strategy.get("rollingUpdate")
+    if kind == "OnDelete":
+        if rolling is not None:
+            message = "only allowed for updateStrategy 'RollingUpdate'"
+            return [invalid("spec.updateStrategy.rollingUpdate", dict(rolling), message)]
+        return []
+    if kind != "RollingUpdate":
+        return [invalid("spec.updateStrategy", dict(strategy), "must be 'RollingUpdate' or 'OnDelete'")]
+    return not_negative((rolling or {}).get("partition"), "spec.updateStrategy.rollingUpdate.partition")
+
+
+def validate_statefulset_update(new: Object, old: Object) -> list[FieldError]:
+    """Names, selector and volumes are decided once."""
+    errors = validate_statefulset(new)
+    after, before = new.get("spec") or {}, old.get("spec") or {}
+    if any(after.get(k) != before.get(k) for k in after.keys() | before.keys() if k not in _STATEFULSET_MAY_CHANGE):
+        message = (
+            "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', "
+            "'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"
+        )
+        errors.append(forbidden("spec", message))
+    return errors
+
+
+def validate_statefulset_status(new: Object, old: Object) -> list[FieldError]:
+    """Counts a controller reports: none negative, no part greater than the whole."""
+    status = new.get("status") or {}
+    parts = ("readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas")
+    errors = validate_counts(status, "replicas", *parts, "observedGeneration", "collisionCount")
+    errors += validate_parts(status, *parts) + validate_collisions(new, old)
+    available = status.get("availableReplicas") or 0
+    if available > (status.get("readyReplicas") or 0):
+        errors.append(invalid("status.availableReplicas", available, "cannot be greater than status.readyReplicas"))
+    return errors
+
+
+def validate_controllerrevision(obj: Object) -> list[FieldError]:
+    """It keeps something, under a number."""
+    errors = [] if obj.get("data") is not None else [required("data", "data is mandatory")]
+    return errors + not_negative(obj.get("revision"), "revision")
+
+
+def validate_controllerrevision_update(new: Object, old: Object) -> list[FieldError]:
+    """History is not rewritten; its number may change."""
+    return validate_controllerrevision(new) + immutable(new.get("data"), old.get("data"), "data")
