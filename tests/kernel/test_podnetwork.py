@@ -17,6 +17,7 @@ import pytest
 from fairlead.discovery.model import Node
 from fairlead.linux import namespaces
 from fairlead.linux.links import Links
+from fairlead.linux.nft.kernel import NftSocket
 from fairlead.podnetwork.network import PodNetwork, PodNetworkOptions
 from fairlead.podnetwork.plan import link_name
 
@@ -128,7 +129,10 @@ async def test_attach_and_sync_repeat_without_effect_and_detach_leaves_nothing(
         return address.ips[0]
 
     first = await in_node(lab, "n1", once)
-    assert await in_node(lab, "n1", once) == first
+    with lab.node("n1"), NftSocket() as nft:
+        generation = nft.generation()
+        assert await in_node(lab, "n1", once) == first
+        assert nft.generation() == generation, "a second start changed rules that were right"
 
     async def leave() -> None:
         net = lab.network("n1")
@@ -167,19 +171,21 @@ async def test_a_flushed_nat_table_is_back_within_a_second(
     lab = Lab(make_namespace, tmp_path)
 
     def present() -> bool:
-        done = subprocess.run(["nft", "list", "table", "inet", "fairlead-pods"], capture_output=True, check=False)
+        done = subprocess.run(["nft", "list", "table", "ip", "fairlead-pods"], capture_output=True, check=False)
         return b"masquerade" in done.stdout
 
     async def damage() -> None:
         net = lab.network("n1")
         await net.sync(NODES)
-        for command in ("flush ruleset", "delete table inet fairlead-pods", "flush table inet fairlead-pods"):
+        for command in ("flush ruleset", "delete table ip fairlead-pods", "flush table ip fairlead-pods"):
             assert present()
             subprocess.run(["nft", *command.split()], check=True)  # noqa: ASYNC221  (milliseconds)
             deadline = asyncio.get_running_loop().time() + 3
             while not present():
                 assert asyncio.get_running_loop().time() < deadline, command
                 await asyncio.sleep(0.01)
+        listing = subprocess.run(["nft", "list", "table", "ip", "fairlead-pods"], capture_output=True, check=True)  # noqa: ASYNC221
+        assert b"ip saddr 10.244.0.0/24 ip daddr != 10.244.0.0/16 ip daddr != 224.0.0.0/4 masquerade" in listing.stdout
         net.close()
 
     await in_node(lab, "n1", damage)

@@ -17,6 +17,10 @@ def up() -> None:
     import fairlead.cluster.controlplane
     import fairlead.cluster.nodeagent
     import fairlead.dns.processes  # noqa: F401
+    from fairlead.api import checkers
+    from fairlead.api.kinds import RESOURCES
+    from fairlead.api.schema import schema_of
 
+    checkers.warm([schema_of(resource) for resource in RESOURCES])
     gc.collect()
     gc.freeze()

@@ -18,12 +18,11 @@ import msgspec
 from fairlead.discovery.model import Node
 from fairlead.linux.links import Links, Route
 from fairlead.podnetwork.addresses import AddressBook
-from fairlead.podnetwork.guard import TableGuard
-from fairlead.podnetwork.plan import BRIDGE, NodePlan, gateway, link_name, mac_address, plan, render_nat
+from fairlead.podnetwork.nat import NatRules
+from fairlead.podnetwork.plan import BRIDGE, NodePlan, gateway, link_name, mac_address, plan
 
 log = logging.getLogger("fairlead.podnetwork")
 
-NAT_TABLE = "fairlead-pods"
 _SYSCTLS = {
     "net/ipv4/ip_forward": "1",
     # Pods on one bridge: without this, a reply between them bypasses conntrack and is never translated back.
@@ -58,13 +57,13 @@ class PodNetwork:
         self._links = Links()
         self._plan: NodePlan | None = None
         self._books: list[AddressBook] = []
-        self._guard: TableGuard | None = None
+        self._nat: NatRules | None = None
         self.ready = asyncio.Event()
 
     def close(self) -> None:
         """Release the sockets. Links, addresses, routes and rules stay."""
-        if self._guard is not None:
-            self._guard.close()
+        if self._nat is not None:
+            self._nat.close()
         self._links.close()
 
     async def sync(self, nodes: Mapping[str, Node]) -> None:
@@ -73,7 +72,7 @@ class PodNetwork:
         if wanted is None or wanted == self._plan:
             return
         if self._plan is None or self._plan.pod_cidrs != wanted.pod_cidrs:
-            await self._set_up(wanted)
+            self._set_up(wanted)
         self._route(wanted)
         self._plan = wanted
         self.ready.set()
@@ -121,17 +120,16 @@ class PodNetwork:
         """The UIDs of the pods that hold an address here; after a crash, some may be gone."""
         return set().union(*(book.owners() for book in self._books))
 
-    async def _set_up(self, wanted: NodePlan) -> None:
+    def _set_up(self, wanted: NodePlan) -> None:
         for key, value in _SYSCTLS.items():
             write_sysctl(key, value)
         mac = mac_address(wanted.gateways[0].ip)
         bridge = self._links.ensure_bridge(BRIDGE, mac)
         for address in wanted.gateways:
             self._links.ensure_address(bridge.index, address)
-        if self._guard is not None:
-            self._guard.close()
-        await apply_script(render_nat(NAT_TABLE, wanted))
-        self._guard = TableGuard(NAT_TABLE, lambda: apply_script(render_nat(NAT_TABLE, wanted)))
+        if self._nat is None:
+            self._nat = NatRules()
+        self._nat.apply(wanted)
         root = self._options.state_dir / "addresses"
         self._books = [AddressBook(c, root / str(c).replace("/", "_").replace(":", "-")) for c in wanted.pod_cidrs]
         log.info("pod network %s ready, gateway %s", wanted.pod_cidrs[0], gateway(wanted.pod_cidrs[0]).ip)
@@ -163,18 +161,3 @@ def write_sysctl(key: str, value: str) -> None:
         log.warning("%s is not on this kernel (module br_netfilter?): Services may fail between pods of one node", key)
     except PermissionError:
         log.warning("%s could not be set to %s (needs CAP_NET_ADMIN over this network namespace)", key, value)
-
-
-async def apply_script(script: str) -> None:
-    """Run an nft script in this network namespace. Raises RuntimeError with nft's words."""
-    process = await asyncio.create_subprocess_exec(
-        "nft",
-        "-f",
-        "-",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    _, errors = await process.communicate(script.encode())
-    if process.returncode:
-        raise RuntimeError(f"nft refused the rules of the pod network: {errors.decode(errors='replace').strip()}")

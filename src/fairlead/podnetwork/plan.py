@@ -76,17 +76,3 @@ def mac_address(address: Address) -> str:
     """A locally administered MAC made of the address' last four bytes: an address reused by another pod keeps its
     neighbours' caches right."""
     return "0a:58:" + address.packed[-4:].hex(":")
-
-
-def render_nat(table: str, plan: NodePlan) -> str:
-    """The nft script that makes `table` translate what the pods send out of the cluster, and nothing else."""
-    lines = [f"table inet {table}", f"delete table inet {table}", f"table inet {table} {{", "\tchain postrouting {"]
-    lines.append("\t\ttype nat hook postrouting priority srcnat; policy accept;")
-    for source in plan.pod_cidrs:
-        family = "ip" if source.version == 4 else "ip6"
-        inside = ", ".join(str(c) for c in plan.cluster_cidrs if c.version == source.version)
-        multicast = "224.0.0.0/4" if source.version == 4 else "ff00::/8"
-        targets = f"{inside}, {multicast}" if inside else multicast
-        lines.append(f"\t\t{family} saddr {source} {family} daddr != {{ {targets} }} masquerade fully-random")
-    lines += ["\t}", "}"]
-    return "\n".join(lines) + "\n"

@@ -3,7 +3,7 @@
 import ipaddress
 
 from fairlead.discovery.model import Node
-from fairlead.podnetwork.plan import PeerRoute, link_name, mac_address, plan, render_nat
+from fairlead.podnetwork.plan import PeerRoute, link_name, mac_address, plan
 
 NODES = {
     "n1": Node("n1", ("172.29.0.11",), pod_cidrs=("10.244.0.0/24",)),
@@ -46,15 +46,6 @@ def test_no_plan_before_the_node_has_a_pod_cidr() -> None:
     """A node that is unknown, or has no pod CIDR yet, has no plan."""
     assert plan("n3", NODES, CLUSTER) is None
     assert plan("elsewhere", NODES, CLUSTER) is None
-
-
-def test_nat_spares_the_cluster_and_multicast() -> None:
-    """Only what pods send out of the cluster is translated."""
-    made = plan("n1", NODES, CLUSTER)
-    assert made is not None
-    assert "ip saddr 10.244.0.0/24 ip daddr != { 10.244.0.0/16, 224.0.0.0/4 } masquerade fully-random" in render_nat(
-        "fairlead-pods", made
-    )
 
 
 def test_names_fit_the_kernel_and_stay() -> None:
