@@ -18,13 +18,15 @@ LINES = ["one", "two", "three", "four"]
 
 
 class FakeKubelet:
-    """Serves on loopback; `port` is known after `start`. `open_execs` counts commands under way."""
+    """Serves on loopback; `port` is known after `start`. `open_execs` counts commands under way,
+    `open_forwards` forwarded connections; a pod's ports are this machine's own."""
 
     def __init__(self, directory: Path, ca: pki.KeyPair) -> None:
         self._directory, self._ca = directory, ca
         self._runner: web.AppRunner | None = None
         self.port = 0
         self.open_execs = 0
+        self.open_forwards = 0
         self.queries: list[dict[str, list[str]]] = []
         self.sizes: list[dict[str, int]] = []  # of terminals, as clients told them
 
@@ -42,6 +44,7 @@ class FakeKubelet:
         app.router.add_get("/containerLogs/{ns}/{pod}/{container}", self._logs)
         app.router.add_get("/exec/{ns}/{pod}/{container}", self._exec)
         app.router.add_get("/attach/{ns}/{pod}/{container}", self._exec)
+        app.router.add_get("/portForward/{ns}/{pod}", self._port_forward)
         self._runner = web.AppRunner(app, shutdown_timeout=1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=context).start()
@@ -76,6 +79,37 @@ class FakeKubelet:
                 await asyncio.sleep(0.05)
                 await response.write(f"later {number}\n".encode())
         return response
+
+    async def _port_forward(self, request: web.Request) -> web.StreamResponse:
+        port = int(request.query["port"])
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return web.Response(status=500, text=f"failed to connect to localhost:{port}: connection refused")
+        socket = web.WebSocketResponse(protocols=("portforward.fairlead",))
+        await socket.prepare(request)
+        self.open_forwards += 1
+
+        async def down() -> None:
+            while data := await reader.read(65536):
+                await socket.send_bytes(data)
+            await socket.send_bytes(b"")
+
+        downward = asyncio.create_task(down())
+        try:
+            async for message in socket:
+                if message.data:
+                    writer.write(message.data)
+                    await writer.drain()
+                else:
+                    writer.write_eof()
+        except ConnectionError:
+            pass
+        finally:
+            downward.cancel()
+            writer.close()
+            self.open_forwards -= 1
+        return socket
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
         query = request.query

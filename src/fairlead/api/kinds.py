@@ -62,7 +62,14 @@ _ALL = ("all",)
 NAMESPACES = Resource("", "v1", "Namespace", "namespaces", False, ("ns",), (), ("status", "finalize"))
 NODES = Resource("", "v1", "Node", "nodes", False, ("no",), (), ("status",))
 PODS = Resource(
-    "", "v1", "Pod", "pods", True, ("po",), _ALL, ("status", "log", "exec", "attach", "binding", "eviction")
+    "",
+    "v1",
+    "Pod",
+    "pods",
+    True,
+    ("po",),
+    _ALL,
+    ("status", "log", "exec", "attach", "portforward", "binding", "eviction"),
 )
 SERVICES = Resource("", "v1", "Service", "services", True, ("svc",), _ALL, ("status",))
 ENDPOINTS = Resource("", "v1", "Endpoints", "endpoints", True, ("ep",))

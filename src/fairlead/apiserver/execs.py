@@ -31,7 +31,7 @@ async def serve(call: Call, nodes: kubelets.Kubelets, streams: Streams) -> web.S
             )
     elif upgrade != "spdy/3.1":
         raise errors.bad_request("Upgrade request required")
-    kubelet = await dial(nodes, url, query)
+    kubelet = await kubelets.dial(nodes, url, query, V5)
     try:
         if upgrade == "websocket":
             return await _pass_through(call, kubelet, streams)
@@ -68,21 +68,6 @@ async def _target(call: Call, nodes: kubelets.Kubelets) -> tuple[str, list[tuple
             wanted.append((name, "1"))
     base = await nodes.base_url(node)
     return f"{base}/{info.subresource}/{call.namespace}/{info.name}/{container}", wanted
-
-
-async def dial(nodes: kubelets.Kubelets, url: str, query: list[tuple[str, str]]) -> aiohttp.ClientWebSocketResponse:
-    """The kubelet's WebSocket. Raises the kubelet's refusal, or 500 when it can't be reached."""
-    session = await nodes.session()
-    said: list[bytes] = []
-    keeping = kubelets.refused_body.set(said)
-    try:
-        return await session.ws_connect(url, params=query, protocols=(V5,), max_msg_size=MAX_MESSAGE, heartbeat=None)
-    except aiohttp.WSServerHandshakeError as error:
-        raise kubelets.refusal_of(error.status, b"".join(said)) from None
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise kubelets.unreachable("Get", url, error) from None
-    finally:
-        kubelets.refused_body.reset(keeping)
 
 
 async def _pass_through(call: Call, kubelet: aiohttp.ClientWebSocketResponse, streams: Streams) -> web.StreamResponse:

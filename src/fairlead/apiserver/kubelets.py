@@ -1,7 +1,7 @@
 """The way to a pod's kubelet: finding it, and the connection that presents the API server's own certificate.
 
-Under logs, exec and attach. Invariant: a request goes to the kubelet of the node the pod is bound to, at the address
-and port that node reports, over TLS verified against the kubelets' authority.
+Under logs, exec, attach and port-forward. Invariant: a request goes to the kubelet of the node the pod is bound to, at
+the address and port that node reports, over TLS verified against the kubelets' authority.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import orjson
 
 from fairlead.api import errors
 from fairlead.api.kinds import NODES, PODS
+from fairlead.apiserver.channels import MAX_MESSAGE
 from fairlead.apiserver.config import ServerConfig
 
 Object = dict[str, Any]
@@ -135,3 +136,22 @@ def _keeping_refusals() -> aiohttp.TraceConfig:
     trace = aiohttp.TraceConfig()
     trace.on_request_end.append(keep)
     return trace
+
+
+async def dial(
+    nodes: Kubelets, url: str, query: list[tuple[str, str]], protocol: str
+) -> aiohttp.ClientWebSocketResponse:
+    """The kubelet's WebSocket. Raises the kubelet's refusal, or 500 when it can't be reached."""
+    session = await nodes.session()
+    said: list[bytes] = []
+    keeping = refused_body.set(said)
+    try:
+        return await session.ws_connect(
+            url, params=query, protocols=(protocol,), max_msg_size=MAX_MESSAGE, heartbeat=None
+        )
+    except aiohttp.WSServerHandshakeError as error:
+        raise refusal_of(error.status, b"".join(said)) from None
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise unreachable("Get", url, error) from None
+    finally:
+        refused_body.reset(keeping)

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from fairlead.api import errors
 from fairlead.api.kinds import Resource
-from fairlead.apiserver import bodies, execs, logs, patches, respond, reviews, watch
+from fairlead.apiserver import bodies, execs, logs, patches, portforward, respond, reviews, watch
 from fairlead.apiserver.call import Call, delete_options
 from fairlead.apiserver.config import ServerConfig
 from fairlead.apiserver.discovery import SUBRESOURCES, verbs_of
@@ -43,6 +43,8 @@ class Verbs:
             return await logs.serve(call, self._kubelets, self._streams)
         if info.subresource in ("exec", "attach"):
             return await execs.serve(call, self._kubelets, self._streams)
+        if info.subresource == "portforward":
+            return await portforward.serve(call, self._kubelets, self._streams)
         match info.verb:
             case "get":
                 return await self._get(call, resource)

@@ -51,7 +51,8 @@ Event = Opened | Received | Ended | GoneAway
 class ServerSession:
     """One connection. Feed it bytes; after every call, send what `take_output` gives."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_streams: int = MAX_STREAMS) -> None:
+        self._max_streams = max_streams
         self._reader, self._writer = frames.FrameReader(), frames.FrameWriter()
         self._output: list[bytes] = []
         self._unacknowledged: dict[int, int] = {}  # streams the client may still send on
@@ -132,7 +133,7 @@ class ServerSession:
             self._put(frames.Reset(stream, frames.PROTOCOL_ERROR))
             return None
         self._last_stream = stream
-        if self._closed or len(self._unacknowledged) >= MAX_STREAMS:
+        if self._closed or len(self._unacknowledged) >= self._max_streams:
             self._put(frames.Reset(stream, frames.REFUSED_STREAM))
             return None
         if not fin:
