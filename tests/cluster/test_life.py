@@ -122,6 +122,22 @@ def test_another_cluster_beside_it_and_down_without_a_trace(web: Cluster, tmp_pa
     assert reachable(web)
 
 
+def test_down_without_control_groups(unstarted: Cluster) -> None:
+    """Where there is no cgroup v2 (as in some containers), processes are found by the files they hold open."""
+    unstarted.up("--nodes", "1")
+    unstarted.apply(WEB)
+    unstarted.wait_for(lambda: reachable(unstarted), "a reply")
+    pids: list[str] = []
+    for procs in Path("/sys/fs/cgroup").rglob(f"fairlead/{unstarted.name}/cgroup.procs"):
+        for pid in procs.read_text().split():
+            (procs.parents[2] / "cgroup.procs").write_text(pid)
+            pids.append(pid)
+    assert any(b"http.server" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids)
+    unstarted.fairlead("down", "--name", unstarted.name)
+    alive = [pid for pid in pids if Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert alive == []
+
+
 def _machine() -> dict[str, str]:
     """What a cluster could leave behind: links, routes, rules, namespaces, mounts."""
     commands = {

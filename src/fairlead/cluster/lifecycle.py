@@ -106,8 +106,8 @@ def remove(layout: Layout) -> None:
 
 def stop(layout: Layout) -> None:
     """End every process and take the network away; the state stays."""
-    if not cgroups.kill(layout.name):
-        _kill_by_files(layout)
+    cgroups.kill(layout.name)
+    _kill_by_files(layout)
     lan.remove(layout)
 
 
@@ -250,7 +250,8 @@ def _require_root(command: str) -> None:
 
 
 def _kill_by_files(layout: Layout) -> None:
-    """Without cgroups: the supervisors first, so that nothing comes back, then whoever holds a file of the cluster."""
+    """What no control group held: the supervisors first, so that nothing comes back, then whoever has a file of the
+    cluster open."""
     roots = (f"{layout.state}/", f"{layout.runtime}/")
     deadline = time.monotonic() + 10
     while True:
