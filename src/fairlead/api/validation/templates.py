@@ -75,7 +75,7 @@ def validate_parts(status: Mapping[str, Any], *names: str) -> list[FieldError]:
     """Counts that are parts of status.replicas."""
     replicas = status.get("replicas") or 0
     return [
-        invalid(f"status.{name}", status[name], MORE_THAN_ALL) for name in names if (status.get(name) or 0) > replicas
+        invalid(f"status.{name}", status.get(name), MORE_THAN_ALL) for name in names if (status.get(name) or 0) > replicas
     ]
 
 
