@@ -83,7 +83,11 @@ LEASES = Resource("coordination.k8s.io", "v1", "Lease", "leases", True)
 REPLICASETS = Resource("apps", "v1", "ReplicaSet", "replicasets", True, ("rs",), _ALL, ("status", "scale"))
 DEPLOYMENTS = Resource("apps", "v1", "Deployment", "deployments", True, ("deploy",), _ALL, ("status", "scale"))
 STATEFULSETS = Resource("apps", "v1", "StatefulSet", "statefulsets", True, ("sts",), _ALL, ("status", "scale"))
+DAEMONSETS = Resource("apps", "v1", "DaemonSet", "daemonsets", True, ("ds",), _ALL, ("status",))
 CONTROLLERREVISIONS = Resource("apps", "v1", "ControllerRevision", "controllerrevisions", True)
+REPLICATIONCONTROLLERS = Resource(
+    "", "v1", "ReplicationController", "replicationcontrollers", True, ("rc",), _ALL, ("status", "scale")
+)
 SELF_SUBJECT_ACCESS_REVIEWS = Resource(
     "authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", False, stored=False
 )
@@ -110,7 +114,9 @@ RESOURCES: tuple[Resource, ...] = (
     REPLICASETS,
     DEPLOYMENTS,
     STATEFULSETS,
+    DAEMONSETS,
     CONTROLLERREVISIONS,
+    REPLICATIONCONTROLLERS,
     SELF_SUBJECT_ACCESS_REVIEWS,
     SELF_SUBJECT_RULES_REVIEWS,
     SELF_SUBJECT_REVIEWS,

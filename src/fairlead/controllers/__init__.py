@@ -12,6 +12,7 @@ import logging
 from fairlead.client.rest import Client
 from fairlead.controllers.bootstrap import BootstrapController
 from fairlead.controllers.context import Context, ControllerOptions
+from fairlead.controllers.daemonset import DaemonSetController
 from fairlead.controllers.deployment import DeploymentController
 from fairlead.controllers.endpoints import EndpointsController
 from fairlead.controllers.endpointslice import EndpointSliceController
@@ -21,6 +22,7 @@ from fairlead.controllers.nodeaddresses import NodeAddressesController
 from fairlead.controllers.nodelifecycle import NodeLifecycleController
 from fairlead.controllers.podgc import PodGCController
 from fairlead.controllers.replicaset import ReplicaSetController
+from fairlead.controllers.replicationcontroller import ReplicationControllerController
 from fairlead.controllers.scheduler import Scheduler
 from fairlead.controllers.serviceaccount import ServiceAccountController
 from fairlead.controllers.statefulset import StatefulSetController
@@ -45,6 +47,8 @@ _ALL = (
 _LATER = (
     GarbageCollector,
     StatefulSetController,
+    DaemonSetController,
+    ReplicationControllerController,
 )
 """Those that need the kinds that are followed later; the collector must know all dependents before it decides."""
 

@@ -15,6 +15,7 @@ import msgspec
 from fairlead.api.kinds import (
     CONFIGMAPS,
     CONTROLLERREVISIONS,
+    DAEMONSETS,
     DEPLOYMENTS,
     ENDPOINTS,
     ENDPOINTSLICES,
@@ -23,6 +24,7 @@ from fairlead.api.kinds import (
     NODES,
     PODS,
     REPLICASETS,
+    REPLICATIONCONTROLLERS,
     SECRETS,
     SERVICEACCOUNTS,
     SERVICES,
@@ -55,6 +57,8 @@ FOLLOWED: tuple[Resource, ...] = (
 LATER: tuple[Resource, ...] = (
     CONTROLLERREVISIONS,
     STATEFULSETS,
+    DAEMONSETS,
+    REPLICATIONCONTROLLERS,
 )
 """Followed once the first are known, so that a cluster starts no later for kinds it does not use itself."""
 

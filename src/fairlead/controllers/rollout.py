@@ -220,7 +220,8 @@ class _Rollout:
                 gone = min(may_go, old.replicas - old.available)
                 may_go -= gone
                 self._resize(old, old.replicas - gone)
-        spare = sum(s.available for s in self.all) - least
+        # Pods beyond a set's size are on their way out, whatever its status still says (upstream counts them).
+        spare = sum(min(s.available, s.replicas) for s in self.all) - least
         for old in self.old:
             if spare > 0 and old.replicas:
                 gone = min(spare, old.replicas)

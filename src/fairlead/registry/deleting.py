@@ -51,15 +51,16 @@ def _check_preconditions(resource: Resource, options: DeleteOptions, metadata: O
         raise conflict(resource.plural, resource.group, metadata["name"], why)
 
 
-def collector_finalizers(finalizers: list[str], options: DeleteOptions) -> list[str]:
-    """The finalizers, with those for the garbage collector that the options (or else the object) ask for."""
+def collector_finalizers(finalizers: list[str], options: DeleteOptions, orphans: bool = False) -> list[str]:
+    """The finalizers, with those for the garbage collector that the options, else the object, else (`orphans`) its kind
+    ask for."""
     orphan, foreground = ORPHAN in finalizers, FOREGROUND in finalizers
     if options.orphan_dependents is not None:
         orphan, foreground = options.orphan_dependents, False
     elif options.propagation_policy is not None:
         orphan, foreground = options.propagation_policy == "Orphan", options.propagation_policy == "Foreground"
-    elif orphan:
-        foreground = False
+    elif orphan or (orphans and not foreground):
+        orphan, foreground = True, False
     others = [finalizer for finalizer in finalizers if finalizer not in {ORPHAN, FOREGROUND}]
     return others + [ORPHAN] * orphan + [FOREGROUND] * foreground
 
@@ -82,7 +83,7 @@ def begin(strategy: Strategy, obj: Object, options: DeleteOptions, now: datetime
         lasting = grace or 0
         mark_deleted(metadata, now, lasting)
         strategy.begin_deletion(obj)
-    finalizers = collector_finalizers(metadata.get("finalizers") or [], options)
+    finalizers = collector_finalizers(metadata.get("finalizers") or [], options, strategy.orphans_dependents)
     if finalizers:
         metadata["finalizers"] = finalizers
     else:

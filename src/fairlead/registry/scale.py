@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from fairlead.api.errors import bad_request, conflict, invalid, unprocessable
-from fairlead.api.kinds import Resource
+from fairlead.api.kinds import REPLICATIONCONTROLLERS, Resource
 from fairlead.api.selectors import LabelSelector
 
 Object = dict[str, Any]
@@ -27,9 +27,15 @@ def scale_of(obj: Object) -> Object:
         "spec": {"replicas": spec.get("replicas", 0)},
         "status": {
             "replicas": status.get("replicas", 0),
-            "selector": LabelSelector.of(spec.get("selector") or {}).render(),
+            "selector": _selector(obj).render(),
         },
     }
+
+
+def _selector(obj: Object) -> LabelSelector:
+    """Of most kinds a LabelSelector, of a ReplicationController a plain map."""
+    selector = (obj.get("spec") or {}).get("selector") or {}
+    return LabelSelector.of({"matchLabels": selector} if obj.get("kind") == REPLICATIONCONTROLLERS.kind else selector)
 
 
 def apply_scale(resource: Resource, obj: Object, scale: Object) -> Object:

@@ -12,6 +12,7 @@ from fairlead.registry.strategy import (
     EndpointSlices,
     Leases,
     Nodes,
+    ReplicationControllers,
     ServiceAccounts,
     Strategy,
     Surroundings,
@@ -32,6 +33,8 @@ _SPECIAL: dict[Resource, type[Strategy]] = {
     kinds.REPLICASETS: Workloads,
     kinds.DEPLOYMENTS: Workloads,
     kinds.STATEFULSETS: Workloads,
+    kinds.DAEMONSETS: Workloads,
+    kinds.REPLICATIONCONTROLLERS: ReplicationControllers,
 }
 
 

@@ -52,6 +52,7 @@ class Strategy:
     create_on_update = False  # PUT of what is not there creates it
     unconditional_update = True  # PUT without a resourceVersion is taken
     returns_deleted = False  # DELETE answers with the object, not with a Status
+    orphans_dependents = False  # a deletion that says nothing of dependents lets them go
 
     def __init__(self, resource: Resource, around: Surroundings) -> None:
         self.resource, self.around = resource, around
@@ -132,6 +133,12 @@ class Workloads(Generational):
     def prepare_for_status_update(self, new: Object, old: Object, ctx: RequestContext) -> None:
         super().prepare_for_status_update(new, old, ctx)
         keep(new, old, "metadata", "labels")
+
+
+class ReplicationControllers(Workloads):
+    """The oldest workload keeps its old manners."""
+
+    orphans_dependents = True
 
 
 class EndpointSlices(Generational):

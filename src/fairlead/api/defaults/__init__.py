@@ -17,7 +17,7 @@ from fairlead.api.defaults.data import default_secret
 from fairlead.api.defaults.endpoints import default_endpoints, default_endpointslice
 from fairlead.api.defaults.pod import default_pod, qos_class
 from fairlead.api.defaults.service import default_service
-from fairlead.api.defaults.sets import default_statefulset
+from fairlead.api.defaults.sets import default_daemonset, default_replicationcontroller, default_statefulset
 from fairlead.api.defaults.workloads import default_deployment, default_replicaset
 from fairlead.api.kinds import Resource
 
@@ -34,6 +34,8 @@ _DEFAULTERS: dict[Resource, Callable[[dict[str, Any]], None]] = {
     kinds.REPLICASETS: default_replicaset,
     kinds.DEPLOYMENTS: default_deployment,
     kinds.STATEFULSETS: default_statefulset,
+    kinds.DAEMONSETS: default_daemonset,
+    kinds.REPLICATIONCONTROLLERS: default_replicationcontroller,
 }
 
 

@@ -29,3 +29,31 @@ def default_statefulset(obj: dict[str, Any]) -> None:
     default(spec, "replicas", 1)
     default(spec, "revisionHistoryLimit", 10)
     default_template(spec)
+
+
+def default_daemonset(obj: dict[str, Any]) -> None:
+    """A rolling update node by node; ten old revisions."""
+    spec = child(obj, "spec")
+    strategy = child(spec, "updateStrategy")
+    default_text(strategy, "type", "RollingUpdate")
+    if strategy["type"] == "RollingUpdate":
+        rolling = child(strategy, "rollingUpdate")
+        default(rolling, "maxUnavailable", 1)
+        default(rolling, "maxSurge", 0)
+    default(spec, "revisionHistoryLimit", 10)
+    default_template(spec)
+
+
+def default_replicationcontroller(obj: dict[str, Any]) -> None:
+    """One replica; selector and labels are the template's."""
+    spec = child(obj, "spec")
+    template = spec.get("template") or {}
+    labels = (template.get("metadata") or {}).get("labels")
+    if labels:
+        if not spec.get("selector"):
+            spec["selector"] = dict(labels)
+        metadata = child(obj, "metadata")
+        if not metadata.get("labels"):
+            metadata["labels"] = dict(labels)
+    default(spec, "replicas", 1)
+    default_template(spec)

@@ -5,20 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from fairlead.api.defaults.absent import child, default, default_text
-from fairlead.api.defaults.pod import default_pod_spec
-
-
-def _default_template(spec: dict[str, Any]) -> None:
-    template = spec.get("template")
-    if template is not None:
-        default_pod_spec(child(template, "spec"))
+from fairlead.api.defaults.sets import default_template
 
 
 def default_replicaset(obj: dict[str, Any]) -> None:
     """One replica."""
     spec = child(obj, "spec")
     default(spec, "replicas", 1)
-    _default_template(spec)
+    default_template(spec)
 
 
 def default_deployment(obj: dict[str, Any]) -> None:
@@ -33,4 +27,4 @@ def default_deployment(obj: dict[str, Any]) -> None:
         default(rolling, "maxSurge", "25%")
     default(spec, "revisionHistoryLimit", 10)
     default(spec, "progressDeadlineSeconds", 600)
-    _default_template(spec)
+    default_template(spec)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from fairlead.api.kinds import by_kind
-from fairlead.api.tables.cells import AGE, NAME, NONE, Column, Printer, age, containers, name
+from fairlead.api.tables.cells import AGE, NAME, NONE, Column, Printer, age, containers, name, pairs, selector
 
 CONTAINERS = Column("Containers", "The names of the template's containers.", 1)
 IMAGES = Column("Images", "The images of the template's containers.", 1)
@@ -45,4 +45,70 @@ CONTROLLERREVISIONS = Printer(
         AGE,
     ),
     _revision,
+)
+
+
+def _daemonset(obj: dict[str, Any], now: datetime) -> list[Any]:
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    template = spec.get("template") or {}
+    counts = (
+        "desiredNumberScheduled",
+        "currentNumberScheduled",
+        "numberReady",
+        "updatedNumberScheduled",
+        "numberAvailable",
+    )
+    return [
+        name(obj),
+        *(status.get(count) or 0 for count in counts),
+        pairs((template.get("spec") or {}).get("nodeSelector")),
+        age(obj, now),
+        *containers(template),
+        selector(spec.get("selector")),
+    ]
+
+
+DAEMONSETS = Printer(
+    (
+        NAME,
+        Column("Desired", "How many nodes should have a pod.", type="integer"),
+        Column("Current", "How many nodes that should have one do.", type="integer"),
+        Column("Ready", "On how many nodes it is ready.", type="integer"),
+        Column("Up-to-date", "On how many nodes it is of the present template.", type="integer"),
+        Column("Available", "On how many nodes it has been ready long enough.", type="integer"),
+        Column("Node Selector", "The labels of the nodes that should have a pod."),
+        AGE,
+        CONTAINERS,
+        IMAGES,
+        SELECTOR,
+    ),
+    _daemonset,
+)
+
+
+def _replicationcontroller(obj: dict[str, Any], now: datetime) -> list[Any]:
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    return [
+        name(obj),
+        spec.get("replicas") or 0,
+        status.get("replicas") or 0,
+        status.get("readyReplicas") or 0,
+        age(obj, now),
+        *containers(spec.get("template")),
+        pairs(spec.get("selector")),
+    ]
+
+
+REPLICATIONCONTROLLERS = Printer(
+    (
+        NAME,
+        Column("Desired", "How many pods there should be.", type="integer"),
+        Column("Current", "How many pods there are.", type="integer"),
+        Column("Ready", "How many pods are ready.", type="integer"),
+        AGE,
+        CONTAINERS,
+        IMAGES,
+        SELECTOR,
+    ),
+    _replicationcontroller,
 )

@@ -46,6 +46,11 @@ from fairlead.api.validation.service import validate_service, validate_service_s
 from fairlead.api.validation.sets import (
     validate_controllerrevision,
     validate_controllerrevision_update,
+    validate_daemonset,
+    validate_daemonset_status,
+    validate_daemonset_update,
+    validate_replicationcontroller,
+    validate_replicationcontroller_status,
     validate_statefulset,
     validate_statefulset_status,
     validate_statefulset_update,
@@ -88,6 +93,8 @@ _CREATE: dict[Resource, Callable[[Object], list[FieldError]]] = {
     kinds.REPLICASETS: validate_replicaset,
     kinds.DEPLOYMENTS: validate_deployment,
     kinds.STATEFULSETS: validate_statefulset,
+    kinds.DAEMONSETS: validate_daemonset,
+    kinds.REPLICATIONCONTROLLERS: validate_replicationcontroller,
     kinds.CONTROLLERREVISIONS: validate_controllerrevision,
 }
 _UPDATE: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
@@ -105,6 +112,8 @@ _UPDATE: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.REPLICASETS: lambda new, old: validate_selector_unchanged(new, old) + validate_replicaset(new),
     kinds.DEPLOYMENTS: lambda new, old: validate_selector_unchanged(new, old) + validate_deployment(new),
     kinds.STATEFULSETS: validate_statefulset_update,
+    kinds.DAEMONSETS: validate_daemonset_update,
+    kinds.REPLICATIONCONTROLLERS: lambda new, _: validate_replicationcontroller(new),
     kinds.CONTROLLERREVISIONS: validate_controllerrevision_update,
 }
 _STATUS: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
@@ -115,6 +124,8 @@ _STATUS: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.REPLICASETS: validate_workload_status,
     kinds.DEPLOYMENTS: validate_workload_status,
     kinds.STATEFULSETS: validate_statefulset_status,
+    kinds.DAEMONSETS: validate_daemonset_status,
+    kinds.REPLICATIONCONTROLLERS: validate_replicationcontroller_status,
 }
 
 

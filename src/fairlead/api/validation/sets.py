@@ -6,14 +6,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fairlead.api.errors import FieldError, forbidden, invalid, required
+from fairlead.api.errors import FieldError, forbidden, invalid, not_supported, required
 from fairlead.api.validation.metadata import immutable, not_negative
+from fairlead.api.validation.pod import validate_template
 from fairlead.api.validation.templates import (
+    is_more_than_all,
+    is_some,
     validate_collisions,
     validate_counts,
+    validate_lasting,
     validate_parts,
     validate_selected_template,
+    validate_share,
 )
+from fairlead.api.validation.workloads import validate_selector_unchanged
 
 Object = Mapping[str, Any]
 
@@ -101,3 +107,83 @@ def validate_controllerrevision(obj: Object) -> list[FieldError]:
 def validate_controllerrevision_update(new: Object, old: Object) -> list[FieldError]:
     """History is not rewritten; its number may change."""
     return validate_controllerrevision(new) + immutable(new.get("data"), old.get("data"), "data")
+
+
+def validate_daemonset(obj: Object) -> list[FieldError]:
+    """A defaulted DaemonSet, beyond its metadata."""
+    spec = obj.get("spec") or {}
+    errors = validate_selected_template(spec, "DaemonSet")
+    errors += not_negative(spec.get("minReadySeconds"), "spec.minReadySeconds")
+    errors += _validate_daemonset_strategy(spec.get("updateStrategy") or {})
+    return errors + not_negative(spec.get("revisionHistoryLimit"), "spec.revisionHistoryLimit")
+
+
+def _validate_daemonset_strategy(strategy: Object) -> list[FieldError]:
+    kind, rolling, field = strategy.get("type") or "", strategy.get("rollingUpdate"), "spec.updateStrategy"
+    if kind == "OnDelete":
+        return []
+    if kind != "RollingUpdate":
+        return [not_supported(f"{field}.type", kind, ("RollingUpdate", "OnDelete"))]
+    if rolling is None:
+        return [required(f"{field}.rollingUpdate")]
+    unavailable, surge = rolling.get("maxUnavailable"), rolling.get("maxSurge")
+    path = f"{field}.rollingUpdate"
+    errors = validate_share(unavailable, f"{path}.maxUnavailable") + validate_share(surge, f"{path}.maxSurge")
+    if is_some(unavailable) and is_some(surge):
+        errors.append(invalid(f"{path}.maxSurge", surge, "may not be set when maxUnavailable is non-zero"))
+    if not is_some(unavailable) and not is_some(surge):
+        errors.append(required(f"{path}.maxUnavailable", "cannot be 0 when maxSurge is 0"))
+    for name, value in (("maxUnavailable", unavailable), ("maxSurge", surge)):
+        if is_more_than_all(value):
+            errors.append(invalid(f"{path}.{name}", value, "must not be greater than 100%"))
+    return errors
+
+
+def validate_daemonset_update(new: Object, old: Object) -> list[FieldError]:
+    """The selector is decided once."""
+    return validate_selector_unchanged(new, old) + validate_daemonset(new)
+
+
+def validate_daemonset_status(new: Object, old: Object) -> list[FieldError]:
+    """Counts a controller reports, none negative."""
+    names = (
+        "currentNumberScheduled",
+        "numberMisscheduled",
+        "desiredNumberScheduled",
+        "numberReady",
+        "observedGeneration",
+        "updatedNumberScheduled",
+        "numberAvailable",
+        "numberUnavailable",
+        "collisionCount",
+    )
+    return validate_counts(new.get("status") or {}, *names) + validate_collisions(new, old)
+
+
+def validate_replicationcontroller(obj: Object) -> list[FieldError]:
+    """A defaulted ReplicationController, beyond its metadata."""
+    spec = obj.get("spec") or {}
+    selector, template = spec.get("selector") or {}, spec.get("template")
+    errors = not_negative(spec.get("minReadySeconds"), "spec.minReadySeconds")
+    if not selector:
+        errors.append(required("spec.selector"))
+    errors += not_negative(spec.get("replicas"), "spec.replicas")
+    if template is None:
+        return [*errors, required("spec.template")]
+    labels = (template.get("metadata") or {}).get("labels")
+    if selector and any((labels or {}).get(key) != value for key, value in selector.items()):
+        message = "`selector` does not match template `labels`"
+        errors.append(invalid("spec.template.metadata.labels", labels, message))
+    return errors + validate_template(template, "spec.template") + validate_lasting(template, "ReplicationController")
+
+
+def validate_replicationcontroller_status(new: Object, old: Object) -> list[FieldError]:
+    """Counts a controller reports: none negative, no part greater than the whole."""
+    status = new.get("status") or {}
+    parts = ("fullyLabeledReplicas", "readyReplicas", "availableReplicas")
+    errors = validate_counts(status, "replicas", *parts, "observedGeneration")
+    errors += validate_parts(status, *parts)
+    available = status.get("availableReplicas") or 0
+    if available > (status.get("readyReplicas") or 0):
+        errors.append(invalid("status.availableReplicas", available, "cannot be greater than readyReplicas"))
+    return errors

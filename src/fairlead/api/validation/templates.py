@@ -15,7 +15,7 @@ from fairlead.api.validation.selectors import validate_selector
 MORE_THAN_ALL = "cannot be greater than status.replicas"
 
 
-def validate_selected_template(spec: Mapping[str, Any], kind: str) -> list[FieldError]:
+def validate_selected_template(spec: Mapping[str, Any], kind: str, *, said_of_pods: str = "") -> list[FieldError]:
     """A selector that is not empty and matches the template's labels; a template whose pods run for ever."""
     selector, template = spec.get("selector"), spec.get("template") or {}
     errors: list[FieldError] = []
@@ -32,7 +32,7 @@ def validate_selected_template(spec: Mapping[str, Any], kind: str) -> list[Field
             errors.append(invalid("spec.template.metadata.labels", labels, message))
     except StatusError:
         return [*errors, invalid("spec.selector", selector, "invalid label selector")]
-    return errors + validate_template(template, "spec.template") + validate_lasting(template, kind)
+    return errors + validate_template(template, "spec.template") + validate_lasting(template, said_of_pods or kind)
 
 
 def validate_lasting(template: Mapping[str, Any], kind: str) -> list[FieldError]:
@@ -75,7 +75,9 @@ def validate_parts(status: Mapping[str, Any], *names: str) -> list[FieldError]:
     """Counts that are parts of status.replicas."""
     replicas = status.get("replicas") or 0
     return [
-        invalid(f"status.{name}", status.get(name), MORE_THAN_ALL) for name in names if (status.get(name) or 0) > replicas
+        invalid(f"status.{name}", status.get(name), MORE_THAN_ALL)
+        for name in names
+        if (status.get(name) or 0) > replicas
     ]
 
 
