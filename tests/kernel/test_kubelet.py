@@ -170,13 +170,15 @@ async def test_another_image_is_refused_by_name(lab: Lab) -> None:
 
 
 async def test_a_command_that_is_not_there_is_a_start_error(lab: Lab) -> None:
-    """Exit code 128, reason StartError, runc's message; then CrashLoopBackOff."""
+    """Exit code 128, reason StartError, a message that names no program that is not there; then CrashLoopBackOff."""
     await lab.start()
     lab.pod("typo", "no-such-program")
     pod = await lab.wait("typo", lambda p: "CrashLoopBackOff" in str(state_of(p).get("state")))
     last = state_of(pod)["lastState"]["terminated"]
     assert (last["exitCode"], last["reason"]) == (128, "StartError")
-    assert 'exec: "no-such-program": executable file not found in $PATH' in last["message"]
+    assert last["message"] == (
+        'failed to start container: exec: "no-such-program": executable file not found in $PATH: unknown'
+    )
     assert last["startedAt"] == "1970-01-01T00:00:00Z"
     assert "back-off 10s restarting failed container=main" in state_of(pod)["state"]["waiting"]["message"]
     lab.pod("once", "/no/such", spec={"restartPolicy": "Never"})

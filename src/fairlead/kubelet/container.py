@@ -71,7 +71,7 @@ class ContainerPlan(msgspec.Struct, frozen=True):
 
 
 class StartFailure(Exception):
-    """The program could not be started: the message is what upstream's runtime (runc) says."""
+    """The program could not be started: the message has the shape that people and tools know from runc."""
 
 
 def look_up(program: str, path: str, cwd: str) -> str:
@@ -192,7 +192,7 @@ def _enter_directory(cwd: str) -> None:
         os.chdir(cwd)
     except OSError as error:
         text = os.strerror(error.errno or errno.ENOENT).lower()
-        raise StartFailure(f'chdir to cwd ("{cwd}") set in config.json failed: {text}') from error
+        raise StartFailure(f'chdir to cwd ("{cwd}") failed: {text}') from error
 
 
 def _run_warm(plan: ContainerPlan, report: int, keep: frozenset[int]) -> NoReturn:

@@ -341,10 +341,7 @@ class Runtime:
         message, _ = await sandbox.request("start", name=name, attempt=attempt, directory=str(directory))
         if "error" in message:
             sandbox.running.pop(key, None)
-            raise StartError(
-                "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create "
-                f"failed: unable to start container process: error during container init: {message['error']}"
-            )
+            raise StartError(f"failed to start container: {message['error']}: unknown")
         if key in sandbox.running:  # else its end was told before we got here
             sandbox.running[key] = Record(name, attempt, message["started"])
 

@@ -188,8 +188,7 @@ def _failure(message: str) -> dict[str, Any]:
 
 def _not_started(argv: list[str], why: str) -> dict[str, Any]:
     return _failure(
-        "error executing command in container: failed to exec in container: failed to start exec: OCI runtime exec "
-        f"failed: exec failed: unable to start container process: {why}"
+        f"error executing command in container: failed to exec in container: failed to start exec: {why}: unknown"
     )
 
 
