@@ -176,8 +176,11 @@ async def test_a_command_that_is_not_there_is_a_start_error(lab: Lab) -> None:
     pod = await lab.wait("typo", lambda p: "CrashLoopBackOff" in str(state_of(p).get("state")))
     last = state_of(pod)["lastState"]["terminated"]
     assert (last["exitCode"], last["reason"]) == (128, "StartError")
-    assert last["message"] == (
-        'failed to start container: exec: "no-such-program": executable file not found in $PATH: unknown'
+    assert last["message"] == 'exec: "no-such-program": executable file not found in $PATH'
+    await lab.event(
+        "typo",
+        "Failed",
+        'Error: failed to start container: exec: "no-such-program": executable file not found in $PATH: unknown',
     )
     assert last["startedAt"] == "1970-01-01T00:00:00Z"
     assert "back-off 10s restarting failed container=main" in state_of(pod)["state"]["waiting"]["message"]
