@@ -18,6 +18,7 @@ _COMMANDS = {
     "down": "Remove a cluster and everything of it.",
     "status": "Say what runs and what is ready.",
     "kubeconfig": "Print a cluster's kubeconfig.",
+    "proxy": "Keep a node's rules for Services, in kube-proxy's place, in any cluster.",
     "dns": "Serve the cluster's DNS (what the pods behind kube-dns run).",
 }
 

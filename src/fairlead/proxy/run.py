@@ -110,7 +110,7 @@ class Proxy:
         """Open the kernel's sockets. Raises PermissionError without CAP_NET_ADMIN, OSError where there is no nftables.
         Rules that are there stay as they are until the first snapshot."""
         if self.options.manage_sysctls:
-            sysctls.ensure(self.families, localhost_node_ports=self.options.localhost_node_ports)
+            sysctls.ensure(_families(self.options), localhost_node_ports=self.options.localhost_node_ports)
         self.backend.start()
         self._conntrack = self._open_flows()
         self._watching = self.backend.fileno()
@@ -294,8 +294,3 @@ def _families(options: ProxyOptions) -> tuple[Family, ...]:
     if any(":" in cidr for cidr in ranges):
         found.append("IPv6")
     return tuple(found)
-
-
-def cleanup() -> None:
-    """Remove every rule the proxy may have left in this network namespace. Raises OSError."""
-    NftablesBackend(ProxyOptions("")).cleanup()

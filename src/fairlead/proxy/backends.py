@@ -1,0 +1,45 @@
+"""Which backend a mode means, and what each would load, as text.
+
+Stands between those who choose a mode (the command line, the node's process) and the backends. Invariant: a mode that
+is not there is refused by name.
+"""
+
+from __future__ import annotations
+
+from fairlead.proxy.backend import Backend
+from fairlead.proxy.options import Mode, ProxyOptions
+from fairlead.proxy.table import Family, ServiceTable
+
+MODES: tuple[Mode, ...] = ("nftables",)
+
+
+class UnknownMode(ValueError):
+    """No backend of that name."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__(f"mode {mode!r} is not supported: use one of {', '.join(MODES)}")
+
+
+def backend_for(mode: str, options: ProxyOptions, families: tuple[Family, ...]) -> Backend:
+    """The backend of a mode. Raises UnknownMode."""
+    if mode == "nftables":
+        from fairlead.proxy.nftables.backend import NftablesBackend
+
+        return NftablesBackend(options, families)
+    raise UnknownMode(mode)
+
+
+def render(mode: str, options: ProxyOptions, families: tuple[Family, ...], table: ServiceTable) -> str:
+    """The rules as the mode's own tool takes them. Raises UnknownMode. Touches no kernel."""
+    if mode == "nftables":
+        from fairlead.proxy.nftables.show import render_text
+
+        return "\n".join(render_text(family, options, table) for family in families)
+    raise UnknownMode(mode)
+
+
+def cleanup() -> None:
+    """Remove every rule that any mode may have left in this network namespace. Raises OSError."""
+    options = ProxyOptions("")
+    for mode in MODES:
+        backend_for(mode, options, ("IPv4", "IPv6")).cleanup()
