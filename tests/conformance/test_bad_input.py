@@ -89,11 +89,6 @@ def test_a_stale_write_is_a_conflict(kubectl):
     assert "the object has been modified; please apply your changes to the latest version" in said
 
 
-def test_server_side_apply_is_refused_by_name(kubectl):
-    """Until it is there, it says so."""
-    assert "server-side apply" in kubectl.fails("apply", "--server-side", "-f", "-", stdin=json.dumps(config_map()))
-
-
 def test_unknown_kinds_and_versions(kubectl):
     """What isn't served is said to be unknown."""
     assert "the server doesn't have a resource type" in kubectl.fails("get", "gadgets")

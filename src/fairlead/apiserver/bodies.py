@@ -55,14 +55,15 @@ def decode_body(body: bytes, content_type: str) -> tuple[Object, bytes]:
 
         return protobuf.decode(body), b""
     if name == YAML:
-        return _decode_yaml(body), b""
+        return decode_yaml(body), b""
     raise errors.unsupported_media_type(
         "the body of the request was in an unknown format - accepted media types include: "
         f"{JSON}, {YAML}, {PROTOBUF}; got {name}"
     )
 
 
-def _decode_yaml(body: bytes) -> Object:
+def decode_yaml(body: bytes) -> Object:
+    """The object in a YAML body. Raises 400 for what is not one mapping, and for aliases (they can explode)."""
     import yaml
 
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -58,6 +58,11 @@ class Call(msgspec.Struct, frozen=True):
         for given in dry_run:
             if given not in ("All", ""):
                 wrong.append(errors.not_supported("dryRun", given, ["All"]))
+        manager = query.get("fieldManager", "")
+        if len(manager) > 128:
+            wrong.append(errors.too_long("fieldManager", 128))
+        elif not manager.isprintable():
+            wrong.append(errors.invalid("fieldManager", manager, "should only contain printable characters"))
         if wrong:
             kinds = {"update": "UpdateOptions", "patch": "PatchOptions"}
             raise errors.unprocessable(kinds.get(self.info.verb, "CreateOptions"), "meta.k8s.io", "", wrong)
@@ -65,7 +70,7 @@ class Call(msgspec.Struct, frozen=True):
         return RequestContext(
             user=self.user,
             dry_run="All" in dry_run,
-            field_manager=query.get("fieldManager") or agent or "unknown",
+            field_manager=manager or agent[:128] or "unknown",
             field_validation=validation,
             now=self.now,
         )

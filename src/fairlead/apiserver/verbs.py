@@ -17,6 +17,8 @@ from fairlead.apiserver.call import Call, delete_options
 from fairlead.apiserver.config import ServerConfig
 from fairlead.apiserver.discovery import SUBRESOURCES, verbs_of
 from fairlead.apiserver.kubelets import Kubelets
+from fairlead.apiserver.proxying import Proxying
+from fairlead.apiserver.request import is_true
 from fairlead.apiserver.streams import Streams
 from fairlead.apiserver.tokens import TokenIssuer
 
@@ -134,6 +136,18 @@ class Verbs:
             resource, call.namespace, info.name, change, ctx, subresource=info.subresource
         )
         return respond.one(call.request, form, resource, patched, call.now, warnings=ctx.warnings)
+        applying = patches.is_apply(call.content_type)
+        force = is_true(call.query, "force") if "force" in call.query else None
+        patches.check_options(applying, call.query.get("fieldManager", ""), force)
+        if applying:
+            config = patches.applied_object(await self._body(call), resource, ctx, kind=kind, api_version=version)
+            _check_namespace(config, call.namespace)
+            config["metadata"].setdefault("name", info.name)
+            applied, created = await self._registry.apply(
+                resource, call.namespace, info.name, config, ctx, force=bool(force), subresource=info.subresource
+            )
+            status = 201 if created else 200
+            return respond.one(call.request, form, resource, applied, call.now, status=status, warnings=ctx.warnings)
 
     async def _delete(self, call: Call, resource: Resource) -> web.StreamResponse:
         form, ctx = call.form(), call.context()

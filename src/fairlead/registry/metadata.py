@@ -48,8 +48,7 @@ def fill_for_create(metadata: Object, now: datetime, dice: Dice) -> None:
 
 def keep_for_update(metadata: Object, old: Object) -> None:
     """Put back what an update can't change; a uid that was not given is the old one."""
-    for key in ("selfLink", "managedFields"):
-        metadata.pop(key, None)
+    metadata.pop("selfLink", None)
     metadata["uid"] = metadata.get("uid") or old["uid"]
     _restore(metadata, old, "creationTimestamp")
     _restore(metadata, old, "generation")

@@ -152,7 +152,36 @@ class Registry:
         def change(obj: Object) -> Object:
             return apply_scale(resource, obj, without_nulls(patch_fn(scale_of(obj))))
 
-        return scale_of(await self._writer.change(resource, namespace, name, change, ctx, subresource=""))
+        return scale_of(await self._writer.change(resource, namespace, name, change, ctx, subresource="", via="scale"))
+
+    @_answering
+    async def apply(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        config: Object,
+        ctx: RequestContext,
+        *,
+        force: bool = False,
+        subresource: str = "",
+    ) -> tuple[Object, bool]:
+        """Server-side apply; True if it created the object. `ctx.field_manager` is the applier. 409 with a cause for
+        each field that another manager has and wants otherwise, unless `force`."""
+        self._check_subresource(resource, name, subresource)
+        if subresource == "scale":
+            whole = {
+                "apiVersion": resource.api_version,
+                "kind": resource.kind,
+                "metadata": config.get("metadata") or {},
+            }
+            if "replicas" in (config.get("spec") or {}):
+                whole["spec"] = {"replicas": config["spec"]["replicas"]}
+            config = whole
+        applied, created = await self._writer.apply(
+            resource, namespace, name, config, ctx, force=force, subresource=subresource
+        )
+        return scale_of(applied) if subresource == "scale" else applied, created
 
     @_answering
     async def delete(

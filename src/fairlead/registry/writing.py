@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fairlead.api.errors import (
+    StatusError,
     already_exists,
     bad_request,
     conflict,
@@ -25,6 +26,7 @@ from fairlead.registry.listing import parse_revision
 from fairlead.registry.metadata import fill_for_create, generated_name, is_finished, keep_for_update
 from fairlead.registry.namespaces import Namespaces, open_namespace
 from fairlead.registry.requests import RegistryOptions, RequestContext
+from fairlead.registry.ownership import Application, Track, claim_changed, claim_new
 from fairlead.registry.stored import copy, decode, encode, key_of, without_nulls
 from fairlead.registry.strategy import Rules, Strategy
 from fairlead.store.interface import (
@@ -69,8 +71,10 @@ class Writer:
         except StoreFailed as error:
             raise internal(f"Internal error occurred: {error}") from error
 
-    async def create(self, resource: Resource, namespace: str, obj: Object, ctx: RequestContext) -> Object:
-        """As `Registry.create` without a subresource."""
+    async def create(
+        self, resource: Resource, namespace: str, obj: Object, ctx: RequestContext, track: Track | None = None
+    ) -> Object:
+        """As `Registry.create` without a subresource. `track` gives other managedFields than an ordinary write has."""
         strategy = self.strategy(resource)
         given = without_nulls(obj)
         metadata = _place(resource, namespace, given)
@@ -90,7 +94,7 @@ class Writer:
             if resource.namespaced:
                 home = await open_namespace(self.store, resource, namespace, name)
                 conditions.append(Require(home.key, home.modified))
-            await self._prepare_new(strategy, new, ctx)
+            await self._prepare_new(strategy, new, ctx, track)
             conditions += await strategy.allocate(new, None)
             key = key_of(resource, namespace, name)
             if ctx.dry_run:
@@ -111,12 +115,16 @@ class Writer:
             return new
         raise unavailable(f"{resource.group_plural}: too many writes at once, try again")
 
-    async def _prepare_new(self, strategy: Strategy, new: Object, ctx: RequestContext) -> None:
+    async def _prepare_new(self, strategy: Strategy, new: Object, ctx: RequestContext, track: Track | None) -> None:
         resource, metadata = strategy.resource, new["metadata"]
         fill_for_create(metadata, ctx.now, self.options.dice)
         new["kind"], new["apiVersion"] = resource.kind, resource.api_version
         self.rules.default(resource, new)
         await strategy.admit_create(new, ctx)
+        if track is not None:
+            metadata["managedFields"] = track({}, new)
+        else:
+            claim_new(resource, new, ctx)
         strategy.prepare_for_create(new, ctx)
         errors = self.rules.check_create(resource, new)
         if errors:
@@ -142,10 +150,56 @@ class Writer:
         return await self.create(resource, namespace, given, ctx), True
 
     async def change(
-        self, resource: Resource, namespace: str, name: str, change: Change, ctx: RequestContext, *, subresource: str
+    async def apply(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        config: Object,
+        ctx: RequestContext,
+        *,
+        force: bool,
+        subresource: str,
+    ) -> tuple[Object, bool]:
+        """As `Registry.apply`."""
+        given = without_nulls(config)
+        application = Application(resource, given, ctx, subresource, force)
+        held = "" if subresource == "scale" else subresource
+        for _ in range(MAX_ATTEMPTS):
+            try:
+                changed = await self.change(
+                    resource, namespace, name, application.change, ctx, subresource=held, track=application.track
+                )
+                return changed, False
+            except StatusError as error:
+                if error.code != 404 or subresource or await self.store.get(key_of(resource, namespace, name)):
+                    raise
+            uid = given["metadata"].get("uid")
+            if uid:
+                why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                raise conflict(resource.plural, resource.group, name, why)
+            new, track = application.create()
+            try:
+                return await self.create(resource, namespace, new, ctx, track), True
+            except StatusError as error:
+                if error.status["reason"] != "AlreadyExists":
+                    raise
+        raise conflict(resource.plural, resource.group, name)
+
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        change: Change,
+        ctx: RequestContext,
+        *,
+        subresource: str,
+        track: Track | None = None,
+        via: str = "",
     ) -> Object:
         """Replace the object by what `change` makes of it. A write in between: once more with the newer object, which
-        is a conflict if the result names the resourceVersion of the older one."""
+        is a conflict if the result names the resourceVersion of the older one. `via`: the subresource that owns the
+        change, if it is not the one whose rules hold (scale); `track` gives other managedFields than a write has."""
         strategy = self.strategy(resource)
         key = key_of(resource, namespace, name)
         for _ in range(MAX_ATTEMPTS):
@@ -163,6 +217,10 @@ class Writer:
                 operations = [Delete(key, expected=record.modified), *await strategy.release(old)]
             else:
                 operations = [Put(key, encode(resource, new), expected=record.modified), *operations]
+            if track is not None:
+                new["metadata"]["managedFields"] = track(old, new)
+            else:
+                claim_changed(resource, old, new, ctx, via or subresource)
             if ctx.dry_run:
                 return new
             try:

@@ -97,7 +97,6 @@ def test_a_patch_can_be_tried_again():
 @pytest.mark.parametrize(
     ("name", "body", "code", "words"),
     [
-        ("application/apply-patch+yaml", {}, 415, "server-side apply"),
         ("application/json", {}, 415, "accepted media types include"),
         (MERGE_PATCH, {"spec": {"ports": "x"}}, 422, "cannot unmarshal string"),
         (MERGE_PATCH, {"kind": "Pod"}, 400, "changes the type of the object"),
