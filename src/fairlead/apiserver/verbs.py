@@ -17,7 +17,6 @@ from fairlead.apiserver.call import Call, delete_options
 from fairlead.apiserver.config import ServerConfig
 from fairlead.apiserver.discovery import SUBRESOURCES, verbs_of
 from fairlead.apiserver.kubelets import Kubelets
-from fairlead.apiserver.proxying import Proxying
 from fairlead.apiserver.request import is_true
 from fairlead.apiserver.streams import Streams
 from fairlead.apiserver.tokens import TokenIssuer
