@@ -60,7 +60,7 @@ class Resource(msgspec.Struct, frozen=True):
 _ALL = ("all",)
 
 NAMESPACES = Resource("", "v1", "Namespace", "namespaces", False, ("ns",), (), ("status", "finalize"))
-NODES = Resource("", "v1", "Node", "nodes", False, ("no",), (), ("status",))
+NODES = Resource("", "v1", "Node", "nodes", False, ("no",), (), ("status", "proxy"))
 PODS = Resource(
     "",
     "v1",
@@ -69,9 +69,9 @@ PODS = Resource(
     True,
     ("po",),
     _ALL,
-    ("status", "log", "exec", "attach", "portforward", "binding", "eviction"),
+    ("status", "log", "exec", "attach", "portforward", "proxy", "binding", "eviction"),
 )
-SERVICES = Resource("", "v1", "Service", "services", True, ("svc",), _ALL, ("status",))
+SERVICES = Resource("", "v1", "Service", "services", True, ("svc",), _ALL, ("status", "proxy"))
 ENDPOINTS = Resource("", "v1", "Endpoints", "endpoints", True, ("ep",))
 CONFIGMAPS = Resource("", "v1", "ConfigMap", "configmaps", True, ("cm",))
 SECRETS = Resource("", "v1", "Secret", "secrets", True)

@@ -28,14 +28,19 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes:
         raise _too_large(limit)
     if not request.body_exists:
         return b""
-    if "100-continue" in request.headers.get("Expect", "").lower() and request.transport is not None:
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    invite(request)
     body = bytearray()
     async for chunk in request.content.iter_any():
         body += chunk
         if len(body) > limit:
             raise _too_large(limit)
     return bytes(body)
+
+
+def invite(request: web.BaseRequest) -> None:
+    """Tell a client that waits for it to send its body."""
+    if "100-continue" in request.headers.get("Expect", "").lower() and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 def _too_large(limit: int) -> errors.StatusError:

@@ -49,7 +49,9 @@ SUBRESOURCES: dict[str, Subresource] = {
     "exec": Subresource(("create", "get"), "PodExecOptions", "", "v1"),
     "attach": Subresource(("create", "get"), "PodAttachOptions", "", "v1"),
     "portforward": Subresource(("create", "get"), "PodPortForwardOptions", "", "v1"),
-    "proxy": Subresource(("create", "delete", "get", "patch", "update"), "PodProxyOptions", "", "v1"),
+    "proxy": Subresource(
+        ("create", "delete", "get", "patch", "update"), "ProxyOptions", "", "v1"
+    ),  # of the resource's kind
     "binding": Subresource(("create",), "Binding", "", "v1"),
     "eviction": Subresource(("create",), "Eviction", "policy", "v1"),
     "token": Subresource(("create",), "TokenRequest", "authentication.k8s.io", "v1"),
@@ -153,7 +155,9 @@ def api_resource_list(group: str, version: str) -> dict[str, Any] | None:
 
 
 def _subresources(resource: Resource) -> Iterator[tuple[str, Subresource]]:
-    return ((name, SUBRESOURCES[name]) for name in sorted(resource.subresources))
+    for name in sorted(resource.subresources):
+        sub = SUBRESOURCES[name]
+        yield name, msgspec.structs.replace(sub, kind=f"{resource.kind}ProxyOptions") if name == "proxy" else sub
 
 
 def aggregated(core: bool, form: Literal["v2", "v2beta1"]) -> dict[str, Any]:

@@ -37,19 +37,23 @@ class Kubelets:
     async def session(self) -> aiohttp.ClientSession:
         """The client session. Raises 503 when the server was started without a certificate for kubelets."""
         if self._session is None:
-            config = self._config
-            if not (config.kubelet_cert_file and config.kubelet_ca_file):
-                raise errors.unavailable("this API server was started without a client certificate for kubelets", 30)
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.load_cert_chain(config.kubelet_cert_file, config.kubelet_key_file)
-            context.load_verify_locations(config.kubelet_ca_file)
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=context, limit=0, ttl_dns_cache=10),
+                connector=aiohttp.TCPConnector(ssl=self.tls(), limit=0, ttl_dns_cache=10),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
                 auto_decompress=False,
                 trace_configs=[_keeping_refusals()],
             )
         return self._session
+
+    def tls(self) -> ssl.SSLContext:
+        """How kubelets are spoken to. Raises 503, as `session`."""
+        config = self._config
+        if not (config.kubelet_cert_file and config.kubelet_ca_file):
+            raise errors.unavailable("this API server was started without a client certificate for kubelets", 30)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_cert_chain(config.kubelet_cert_file, config.kubelet_key_file)
+        context.load_verify_locations(config.kubelet_ca_file)
+        return context
 
     async def close(self) -> None:
         """Close every connection."""

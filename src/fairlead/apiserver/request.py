@@ -21,7 +21,8 @@ _NAMESPACE_SUBRESOURCES = frozenset({"status", "finalize"})
 class RequestInfo(msgspec.Struct, frozen=True):
     """`verb` is Kubernetes' own word for a resource request, else the lower-case HTTP method.
 
-    `plural` is the word in the path, `resource` what is served there (None: nothing is).
+    `plural` is the word in the path, `resource` what is served there (None: nothing is). `extra` is what follows
+    `…/proxy`.
     """
 
     path: str
@@ -35,6 +36,7 @@ class RequestInfo(msgspec.Struct, frozen=True):
     subresource: str = ""
     is_resource: bool = False
     segments: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()  # what follows the subresource in the path
 
 
 def is_true(query: Mapping[str, str], key: str) -> bool:
@@ -64,7 +66,8 @@ def parse(method: str, raw_path: str, query: Mapping[str, str]) -> RequestInfo:
         namespace = rest[1]
     plural = rest[0]
     name = rest[1] if len(rest) > 1 else ""
-    subresource = "/".join(rest[2:])
+    subresource = rest[2] if len(rest) > 2 else ""
+    extra = tuple(rest[3:])
     if not name and verb == "get":
         verb = "list"
     if watching and verb in ("get", "list") and not subresource:
@@ -72,6 +75,8 @@ def parse(method: str, raw_path: str, query: Mapping[str, str]) -> RequestInfo:
     if not name and verb == "delete":
         verb = "deletecollection"
     resource = _served(by_plural(group, version, plural), namespace, name, subresource)
+    if extra and subresource != "proxy":
+        resource = None
     return RequestInfo(
         path=path,
         verb=verb,
@@ -84,6 +89,7 @@ def parse(method: str, raw_path: str, query: Mapping[str, str]) -> RequestInfo:
         subresource=subresource,
         is_resource=True,
         segments=segments,
+        extra=extra,
     )
 
 

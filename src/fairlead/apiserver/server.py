@@ -107,6 +107,7 @@ class APIServer:
             await site.stop()
         self._streams.stop()
         await runner.cleanup()
+        await self._verbs.close()
         await self._kubelets.close()
 
     # ---- one request

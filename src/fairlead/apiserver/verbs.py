@@ -18,6 +18,7 @@ from fairlead.apiserver.config import ServerConfig
 from fairlead.apiserver.discovery import SUBRESOURCES, verbs_of
 from fairlead.apiserver.kubelets import Kubelets
 from fairlead.apiserver.request import is_true
+from fairlead.apiserver.proxying import Proxying
 from fairlead.apiserver.streams import Streams
 from fairlead.apiserver.tokens import TokenIssuer
 
@@ -32,11 +33,18 @@ class Verbs:
     def __init__(self, config: ServerConfig, kubelets: Kubelets, streams: Streams, issuer: TokenIssuer | None) -> None:
         self._config, self._registry = config, config.registry
         self._kubelets, self._streams, self._issuer = kubelets, streams, issuer
+        self._proxying = Proxying(config, kubelets, streams)
+
+    async def close(self) -> None:
+        """Close the connections to others."""
+        await self._proxying.close()
 
     async def serve(self, call: Call) -> web.StreamResponse:
         """Answer the call. Raises StatusError."""
         info, resource = call.info, call.info.resource
         assert resource is not None
+        if info.subresource == "proxy":
+            return await self._proxying.serve(call)
         allowed = verbs_of(resource, info.subresource)
         if info.verb not in allowed:
             raise errors.method_not_allowed()

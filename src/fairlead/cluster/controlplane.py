@@ -17,7 +17,7 @@ import uvloop
 from fairlead.apiserver.config import ServerConfig
 from fairlead.apiserver.server import APIServer
 from fairlead.client import Client
-from fairlead.cluster import addons
+from fairlead.cluster import addons, routes
 from fairlead.cluster.config import ClusterConfig
 from fairlead.cluster.credentials import Credentials
 from fairlead.cluster.layout import Layout
@@ -83,8 +83,10 @@ async def _serve(layout: Layout, config: ClusterConfig, host_socket: socket.sock
         work = [
             asyncio.create_task(run_controllers(client, options), name="controllers"),
             asyncio.create_task(addons.keep(client, config), name="addons"),
+            asyncio.create_task(routes.keep(client), name="routes"),
         ]
-        work[1].add_done_callback(_say_failure)
+        for beside in work[1:]:
+            beside.add_done_callback(_say_failure)
         waiter = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([waiter, work[0]], return_when=asyncio.FIRST_COMPLETED)
         for task in [waiter, *work]:
