@@ -103,7 +103,6 @@ def test_stop_everything_and_come_back_with_the_same_objects(web: Cluster) -> No
 def test_another_cluster_beside_it_and_down_without_a_trace(web: Cluster, tmp_path: Path) -> None:
     """A second cluster runs beside the first with the same addresses inside; its `down` leaves nothing of it, and the
     first goes on."""
-    before = _machine()
     other = Cluster(tmp_path, nodes=1)
     try:
         other.up()
@@ -113,7 +112,7 @@ def test_another_cluster_beside_it_and_down_without_a_trace(web: Cluster, tmp_pa
         other.wait_for(lambda: reachable(other), "a reply in the second cluster")
     finally:
         other.fairlead("down", "--name", other.name)
-    assert _machine() == before
+    assert _left_of(other) == []
     assert not (other.state / other.name).exists()
     assert not Path(f"/run/fairlead/{other.name}").exists()
     assert other.name not in Path(other.environment["KUBECONFIG"]).read_text()
@@ -138,24 +137,21 @@ def test_down_without_control_groups(unstarted: Cluster) -> None:
     assert alive == []
 
 
-def _machine() -> dict[str, str]:
-    """What a cluster could leave behind: links, routes, rules, namespaces, mounts."""
-    commands = {
-        "links": "ip -o link | sed 's/^[0-9]*: //; s/@.*//' | sort",
-        "routes": "ip route | sort",
-        "rules": "nft list tables | sort",
-        "namespaces": "ip netns list | sed 's/ .*//' | sort",
-        "mounts": "awk '{print $2}' /proc/self/mounts | sort",
-        "cgroups": "ls /sys/fs/cgroup/unified/fairlead /sys/fs/cgroup/fairlead 2>/dev/null | grep -v ^cgroup || true",
-    }
-    return {
-        name: "\n".join(
-            line
-            for line in subprocess.run(["sh", "-c", c], capture_output=True, text=True, check=True).stdout.splitlines()
-            if "flt-" not in line  # other tests' namespaces come and go
-        )
-        for name, c in commands.items()
-    }
+def _left_of(cluster: Cluster) -> list[str]:
+    """What of this machine still bears the cluster's name: links, routes, tables, namespaces, mounts, groups."""
+    commands = (
+        "ip -o link",
+        "ip route",
+        "nft list ruleset",
+        "ip netns list",
+        "cat /proc/self/mounts",
+        "find /sys/fs/cgroup -maxdepth 3 -path '*fairlead*'",
+    )
+    lines = []
+    for command in commands:
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+        lines += [line for line in done.stdout.splitlines() if cluster.name in line]
+    return lines
 
 
 def failing(cluster: Cluster, *arguments: str, environment: dict[str, str] | None = None) -> str:
@@ -173,6 +169,16 @@ def test_the_name_of_a_running_cluster_is_in_use(web: Cluster) -> None:
     line = failing(web, "up", "--name", web.name)
     assert "already running" in line
     assert f"fairlead down --name {web.name}" in line
+
+
+def test_the_name_of_a_cluster_with_its_state_elsewhere_is_in_use(web: Cluster, tmp_path: Path) -> None:
+    """Neither `up` nor `down --all` nor `down --name` with another state directory touches a cluster that runs."""
+    other = Cluster(tmp_path)
+    for command in ("up", "down"):
+        line = failing(other, command, "--name", web.name)
+        assert f"keeps its state in {web.state / web.name}" in line
+    other.fairlead("down", "--all")
+    assert web.status()["ready"]
 
 
 def test_a_taken_port_is_named(unstarted: Cluster) -> None:

@@ -42,6 +42,11 @@ class Layout(msgspec.Struct, frozen=True):
         return self.state / "store.db"
 
     @property
+    def etcd_relay(self) -> Path:
+        """The socket through which the control plane reaches etcd as this machine does."""
+        return self.runtime / "etcd.sock"
+
+    @property
     def pki(self) -> Path:
         """Certificates and keys, readable by their owner only."""
         return self.state / "pki"
@@ -50,6 +55,11 @@ class Layout(msgspec.Struct, frozen=True):
     def logs(self) -> Path:
         """A file per process."""
         return self.state / "log"
+
+    @property
+    def owner(self) -> Path:
+        """Holds the path of the state that the running cluster of this name belongs to."""
+        return self.runtime / "owner"
 
     def lock(self, process: str) -> Path:
         """Held by the process of that name for as long as it lives."""
@@ -89,13 +99,8 @@ class Layout(msgspec.Struct, frozen=True):
 
 
 def clusters() -> list[str]:
-    """The names of the clusters that have state or a running part on this machine, sorted."""
-    found: set[str] = set()
-    for root in (state_root(), RUNTIME_ROOT):
-        try:
-            found.update(p.name for p in root.iterdir() if p.is_dir())
-        except FileNotFoundError:
-            continue
-        except PermissionError:
-            continue
-    return sorted(found)
+    """The names of the clusters that have their state here, sorted."""
+    try:
+        return sorted(p.name for p in state_root().iterdir() if p.is_dir())
+    except (FileNotFoundError, PermissionError):
+        return []

@@ -50,6 +50,7 @@ def up(wanted: ClusterConfig, given: frozenset[str], wait: float, report: Report
     preflight.check()
     layout = Layout.of(wanted.name)
     with _machine_lock():
+        _refuse_strangers(layout)
         if holder(layout.lock(SUPERVISOR)):
             raise ClusterError(
                 f"a cluster named {wanted.name!r} is already running",
@@ -60,7 +61,7 @@ def up(wanted: ClusterConfig, given: frozenset[str], wait: float, report: Report
         if resumed:
             config = _agree(configuration.load(layout.config), wanted, given)
         else:
-            _refuse_strangers(layout)
+            _refuse_leftovers(layout)
             others = [configuration.load(Layout.of(name).config).lan for name in clusters() if _described(name)]
             config = msgspec.structs.replace(wanted, lan=wanted.lan or lan.free_network(others))
         try:
@@ -88,6 +89,7 @@ def down(name: str) -> bool:
     if not (layout.state.exists() or layout.runtime.exists() or lan.own_namespaces(layout)):
         return False
     with _machine_lock():
+        _refuse_strangers(layout)
         remove(layout)
     kubeconfig.remove(f"fairlead-{name}")
     return True
@@ -127,7 +129,20 @@ def _agree(kept: ClusterConfig, wanted: ClusterConfig, given: frozenset[str]) ->
 
 
 def _refuse_strangers(layout: Layout) -> None:
-    """A namespace with our name and no state of ours belongs to someone else, or to another state directory."""
+    """A running cluster of our name may have its state elsewhere: then it is not ours to touch."""
+    try:
+        owner = layout.owner.read_text()
+    except FileNotFoundError:
+        return
+    if owner != str(layout.state):
+        raise ClusterError(
+            f"the name {layout.name!r} is in use by a cluster that keeps its state in {owner}",
+            f"choose another --name, or set FAIRLEAD_STATE={Path(owner).parent}",
+        )
+
+
+def _refuse_leftovers(layout: Layout) -> None:
+    """A namespace with our name and no state is what is left of a cluster whose files were deleted by hand."""
     if namespaces.exists(layout.lan_namespace):
         raise ClusterError(
             f"the name {layout.name!r} is in use: the network namespace {layout.lan_namespace} exists",
@@ -161,6 +176,7 @@ def _prepare(layout: Layout, config: ClusterConfig, report: Report) -> None:
     report("network")
     layout.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     layout.runtime.mkdir(parents=True, exist_ok=True, mode=0o700)
+    layout.owner.write_text(str(layout.state))
     configuration.save(config, layout.config)
     lan.ensure(layout, config)
     report("certificates")
