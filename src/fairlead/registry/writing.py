@@ -149,7 +149,6 @@ class Writer:
         given["metadata"].setdefault("name", name)
         return await self.create(resource, namespace, given, ctx), True
 
-    async def change(
     async def apply(
         self,
         resource: Resource,
@@ -186,6 +185,7 @@ class Writer:
                     raise
         raise conflict(resource.plural, resource.group, name)
 
+    async def change(
         self,
         resource: Resource,
         namespace: str,
