@@ -25,8 +25,8 @@ from fairlead.api.kinds import NAMESPACES, Resource
 from fairlead.registry.listing import parse_revision
 from fairlead.registry.metadata import fill_for_create, generated_name, is_finished, keep_for_update
 from fairlead.registry.namespaces import Namespaces, open_namespace
-from fairlead.registry.requests import RegistryOptions, RequestContext
 from fairlead.registry.ownership import Application, Track, claim_changed, claim_new
+from fairlead.registry.requests import RegistryOptions, RequestContext
 from fairlead.registry.stored import copy, decode, encode, key_of, without_nulls
 from fairlead.registry.strategy import Rules, Strategy
 from fairlead.store.interface import (
@@ -120,11 +120,11 @@ class Writer:
         fill_for_create(metadata, ctx.now, self.options.dice)
         new["kind"], new["apiVersion"] = resource.kind, resource.api_version
         self.rules.default(resource, new)
-        await strategy.admit_create(new, ctx)
         if track is not None:
             metadata["managedFields"] = track({}, new)
         else:
             claim_new(resource, new, ctx)
+        await strategy.admit_create(new, ctx)
         strategy.prepare_for_create(new, ctx)
         errors = self.rules.check_create(resource, new)
         if errors:
@@ -210,6 +210,10 @@ class Writer:
             new: Object = without_nulls(change(decode(resource, record)))
             self._check_conditions(strategy, namespace, name, new, old)
             self._prepare_changed(strategy, new, old, ctx, subresource)
+            if track is not None:
+                new["metadata"]["managedFields"] = track(old, new)
+            else:
+                claim_changed(resource, old, new, ctx, via or subresource)
             operations = [] if subresource else await strategy.allocate(new, old)
             if new == old and not self._gone(strategy, new):
                 return old
@@ -217,10 +221,6 @@ class Writer:
                 operations = [Delete(key, expected=record.modified), *await strategy.release(old)]
             else:
                 operations = [Put(key, encode(resource, new), expected=record.modified), *operations]
-            if track is not None:
-                new["metadata"]["managedFields"] = track(old, new)
-            else:
-                claim_changed(resource, old, new, ctx, via or subresource)
             if ctx.dry_run:
                 return new
             try:
