@@ -17,8 +17,8 @@ from fairlead.apiserver.call import Call, delete_options
 from fairlead.apiserver.config import ServerConfig
 from fairlead.apiserver.discovery import SUBRESOURCES, verbs_of
 from fairlead.apiserver.kubelets import Kubelets
-from fairlead.apiserver.request import is_true
 from fairlead.apiserver.proxying import Proxying
+from fairlead.apiserver.request import is_true
 from fairlead.apiserver.streams import Streams
 from fairlead.apiserver.tokens import TokenIssuer
 
@@ -136,13 +136,6 @@ class Verbs:
     async def _patch(self, call: Call, resource: Resource) -> web.StreamResponse:
         info, form, ctx = call.info, call.form(), call.context()
         kind, version = _body_type(info.subresource)
-        change = patches.patch_function(
-            await self._body(call), call.content_type, resource, ctx, kind=kind, api_version=version
-        )
-        patched = await self._registry.patch(
-            resource, call.namespace, info.name, change, ctx, subresource=info.subresource
-        )
-        return respond.one(call.request, form, resource, patched, call.now, warnings=ctx.warnings)
         applying = patches.is_apply(call.content_type)
         force = is_true(call.query, "force") if "force" in call.query else None
         patches.check_options(applying, call.query.get("fieldManager", ""), force)
@@ -155,6 +148,13 @@ class Verbs:
             )
             status = 201 if created else 200
             return respond.one(call.request, form, resource, applied, call.now, status=status, warnings=ctx.warnings)
+        change = patches.patch_function(
+            await self._body(call), call.content_type, resource, ctx, kind=kind, api_version=version
+        )
+        patched = await self._registry.patch(
+            resource, call.namespace, info.name, change, ctx, subresource=info.subresource
+        )
+        return respond.one(call.request, form, resource, patched, call.now, warnings=ctx.warnings)
 
     async def _delete(self, call: Call, resource: Resource) -> web.StreamResponse:
         form, ctx = call.form(), call.context()
