@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.contract.etcd_server import EtcdServer
 
+from fairlead.store.etcd import EtcdStore
 from fairlead.store.interface import (
     Compacted,
     CompareFailed,
@@ -27,17 +29,27 @@ from fairlead.store.sqlite import SQLiteStore
 DEADLINE = 20.0
 
 
-@pytest.fixture(params=["memory", "sqlite", "sqlite-small-ring"])
+@pytest.fixture(params=["memory", "sqlite", "sqlite-small-ring", "etcd", "etcd-small-ring"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    """Each store in turn; the last one reads nearly all history from its file."""
+    """Each store in turn; those with a small ring read nearly all history from their file or server."""
     made: Store
+    history = 2 if request.param.endswith("-small-ring") else 1000
     if request.param == "memory":
-        made = MemoryStore(queue_limit=100)
-    else:
-        history = 2 if request.param == "sqlite-small-ring" else 1000
+        yield MemoryStore(queue_limit=100)
+        return
+    if request.param.startswith("sqlite"):
         made = await SQLiteStore.open(tmp_path / "state.db", history=history, queue_limit=100)
-    yield made
-    await made.close()
+        yield made
+        await made.close()
+        return
+    server = EtcdServer(tmp_path)
+    server.start()
+    try:
+        made = await EtcdStore.open(server.url, history=history, queue_limit=100)
+        yield made
+        await made.close()
+    finally:
+        server.kill()
 
 
 async def take(watch: Watch, count: int) -> list[Event]:

@@ -18,7 +18,15 @@ _DEFAULT = ClusterConfig()
 @click.option("--name", default=_DEFAULT.name, show_default=True, help="The cluster's name; several can run at once.")
 @click.option("--nodes", type=int, default=_DEFAULT.nodes, show_default=True, help="How many nodes.")
 @click.option("--proxy-mode", type=click.Choice(["nftables"]), default="nftables", show_default=True)
-@click.option("--store", default=_DEFAULT.store, show_default=True, help="Where objects are kept: sqlite or memory.")
+@click.option(
+    "--store",
+    default=_DEFAULT.store,
+    show_default=True,
+    help="Where objects are kept: sqlite, memory or etcd://HOST:PORT[,HOST:PORT…][/PREFIX].",
+)
+@click.option("--etcd-cafile", default="", help="TLS to etcd: the authority of its certificate.")
+@click.option("--etcd-certfile", default="", help="TLS to etcd: the certificate to show it.")
+@click.option("--etcd-keyfile", default="", help="TLS to etcd: that certificate's key.")
 @click.option("--cluster-cidr", "pod_cidr", default=_DEFAULT.pod_cidr, show_default=True, help="The pods' network.")
 @click.option(
     "--service-cluster-ip-range",

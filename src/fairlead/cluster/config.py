@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from fairlead.cluster.errors import ClusterError
+from fairlead.store.etcd_client import Address
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,28}[a-z0-9])?")
 MAX_NODES = 200
@@ -29,6 +31,9 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     nodes: int = 2
     proxy_mode: ProxyMode = "nftables"
     store: str = "sqlite"
+    etcd_cafile: str = ""
+    etcd_certfile: str = ""
+    etcd_keyfile: str = ""
     pod_cidr: str = "10.244.0.0/16"
     service_cidr: str = "10.96.0.0/16"
     node_port_range: tuple[int, int] = (30000, 32767)
@@ -41,6 +46,11 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def node_names(self) -> tuple[str, ...]:
         """n1, n2, …"""
         return tuple(f"n{number}" for number in range(1, self.nodes + 1))
+
+    @property
+    def on_etcd(self) -> bool:
+        """Whether the objects are on an etcd server."""
+        return self.store.startswith("etcd:")
 
     @property
     def host_ip(self) -> str:
@@ -99,13 +109,37 @@ def check(config: ClusterConfig) -> None:
     low, high = config.node_port_range
     if not 1 <= low <= high <= 65535:
         raise ClusterError(f"--service-node-port-range {low}-{high} is no range of ports", "use e.g. 30000-32767")
-    if config.store not in ("sqlite", "memory"):
-        raise ClusterError(f"--store {config.store} is not supported", "use sqlite or memory")
+    _check_store(config)
     if config.lan:
         lan = _network("lan", config.lan)
         for other in (pods, services):
             if lan.overlaps(other):
                 raise ClusterError(f"the cluster's LAN {lan} overlaps {other}", "choose other ranges")
+
+
+def _check_store(config: ClusterConfig) -> None:
+    files = {"--etcd-cafile": config.etcd_cafile, "--etcd-certfile": config.etcd_certfile}
+    files["--etcd-keyfile"] = config.etcd_keyfile
+    given = [flag for flag, file in files.items() if file]
+    if config.store in {"sqlite", "memory"}:
+        if given:
+            raise ClusterError(f"{given[0]} is for etcd, and --store is {config.store}", "use --store etcd://HOST:PORT")
+        return
+    if not config.store.startswith("etcd:"):
+        raise ClusterError(f"--store {config.store} is not supported", "use sqlite, memory or etcd://HOST:PORT")
+    try:
+        Address.parse(config.store)
+    except ValueError as error:
+        raise ClusterError(f"--store {error}", "several servers are given as etcd://A:2379,B:2379") from error
+    if find_spec("grpc") is None:
+        raise ClusterError("--store etcd://… needs the package grpcio", "pip install 'fairlead[etcd]'")
+    if given and not config.etcd_cafile:
+        raise ClusterError(f"{given[0]} without --etcd-cafile", "name the authority that etcd's certificate is from")
+    if bool(config.etcd_certfile) != bool(config.etcd_keyfile):
+        raise ClusterError("--etcd-certfile and --etcd-keyfile go together", "give both or none")
+    for flag in given:
+        if not Path(files[flag]).is_absolute():
+            raise ClusterError(f"{flag} {files[flag]} is not an absolute path", "the cluster outlives your shell")
 
 
 def load(file: Path) -> ClusterConfig:

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import signal
 import socket
+from hashlib import sha256
 
 import uvloop
 
@@ -21,10 +22,12 @@ from fairlead.cluster import addons, routes
 from fairlead.cluster.config import ClusterConfig
 from fairlead.cluster.credentials import Credentials
 from fairlead.cluster.layout import Layout
+from fairlead.cluster.relay import Relay
 from fairlead.controllers import ControllerOptions, run_controllers
 from fairlead.linux import libc, namespaces
 from fairlead.registry import Registry, RegistryOptions
-from fairlead.store.interface import Store, StoreCorrupt
+from fairlead.store.etcd_client import Address, Trust
+from fairlead.store.interface import Store, StoreCorrupt, StoreFailed
 from fairlead.store.memory import MemoryStore
 from fairlead.store.sqlite import SQLiteStore
 
@@ -35,21 +38,37 @@ API_PORT = 6443
 
 def run(layout: Layout, config: ClusterConfig, host_socket: socket.socket) -> None:
     """Serve until SIGTERM. `host_socket` listens on the machine's loopback and outlives us."""
-    enter(layout.lan_namespace)
     start_logging()
+    relay = Relay.start(layout.etcd_relay, Address.parse(config.store).hosts) if config.on_etcd else None
+    enter(layout.lan_namespace)
     failure = layout.failure("control-plane")
     failure.unlink(missing_ok=True)
     try:
         uvloop.run(_serve(layout, config, host_socket))
-    except StoreCorrupt as error:
+    except (StoreCorrupt, StoreFailed) as error:
         failure.write_text(str(error))
         raise SystemExit(1) from error
+    finally:
+        if relay is not None:
+            relay.stop()
+
+
+async def _open_store(layout: Layout, config: ClusterConfig, identity: str) -> Store:
+    """The store the flags name. `identity` tells this cluster's from others' in a shared etcd."""
+    if config.store == "memory":
+        return MemoryStore()
+    if not config.on_etcd:
+        return await SQLiteStore.open(layout.store)
+    from fairlead.store.etcd import EtcdStore
+
+    trust = Trust(config.etcd_cafile, config.etcd_certfile, config.etcd_keyfile) if config.etcd_cafile else None
+    return await EtcdStore.open(config.store, trust, relay=str(layout.etcd_relay), identity=identity)
 
 
 async def _serve(layout: Layout, config: ClusterConfig, host_socket: socket.socket) -> None:
     stop = stop_event()
     credentials = Credentials(layout, config)
-    store: Store = MemoryStore() if config.store == "memory" else await SQLiteStore.open(layout.store)
+    store = await _open_store(layout, config, sha256(credentials.authority.cert_pem).hexdigest())
     registry = Registry(
         store,
         RegistryOptions(service_cidrs=(config.service_cidr,), node_port_range=config.node_port_range),

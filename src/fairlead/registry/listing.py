@@ -23,6 +23,7 @@ from fairlead.api.errors import (
     unprocessable,
 )
 from fairlead.api.kinds import Resource
+from fairlead.registry.fresh import catch_up, find
 from fairlead.registry.requests import ListOptions, ListResult
 from fairlead.registry.selection import Selection
 from fairlead.registry.stored import key_of, prefix_of, served
@@ -101,7 +102,7 @@ def _check(options: ListOptions) -> None:
 
 async def get_record(store: Store, resource: Resource, namespace: str, name: str) -> Record:
     """The record of one object, or 404."""
-    record = await store.get(key_of(resource, namespace, name))
+    record = await find(store, key_of(resource, namespace, name))
     if record is None:
         raise not_found(resource.plural, resource.group, name)
     return record
@@ -129,7 +130,9 @@ async def list_records(
         revision, after = max(0, token.revision), token.key
     elif options.resource_version_match == "Exact" or (asked and options.limit and not options.resource_version_match):
         revision = asked
-    elif asked > store.revision:
+    if asked > store.revision or not (options.resource_version or options.continue_token):
+        await catch_up(store)
+    if asked > store.revision:
         raise too_large(asked, store.revision)
     name = selection.name
     if name and (namespace or not resource.namespaced) and not revision and not options.continue_token:

@@ -13,6 +13,7 @@ import orjson
 
 from fairlead.api.errors import StatusError, access_forbidden, not_found
 from fairlead.api.kinds import NAMESPACES, Resource
+from fairlead.registry.fresh import find
 from fairlead.registry.requests import RequestContext
 from fairlead.registry.stored import key_of
 from fairlead.registry.strategy import Strategy, keep
@@ -65,7 +66,7 @@ def check_deletable(name: str) -> None:
 
 async def open_namespace(store: Store, resource: Resource, namespace: str, name: str) -> Record:
     """The namespace's record, if something may be created in it: 404 if it is missing, 403 if it is terminating."""
-    record = await store.get(key_of(NAMESPACES, "", namespace))
+    record = await find(store, key_of(NAMESPACES, "", namespace))
     if record is None:
         raise not_found(NAMESPACES.plural, "", namespace)
     body = orjson.loads(record.value)

@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 from fairlead.api.errors import StatusError, bad_request, method_not_allowed, not_found, unavailable
 from fairlead.api.kinds import NAMESPACES, PODS, Resource
 from fairlead.registry import deleting, pods
+from fairlead.registry.fresh import catch_up
 from fairlead.registry.housekeeping import Housekeeping
 from fairlead.registry.listing import list_objects
 from fairlead.registry.requests import (
@@ -30,7 +31,7 @@ from fairlead.registry.strategies import make_strategies
 from fairlead.registry.strategy import Rules, Surroundings, upstream_rules
 from fairlead.registry.watching import RegistryWatch
 from fairlead.registry.writing import Writer, read
-from fairlead.store.interface import Record, Store, StoreClosed
+from fairlead.store.interface import Record, Store, StoreClosed, StoreFailed
 
 Object = dict[str, Any]
 
@@ -49,6 +50,8 @@ def _answering(verb: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corouti
             return await verb(*args, **kwargs)
         except StoreClosed as error:
             raise unavailable("the API server is shutting down") from error
+        except StoreFailed as error:
+            raise unavailable(str(error)) from error
 
     return answering
 
@@ -106,6 +109,7 @@ class Registry:
     ) -> Object:
         """GET one. `subresource` status gives the object, scale a Scale."""
         self._check_subresource(resource, name, subresource)
+        await catch_up(self.store)
         _, obj = await read(self.store, resource, namespace, name)
         return scale_of(obj) if subresource == "scale" else obj
 

@@ -14,6 +14,7 @@ import orjson
 
 from fairlead.api.errors import FieldError, StatusError, expired, forbidden, not_supported, unprocessable
 from fairlead.api.kinds import Resource
+from fairlead.registry.fresh import catch_up
 from fairlead.registry.listing import list_records, parse_revision
 from fairlead.registry.requests import ListOptions, RegistryEvent, RegistryEventType, WatchOptions
 from fairlead.registry.selection import Selection
@@ -100,7 +101,8 @@ class RegistryWatch(AsyncIterator[list[RegistryEvent]]):
         self._watch: Watch | None = None
         self._failure: StatusError | None = None
         self._ended = False
-        if not self._initial:
+        self._late = self._since > store.revision
+        if not self._initial and not self._late:
             self._open(self._since or store.revision)
         self._count = count
         count(1)
@@ -118,6 +120,15 @@ class RegistryWatch(AsyncIterator[list[RegistryEvent]]):
         if self._bookmark_at is None:
             self._bookmark_later()
         while not self._ended:
+            if self._late and not self._initial:
+                self._late = False
+                try:
+                    await catch_up(self._store)
+                    self._open(self._since)
+                except StoreClosed:
+                    break
+                except StatusError as error:
+                    self._failure = error
             if self._initial:
                 self._initial = False
                 try:
@@ -161,6 +172,8 @@ class RegistryWatch(AsyncIterator[list[RegistryEvent]]):
 
     async def _begin(self) -> list[RegistryEvent]:
         """What exists, as ADDED; then follow from there."""
+        if self._since > self._store.revision:
+            await catch_up(self._store)
         if self._since > self._store.revision:
             self._open(self._since)
             return []

@@ -22,6 +22,7 @@ from fairlead.api.errors import (
     unprocessable,
 )
 from fairlead.api.kinds import NAMESPACES, Resource
+from fairlead.registry.fresh import catch_up, find
 from fairlead.registry.listing import parse_revision
 from fairlead.registry.metadata import fill_for_create, generated_name, is_finished, keep_for_update
 from fairlead.registry.namespaces import Namespaces, open_namespace
@@ -98,7 +99,7 @@ class Writer:
             conditions += await strategy.allocate(new, None)
             key = key_of(resource, namespace, name)
             if ctx.dry_run:
-                if await self.store.get(key) is not None:
+                if await find(self.store, key) is not None:
                     raise already_exists(resource.plural, resource.group, name)
                 return new
             try:
@@ -138,7 +139,7 @@ class Writer:
         strategy = self.strategy(resource)
         given = without_nulls(obj)
         _place(resource, namespace, given)
-        exists = await self.store.get(key_of(resource, namespace, name)) is not None
+        exists = await find(self.store, key_of(resource, namespace, name)) is not None
         if exists or subresource or not strategy.create_on_update:
             changed = await self.change(resource, namespace, name, lambda _: copy(given), ctx, subresource=subresource)
             return changed, False
@@ -203,11 +204,17 @@ class Writer:
         strategy = self.strategy(resource)
         key = key_of(resource, namespace, name)
         for _ in range(MAX_ATTEMPTS):
-            record = await self.store.get(key)
+            record = await find(self.store, key)
             if record is None:
                 raise not_found(resource.plural, resource.group, name)
             old = decode(resource, record)
             new: Object = without_nulls(change(decode(resource, record)))
+            if _names_newer(new, record.modified):
+                await catch_up(self.store)
+                record = await find(self.store, key)
+                if record is None:
+                    raise not_found(resource.plural, resource.group, name)
+                old = decode(resource, record)
             self._check_conditions(strategy, namespace, name, new, old)
             self._prepare_changed(strategy, new, old, ctx, subresource)
             if track is not None:
@@ -292,9 +299,15 @@ def _place(resource: Resource, namespace: str, obj: Object) -> Object:
     return metadata
 
 
+def _names_newer(new: Object, modified: int) -> bool:
+    """Whether the client has seen a later state than the one that is known here."""
+    version = (new.get("metadata") or {}).get("resourceVersion")
+    return isinstance(version, str) and version.isascii() and version.isdigit() and int(version) > modified
+
+
 async def read(store: Store, resource: Resource, namespace: str, name: str) -> tuple[Record, Object]:
     """The record and the object it holds, or 404."""
-    record = await store.get(key_of(resource, namespace, name))
+    record = await find(store, key_of(resource, namespace, name))
     if record is None:
         raise not_found(resource.plural, resource.group, name)
     return record, decode(resource, record)

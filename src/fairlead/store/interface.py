@@ -105,7 +105,10 @@ class StoreClosed(Exception):
 
 
 class StoreFailed(Exception):
-    """A write could not be made durable (a full or failing disk): nothing was written. The message says what to do."""
+    """A write could not be made durable (a full or failing disk, a server that is away). The message says what to do.
+
+    Nothing was written, or, where the message says so, that is not known.
+    """
 
 
 class StoreCorrupt(Exception):
@@ -115,7 +118,8 @@ class StoreCorrupt(Exception):
 class Watch(Protocol):
     """An open watch: iterate it for batches of events; close it when done.
 
-    A batch is never empty and holds whole commits. Raises `WatcherTooSlow` or `StoreClosed` when it ends by itself.
+    A batch is never empty and holds whole commits. Raises `WatcherTooSlow`, `Compacted` or `StoreClosed` when it ends
+    by itself.
     """
 
     def __aiter__(self) -> AsyncIterator[Sequence[Event]]: ...
@@ -147,8 +151,16 @@ class Store(Protocol):
         """The oldest revision that `list` and `watch` still accept."""
         ...
 
+    async def catch_up(self) -> None:
+        """Return once this view has everything that anyone was told of before the call.
+
+        A store of one process always has. One that several processes share may lag behind the others' writes until
+        this was called. Raises StoreFailed when that can't be found out.
+        """
+        ...
+
     async def get(self, key: str) -> Record | None:
-        """The record at the newest revision."""
+        """The record at the newest revision of this view."""
         ...
 
     async def list(self, prefix: str, *, revision: int = 0, after: str = "", limit: int = 0) -> Page:

@@ -37,6 +37,10 @@ class MemoryStore:
         """The oldest revision still listed and watched from."""
         return self._oldest
 
+    async def catch_up(self) -> None:
+        """As `Store.catch_up`: nobody else writes here."""
+        self._check_open()
+
     async def get(self, key: str) -> Record | None:
         """The record at the newest revision."""
         self._check_open()

@@ -249,6 +249,10 @@ class SQLiteStore:
         """The oldest revision still listed and watched from."""
         return self._oldest
 
+    async def catch_up(self) -> None:
+        """As `Store.catch_up`: nobody else writes here."""
+        self._check_open()
+
     async def get(self, key: str) -> Record | None:
         """The record at the newest revision."""
         self._check_open()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-from fairlead.store.interface import Event, StoreClosed, WatcherTooSlow
+from fairlead.store.interface import Compacted, Event, StoreClosed, WatcherTooSlow
 
 Backlog = Callable[[], Awaitable[Sequence[Event]]]
 """Gives the next older events at each call, an empty sequence at the end; may raise Compacted."""
@@ -56,7 +56,7 @@ class QueuedWatch:
         return self
 
     async def __anext__(self) -> Sequence[Event]:
-        if isinstance(self._failure, WatcherTooSlow):
+        if isinstance(self._failure, WatcherTooSlow | Compacted):
             raise self._failure
         if self._earlier:
             earlier, self._earlier = self._earlier, ()
@@ -129,8 +129,12 @@ class Watchers:
                 for watch in list(watches):
                     watch.offer(chosen, self._limit)
 
-    def close(self) -> None:
-        """End every watch with StoreClosed."""
+    def fail(self, failure: Exception) -> None:
+        """End every watch with `failure`."""
         for watches in list(self._by_prefix.values()):
             for watch in list(watches):
-                watch.fail(StoreClosed("the store was closed"))
+                watch.fail(failure)
+
+    def close(self) -> None:
+        """End every watch with StoreClosed."""
+        self.fail(StoreClosed("the store was closed"))
