@@ -185,9 +185,12 @@ def _prepare(layout: Layout, config: ClusterConfig, report: Report) -> None:
 
 def _daemonize(layout: Layout, config: ClusterConfig, host_socket: socket.socket, report: Report) -> None:
     """Fork the supervisor, warmed: with everything imported that the cluster's processes need."""
-    from fairlead.cluster import controlplane, nodeagent, warm
+    from fairlead.cluster import warm
 
+    report("program")
     warm.up()
+    from fairlead.cluster import controlplane, nodeagent
+
     report("processes")
     tasks: list[tuple[str, Callable[[], None]]] = [
         ("control-plane", lambda: controlplane.run(layout, config, host_socket))

@@ -11,12 +11,15 @@ import gc
 
 def up() -> None:
     """Import, then freeze."""
-    import fairlead.api.defaults
-    import fairlead.api.validation
-    import fairlead.client
-    import fairlead.cluster.controlplane
-    import fairlead.cluster.nodeagent
-    import fairlead.dns.processes  # noqa: F401
+    from fairlead.linux import truststore
+
+    with truststore.unread():
+        import fairlead.api.defaults
+        import fairlead.api.validation
+        import fairlead.client
+        import fairlead.cluster.controlplane
+        import fairlead.cluster.nodeagent
+        import fairlead.dns.processes  # noqa: F401
     from fairlead.api import checkers
     from fairlead.api.kinds import RESOURCES
     from fairlead.api.schema import schema_of
