@@ -16,17 +16,20 @@ from fairlead.client import Client, Watched, follow
 from fairlead.cluster.config import ClusterConfig
 from fairlead.cluster.controlplane import enter, start_logging, stop_event
 from fairlead.cluster.layout import Layout
+from fairlead.discovery.confirmed import newest_slice
 from fairlead.discovery.fold import WATCHED, fold
 from fairlead.discovery.model import ServiceSnapshot
 from fairlead.kubelet.kubelet import Kubelet
 from fairlead.kubelet.options import KubeletOptions
 from fairlead.kubelet.spawner import Spawner
 from fairlead.podnetwork.network import PodNetwork, PodNetworkOptions
+from fairlead.proxy.confirm import Confirmer
 from fairlead.proxy.options import ProxyOptions
 from fairlead.proxy.run import Proxy, uncollected
 
 log = logging.getLogger("fairlead.node")
 
+_WITHDRAW_SECONDS = 2.0
 _MANY = 500  # events at once, beyond which the garbage collector waits
 
 
@@ -59,6 +62,7 @@ async def _serve(layout: Layout, config: ClusterConfig, node: str, spawner: Spaw
                 server_cert_file=layout.pki / f"kubelet-{node}.crt",
                 server_key_file=layout.pki / f"kubelet-{node}.key",
                 client_ca_file=layout.pki / "ca.crt",
+                withdraw_seconds=_WITHDRAW_SECONDS,
             ),
             client,
             network,
@@ -67,10 +71,14 @@ async def _serve(layout: Layout, config: ClusterConfig, node: str, spawner: Spaw
         )
         await proxy.start()
         await kubelet.start()
-        following = asyncio.create_task(_follow(client, view, network, proxy, kubelet), name="follow")
+        confirmer = Confirmer(client, node)
+        confirming = asyncio.create_task(confirmer.run(), name="confirm")
+        follower = _follow(client, view, network=network, proxy=proxy, kubelet=kubelet, confirmer=confirmer)
+        following = asyncio.create_task(follower, name="follow")
         waiter = asyncio.create_task(stop.wait())
-        done, _ = await asyncio.wait([following, waiter], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([following, confirming, waiter], return_when=asyncio.FIRST_COMPLETED)
         following.cancel()
+        confirming.cancel()
         waiter.cancel()
         await kubelet.stop()
         await proxy.stop()
@@ -97,7 +105,17 @@ class View:
         self.snapshot = ServiceSnapshot()
 
 
-async def _follow(client: Client, view: View, network: PodNetwork, proxy: Proxy, kubelet: Kubelet) -> None:
+async def _follow(
+    client: Client, view: View, *, network: PodNetwork, proxy: Proxy, kubelet: Kubelet, confirmer: Confirmer
+) -> None:
+    newest = 0
+
+    def confirm(_: object = None) -> None:
+        """The kernel has what was followed so far."""
+        confirmer.applied(newest)
+        kubelet.confirmed_here(newest)
+
+    proxy.on_sync = confirm  # also when it had to be tried again
     async for batch in follow(client, *(Watched(resource) for resource in WATCHED)):
         with uncollected(len(batch.events) > _MANY):
             view.snapshot, changes = fold(view.snapshot, batch.events, batch.synced)
@@ -105,5 +123,9 @@ async def _follow(client: Client, view: View, network: PodNetwork, proxy: Proxy,
                 await network.sync(view.snapshot.nodes)
                 if network.ready.is_set():
                     kubelet.network_ready()
+            newest = max(newest, newest_slice(batch.events))
             await proxy.apply(view.snapshot, changes)
         kubelet.services_changed()
+        kubelet.see(batch.events, batch.synced)
+        if batch.synced and proxy.failing_since is None:
+            confirm()

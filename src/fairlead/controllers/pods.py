@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fairlead.api import times
+from fairlead.discovery.confirmed import REACHABLE
 
 Object = dict[str, Any]
 FINISHED = frozenset({"Succeeded", "Failed"})
@@ -55,8 +56,9 @@ def ready_since(pod: Object) -> datetime.datetime | None:
 
 
 def available_in(pod: Object, min_ready_seconds: int, now: datetime.datetime) -> float | None:
-    """Seconds until the pod is available if it stays ready; 0: it is; None: it is not ready."""
-    if not is_ready(pod):
+    """Seconds until the pod is available if it stays ready; 0: it is; None: it is not ready, or its kubelet says that
+    some node does not send connections to it yet (a condition of fairlead's own; without it, as upstream)."""
+    if not is_ready(pod) or (condition(pod, REACHABLE) or {}).get("status") == "False":
         return None
     if not min_ready_seconds:
         return 0.0

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
-from fairlead.api.kinds import PODS
+from fairlead.api.events import WatchEvent
+from fairlead.api.kinds import LEASES, PODS
 from fairlead.client import Client, Watched, follow
 from fairlead.client.events import EventRecorder
+from fairlead.discovery import confirmed
 from fairlead.kubelet.node import NodeReporter, capacity
 from fairlead.kubelet.options import KubeletOptions, PodNetwork, ServiceSource
 from fairlead.kubelet.podworker import PodWorker
@@ -68,6 +70,8 @@ class Kubelet:
             await self._server.start()
         self._spawn(self.node.run(), "node")
         self._spawn(self._follow(), "pods")
+        if self.options.withdraw_seconds:
+            self._spawn(self._follow_confirmations(), "confirmations")
 
     async def stop(self) -> None:
         """Stop working; the pods go on, and the next kubelet adopts them."""
@@ -87,6 +91,18 @@ class Kubelet:
     def services_changed(self) -> None:
         """The snapshot behind `services` is another one."""
         self._around.services_changed()
+
+    def see(self, events: Iterable[WatchEvent], synced: bool) -> None:
+        """Services and EndpointSlices changed. Call it after the node's own kernel has them."""
+        touched = self._around.standing.take(events, synced)
+        for worker in self.workers.values():
+            worker.standing_changed(told=worker.uid in touched)
+
+    def confirmed_here(self, revision: int) -> None:
+        """This node's kernel has the EndpointSlices up to that resourceVersion."""
+        self._around.standing.confirm(self.options.node_name, revision)
+        for worker in self.workers.values():
+            worker.standing_changed()
 
     def find(self, namespace: str, name: str) -> PodWorker | None:
         """The pod of that name, the newest if an old one is still going."""
@@ -118,6 +134,14 @@ class Kubelet:
             if batch.synced and not self.synced.is_set():
                 await self._end_strays()
                 self.synced.set()
+
+    async def _follow_confirmations(self) -> None:
+        watched = Watched(LEASES, namespace=confirmed.LEASE_NAMESPACE, label_selector=confirmed.LEASE_SELECTOR)
+        async for batch in follow(self._client, watched):
+            for event in batch.events:
+                self._around.standing.take_lease(event)
+            for worker in self.workers.values():
+                worker.standing_changed()
 
     def _take(self, pod: Object) -> None:
         uid = pod["metadata"]["uid"]

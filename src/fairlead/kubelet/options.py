@@ -44,7 +44,12 @@ class KubeletOptions(msgspec.Struct, frozen=True):
     """`root_dir` survives a reboot; `runtime_dir` need not, and is put in memory. `masked` are the machine's paths that
     no container may read, beside those two: the cluster's state. Files are PEM; without `server_cert_file` no server
     is started (logs, exec and attach are then not to be had). Its clients need a certificate of `client_ca_file` whose
-    organization is one of `client_groups`: the CA signs others too, that must not run commands in pods."""
+    organization is one of `client_groups`: the CA signs others too, that must not run commands in pods.
+
+    `withdraw_seconds`: how long a pod that is deleted is kept from hearing of it until every node sends its new
+    connections elsewhere, and what it was asked is answered; a new pod that a Service selects then has the condition
+    fairlead.dev/Reachable. 0: neither, as upstream. It needs `Kubelet.see` to be called. A pod's annotation
+    fairlead.dev/withdraw-seconds goes before it."""
 
     node_name: str
     node_ip: str
@@ -64,3 +69,4 @@ class KubeletOptions(msgspec.Struct, frozen=True):
     lease_seconds: int = 40
     lease_renew_seconds: float = 10.0
     status_report_seconds: float = 300.0
+    withdraw_seconds: float = 0.0

@@ -15,6 +15,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from fairlead.api import times
 from fairlead.api.errors import StatusError
 from fairlead.api.kinds import PODS
@@ -23,8 +25,9 @@ from fairlead.kubelet import hosts, plans, resolvconf, volumes
 from fairlead.kubelet.containers import PodContainer
 from fairlead.kubelet.podstatus import StatusWriter
 from fairlead.kubelet.runtime import Sandbox, SandboxGone
-from fairlead.kubelet.status import PodView, init_done, is_sidecar, phase, pod_status
+from fairlead.kubelet.status import PodView, init_done, is_ready, is_sidecar, phase, pod_status
 from fairlead.kubelet.surroundings import Surroundings
+from fairlead.kubelet.withdrawal import drained, withdraw_seconds, withdrawn
 
 log = logging.getLogger("fairlead.kubelet")
 Object = dict[str, Any]
@@ -45,6 +48,9 @@ class PodWorker:
         self._changed = asyncio.Event()
         self._removed = False
         self._terminating = False
+        self._withdrawn = False
+        self._reached = False
+        self._was_ready = False
         self._finished = False
         self._started: datetime | None = None
         self._volumes: dict[str, Path] = {}
@@ -84,6 +90,11 @@ class PodWorker:
             self.pod = pod
         self._removed = True
         self.wake()
+
+    def standing_changed(self, *, told: bool = False) -> None:
+        """What the nodes' kernels know may be something else; `told`: of this pod in particular."""
+        if told or self._terminating or (self._was_ready and not self._reached):
+            self.wake()
 
     async def run(self) -> None:
         """Until nothing is left of the pod."""
@@ -351,6 +362,8 @@ class PodWorker:
         left = max(1.0, self._grace() - (self._around.now() - begun).total_seconds())
         mains = [c for c in self.containers.values() if not c.init]
         deadline = asyncio.get_running_loop().time() + left
+        await self._withdraw(left)
+        left = max(1.0, deadline - asyncio.get_running_loop().time())
         await self._stop_containers(mains, left)
         others = [c for c in self.containers.values() if c.init]
         await self._stop_containers(others, max(1.0, deadline - asyncio.get_running_loop().time()))
@@ -372,9 +385,36 @@ class PodWorker:
                     raise
         self._status.close()
         self._around.forget_tokens(self.uid)
+        self._around.standing.forget(self.uid)
         await asyncio.to_thread(self._around.runtime.forget, self.pod)
         self._finished = True
         return None
+
+    async def _withdraw(self, left: float) -> None:
+        """Wait until no node sends new connections here and what came is answered; for half the grace at most."""
+        around, loop = self._around, asyncio.get_running_loop()
+        default = around.options.withdraw_seconds
+        seconds = min(withdraw_seconds(self.pod, default), left / 2)
+        concerned = around.standing.known(self.uid) or not around.standing.synced
+        if self._withdrawn or self._removed or seconds <= 0 or not concerned:
+            return
+        self._withdrawn = True
+        if not any(c.running for c in self.containers.values()):
+            return
+        until = loop.time() + seconds
+
+        def missing() -> str:
+            return "" if self._removed else around.standing.not_withdrawn(self.uid, around.ready_nodes())
+
+        async def changed() -> None:
+            self._changed.clear()
+            await self._changed.wait()
+
+        if why := await withdrawn(missing, changed, until):
+            message = f"Stopping after {seconds:g} s, though new connections may still come: {why}"
+            around.recorder.event(self.pod, "Warning", "NotWithdrawn", message)
+        elif self.sandbox is not None and not self._removed and not self.pod["spec"].get("hostNetwork"):
+            await drained(self.sandbox, until)
 
     async def _stop_containers(self, containers: list[PodContainer], seconds: float) -> None:
         """preStop, SIGTERM, wait, SIGKILL, wait. A shorter grace period that arrives meanwhile counts."""
@@ -451,12 +491,28 @@ class PodWorker:
             started=self._started,
         )
 
+    def _unreached(self, view: PodView) -> str | None:
+        """See PodView. Decided anew each time the pod becomes ready; once reached, it is until it is not ready."""
+        around = self._around
+        ready = phase(self.pod, view) == "Running" and is_ready(self.pod, view)
+        if not ready or not withdraw_seconds(self.pod, around.options.withdraw_seconds):
+            self._reached = self._was_ready = False
+            return None
+        if self._reached or self.pod["metadata"].get("deletionTimestamp"):
+            return "" if around.standing.known(self.uid) else None
+        self._was_ready = True
+        why = around.standing.not_reachable(self.pod, around.ready_nodes())
+        self._reached = not why
+        return why if why or around.standing.known(self.uid) else None
+
     def _say(self) -> None:
         """Have the API server know how the pod is."""
         others = {c["type"]: c for c in (self.pod.get("status") or {}).get("conditions") or ()}
         others.update({c["type"]: c for c in self._conditions})
         pod = {**self.pod, "status": {**(self.pod.get("status") or {}), "conditions": list(others.values())}}
-        status = pod_status(pod, self._view(), self._around.now())
+        view = self._view()
+        view = replace(view, unreached=self._unreached(view))
+        status = pod_status(pod, view, self._around.now())
         self._conditions = status["conditions"]
         self._status.put(status)
 

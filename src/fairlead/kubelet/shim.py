@@ -8,8 +8,8 @@ on, and the next kubelet connects to `shim.sock` in the pod's directory. Single-
 Invariants: a container's `exit.json` is there before anyone is told that it ended; nothing here decides (no restarts,
 no grace periods: those are the kubelet's).
 
-Messages, by `op` (all with `id`, echoed in the reply): status, start, signal, exec, attach, stop. Unasked: `exited`
-(a container) and `exec_exited`.
+Messages, by `op` (all with `id`, echoed in the reply): status, start, signal, exec, attach, connections, stop.
+Unasked: `exited` (a container) and `exec_exited`.
 """
 
 # Between a fork and the program, a path is a string and a call is a system call: objects would cost milliseconds.
@@ -37,6 +37,7 @@ from fairlead.kubelet import channel
 from fairlead.kubelet.container import ContainerPlan, run, run_exec
 from fairlead.kubelet.crilog import LogFile
 from fairlead.linux import libc, processes
+from fairlead.linux.connections import busy_inbound, connections
 
 SOCKET = "shim.sock"
 READ = 64 * 1024
@@ -317,6 +318,10 @@ class Shim:
                 process.stdin = -1
         else:
             reply({"terminal": False})
+
+    def _op_connections(self, message: dict[str, Any], fds: list[int], reply: _Reply) -> None:
+        """How many connections from outside the pod's processes are at work on."""
+        reply({"busy": busy_inbound(connections())})
 
     def _op_stop(self, message: dict[str, Any], fds: list[int], reply: _Reply) -> None:
         """Kill everything and end. What ran is written down as killed."""

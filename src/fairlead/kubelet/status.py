@@ -15,10 +15,12 @@ import msgspec
 
 from fairlead.api import times
 from fairlead.api.defaults import qos_class
+from fairlead.discovery.confirmed import REACHABLE
 from fairlead.kubelet.runtime import Record
 
 Object = dict[str, Any]
 SCHEME = "fairlead"
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class ContainerView(msgspec.Struct, frozen=True):
@@ -57,6 +59,8 @@ class PodView(msgspec.Struct, frozen=True):
     host_ips: tuple[str, ...] = ()
     sandbox: bool = False
     started: datetime | None = None
+    unreached: str | None = None
+    """Why it is not reached from every node, "" if it is; None: nobody asks (no Service, or not ready)."""
 
 
 def container_id(uid: str, name: str, attempt: int) -> str:
@@ -156,7 +160,20 @@ def _conditions(pod: Object, view: PodView, now_phase: str, now: datetime) -> li
         "ContainersReady": readiness,
         "PodScheduled": ("True", "", ""),
     }
+    if view.unreached is not None or REACHABLE in before:
+        found[REACHABLE] = _reachable(ready[0] == "True", view.unreached)
     return [_condition(kind, value, before.get(kind), now) for kind, value in found.items()]
+
+
+def is_ready(pod: Object, view: PodView) -> bool:
+    """Whether the status of a running pod says Ready."""
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in _conditions(pod, view, "Running", _EPOCH))
+
+
+def _reachable(ready: bool, unreached: str | None) -> tuple[str, str, str]:
+    if not ready:
+        return "False", "PodNotReady", ""
+    return ("False", "WaitingForNodes", unreached) if unreached else ("True", "", "")
 
 
 def _gates(spec: Object, conditions: Mapping[str, Object]) -> tuple[str, str, str]:

@@ -16,6 +16,7 @@ from fairlead.api.errors import StatusError
 from fairlead.api.kinds import CONFIGMAPS, SECRETS, SERVICEACCOUNTS, Resource
 from fairlead.client import Client
 from fairlead.client.events import EventRecorder
+from fairlead.discovery.confirmed import Standing
 from fairlead.discovery.model import ServiceSnapshot
 from fairlead.kubelet.environment import Sources
 from fairlead.kubelet.options import KubeletOptions, PodNetwork, ServiceSource
@@ -49,6 +50,7 @@ class Surroundings:
     ) -> None:
         self.options, self.client, self.network, self.runtime = options, client, network, runtime
         self.recorder, self.allocatable, self.now = recorder, allocatable, now
+        self.standing = Standing(options.node_name)
         self._services = services
         self._services_changed = asyncio.Event()
         self._tokens: dict[tuple[str, str, int], tuple[str, str, datetime]] = {}
@@ -57,6 +59,10 @@ class Surroundings:
     def services_changed(self) -> None:
         """The snapshot is another one."""
         self._services_changed.set()
+
+    def ready_nodes(self) -> list[str]:
+        """The nodes that new connections may come by."""
+        return [node.name for node in self._services().nodes.values() if node.ready]
 
     async def services(self) -> ServiceSnapshot:
         """The Services, once they have been listed."""
