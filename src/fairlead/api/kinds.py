@@ -88,6 +88,8 @@ CONTROLLERREVISIONS = Resource("apps", "v1", "ControllerRevision", "controllerre
 REPLICATIONCONTROLLERS = Resource(
     "", "v1", "ReplicationController", "replicationcontrollers", True, ("rc",), _ALL, ("status", "scale")
 )
+JOBS = Resource("batch", "v1", "Job", "jobs", True, (), _ALL, ("status",))
+CRONJOBS = Resource("batch", "v1", "CronJob", "cronjobs", True, ("cj",), _ALL, ("status",))
 SELF_SUBJECT_ACCESS_REVIEWS = Resource(
     "authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", False, stored=False
 )
@@ -117,6 +119,8 @@ RESOURCES: tuple[Resource, ...] = (
     DAEMONSETS,
     CONTROLLERREVISIONS,
     REPLICATIONCONTROLLERS,
+    JOBS,
+    CRONJOBS,
     SELF_SUBJECT_ACCESS_REVIEWS,
     SELF_SUBJECT_RULES_REVIEWS,
     SELF_SUBJECT_REVIEWS,

@@ -12,11 +12,13 @@ import logging
 from fairlead.client.rest import Client
 from fairlead.controllers.bootstrap import BootstrapController
 from fairlead.controllers.context import Context, ControllerOptions
+from fairlead.controllers.cronjob import CronJobController
 from fairlead.controllers.daemonset import DaemonSetController
 from fairlead.controllers.deployment import DeploymentController
 from fairlead.controllers.endpoints import EndpointsController
 from fairlead.controllers.endpointslice import EndpointSliceController
 from fairlead.controllers.garbage import GarbageCollector
+from fairlead.controllers.job import JobController
 from fairlead.controllers.namespace import NamespaceController
 from fairlead.controllers.nodeaddresses import NodeAddressesController
 from fairlead.controllers.nodelifecycle import NodeLifecycleController
@@ -49,6 +51,8 @@ _LATER = (
     StatefulSetController,
     DaemonSetController,
     ReplicationControllerController,
+    JobController,
+    CronJobController,
 )
 """Those that need the kinds that are followed later; the collector must know all dependents before it decides."""
 

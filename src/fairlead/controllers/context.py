@@ -15,10 +15,12 @@ import msgspec
 from fairlead.api.kinds import (
     CONFIGMAPS,
     CONTROLLERREVISIONS,
+    CRONJOBS,
     DAEMONSETS,
     DEPLOYMENTS,
     ENDPOINTS,
     ENDPOINTSLICES,
+    JOBS,
     LEASES,
     NAMESPACES,
     NODES,
@@ -59,6 +61,8 @@ LATER: tuple[Resource, ...] = (
     STATEFULSETS,
     DAEMONSETS,
     REPLICATIONCONTROLLERS,
+    JOBS,
+    CRONJOBS,
 )
 """Followed once the first are known, so that a cluster starts no later for kinds it does not use itself."""
 

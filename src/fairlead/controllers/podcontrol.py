@@ -53,6 +53,12 @@ def by_label_selector(owner: Object) -> LabelSelector:
     return LabelSelector.of(owner["spec"]["selector"])
 
 
+def _is_ending(error: StatusError) -> bool:
+    """The namespace is being deleted."""
+    causes = (error.status.get("details") or {}).get("causes") or ()
+    return any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
+
+
 class PodControl:
     """The pods of all owners of one resource. Puts an owner into `queue` when it or one of its pods changes."""
 
@@ -169,6 +175,8 @@ class PodControl:
             if failed:
                 for _ in range(len(wanted) - done):
                     self._expectations.created(uid)
+                if isinstance(failed[0], StatusError) and _is_ending(failed[0]):
+                    return None  # the owner is about to go as well
                 self.recorder.event(owner, "Warning", "FailedCreate", f"Error creating: {failed[0]}")
                 return "FailedCreate", str(failed[0])
             size *= 2

@@ -97,6 +97,8 @@ async def delete(
     """As `Registry.delete`."""
     strategy = writer.strategy(resource)
     check_options(options)
+    if strategy.deletion_warning and options.propagation_policy is None and options.orphan_dependents is None:
+        ctx.warn(strategy.deletion_warning)
     if resource == NAMESPACES:
         check_deletable(name)
     key = key_of(resource, namespace, name)

@@ -57,6 +57,9 @@ def keep_for_update(metadata: Object, old: Object) -> None:
     else:
         metadata.pop("deletionTimestamp", None)
     _restore(metadata, old, "deletionGracePeriodSeconds")
+    for key in ("finalizers", "ownerReferences"):
+        if metadata.get(key) == []:  # a patch that removes the last one leaves the list
+            del metadata[key]
 
 
 def _restore(metadata: Object, old: Object, key: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fairlead.api import kinds
 from fairlead.api.kinds import Resource
+from fairlead.registry.jobs import Jobs
 from fairlead.registry.namespaces import Namespaces
 from fairlead.registry.pods import Pods
 from fairlead.registry.services import Services
@@ -32,6 +33,8 @@ _SPECIAL: dict[Resource, type[Strategy]] = {
     kinds.LEASES: Leases,
     kinds.REPLICASETS: Workloads,
     kinds.DEPLOYMENTS: Workloads,
+    kinds.JOBS: Jobs,
+    kinds.CRONJOBS: Workloads,
     kinds.STATEFULSETS: Workloads,
     kinds.DAEMONSETS: Workloads,
     kinds.REPLICATIONCONTROLLERS: ReplicationControllers,

@@ -53,6 +53,7 @@ class Strategy:
     unconditional_update = True  # PUT without a resourceVersion is taken
     returns_deleted = False  # DELETE answers with the object, not with a Status
     orphans_dependents = False  # a deletion that says nothing of dependents lets them go
+    deletion_warning = ""  # told to a client whose deletion says nothing of dependents
 
     def __init__(self, resource: Resource, around: Surroundings) -> None:
         self.resource, self.around = resource, around

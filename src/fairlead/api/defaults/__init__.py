@@ -15,6 +15,7 @@ from fairlead.api import kinds
 from fairlead.api.defaults.cluster import default_namespace, default_node
 from fairlead.api.defaults.data import default_secret
 from fairlead.api.defaults.endpoints import default_endpoints, default_endpointslice
+from fairlead.api.defaults.jobs import default_cronjob, default_job
 from fairlead.api.defaults.pod import default_pod, qos_class
 from fairlead.api.defaults.service import default_service
 from fairlead.api.defaults.sets import default_daemonset, default_replicationcontroller, default_statefulset
@@ -33,6 +34,8 @@ _DEFAULTERS: dict[Resource, Callable[[dict[str, Any]], None]] = {
     kinds.SECRETS: default_secret,
     kinds.REPLICASETS: default_replicaset,
     kinds.DEPLOYMENTS: default_deployment,
+    kinds.JOBS: default_job,
+    kinds.CRONJOBS: default_cronjob,
     kinds.STATEFULSETS: default_statefulset,
     kinds.DAEMONSETS: default_daemonset,
     kinds.REPLICATIONCONTROLLERS: default_replicationcontroller,

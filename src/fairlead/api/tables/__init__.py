@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from fairlead.api import kinds
 from fairlead.api.kinds import Resource
-from fairlead.api.tables import cluster, config, events, network, pods, sets, workloads
+from fairlead.api.tables import cluster, config, events, jobs, network, pods, sets, workloads
 from fairlead.api.tables.cells import Printer, plain
 
 Include = Literal["Metadata", "Object", "None"]
@@ -36,6 +36,8 @@ _PRINTERS: dict[Resource, Printer] = {
     kinds.STATEFULSETS: sets.STATEFULSETS,
     kinds.DAEMONSETS: sets.DAEMONSETS,
     kinds.REPLICATIONCONTROLLERS: sets.REPLICATIONCONTROLLERS,
+    kinds.JOBS: jobs.JOBS,
+    kinds.CRONJOBS: jobs.CRONJOBS,
     kinds.CONTROLLERREVISIONS: sets.CONTROLLERREVISIONS,
 }
 _DEFAULT = plain()

@@ -28,6 +28,12 @@ from fairlead.api.validation.data import (
     validate_secret_update,
 )
 from fairlead.api.validation.endpoints import validate_endpoints, validate_endpointslice
+from fairlead.api.validation.jobs import (
+    validate_cronjob,
+    validate_job,
+    validate_job_status,
+    validate_job_update,
+)
 from fairlead.api.validation.metadata import (
     NameCheck,
     not_negative,
@@ -92,6 +98,8 @@ _CREATE: dict[Resource, Callable[[Object], list[FieldError]]] = {
     kinds.LEASES: validate_lease,
     kinds.REPLICASETS: validate_replicaset,
     kinds.DEPLOYMENTS: validate_deployment,
+    kinds.JOBS: validate_job,
+    kinds.CRONJOBS: validate_cronjob,
     kinds.STATEFULSETS: validate_statefulset,
     kinds.DAEMONSETS: validate_daemonset,
     kinds.REPLICATIONCONTROLLERS: validate_replicationcontroller,
@@ -111,6 +119,8 @@ _UPDATE: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.LEASES: lambda new, _: validate_lease(new),
     kinds.REPLICASETS: lambda new, old: validate_selector_unchanged(new, old) + validate_replicaset(new),
     kinds.DEPLOYMENTS: lambda new, old: validate_selector_unchanged(new, old) + validate_deployment(new),
+    kinds.JOBS: validate_job_update,
+    kinds.CRONJOBS: lambda new, _: validate_cronjob(new),
     kinds.STATEFULSETS: validate_statefulset_update,
     kinds.DAEMONSETS: validate_daemonset_update,
     kinds.REPLICATIONCONTROLLERS: lambda new, _: validate_replicationcontroller(new),
@@ -123,6 +133,7 @@ _STATUS: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.SERVICES: validate_service_status,
     kinds.REPLICASETS: validate_workload_status,
     kinds.DEPLOYMENTS: validate_workload_status,
+    kinds.JOBS: validate_job_status,
     kinds.STATEFULSETS: validate_statefulset_status,
     kinds.DAEMONSETS: validate_daemonset_status,
     kinds.REPLICATIONCONTROLLERS: validate_replicationcontroller_status,

@@ -1,0 +1,231 @@
+"""What is done next for a Job, how it ends and what its failure policy says; when CronJobs make one."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import pytest
+
+from fairlead.api import times
+from fairlead.controllers import cronjob_plan, job_plan, job_pods
+
+Object = dict[str, Any]
+NOW = datetime.datetime(2026, 1, 1, 12, 0, 30, tzinfo=datetime.UTC)
+
+
+def ago(seconds: float) -> str:
+    return times.render(NOW - datetime.timedelta(seconds=seconds))
+
+
+def job(status: Object | None = None, **spec: Any) -> Object:
+    template = {"metadata": {}, "spec": {"restartPolicy": "Never", "containers": [{"name": "c"}]}}
+    return {
+        "metadata": {"name": "sum", "namespace": "shop", "uid": "j"},
+        "spec": {"parallelism": 1, "completions": 1, "backoffLimit": 2, "template": template, **spec},
+        "status": {"startTime": ago(60), **(status or {})},
+    }
+
+
+def pod(name: str, phase: str = "Running", *, tracked: bool = True, **more: Any) -> Object:
+    """A pod of the job; `index`, `code`, `ended` (seconds ago) and `going` as keywords."""
+    metadata: Object = {"name": name, "uid": name, "namespace": "shop"}
+    if tracked:
+        metadata["finalizers"] = [job_pods.FINALIZER]
+    if "index" in more:
+        metadata["annotations"] = {job_pods.INDEX: str(more["index"])}
+    if more.get("going"):
+        metadata["deletionTimestamp"] = ago(1)
+    state = {"terminated": {"exitCode": more.get("code", 1), "finishedAt": ago(more.get("ended", 1000))}}
+    statuses = [{"name": "c", "state": state if phase in {"Failed", "Succeeded"} else {}}]
+    return {"metadata": metadata, "spec": {}, "status": {"phase": phase, "containerStatuses": statuses}}
+
+
+def names(objects: list[Object]) -> list[str]:
+    return [o["metadata"]["name"] for o in objects]
+
+
+def said(plan: job_plan.Plan) -> list[str]:
+    return [f"{c['type']} {c['reason']}" for c in plan.status.get("conditions", ()) if c["status"] == "True"]
+
+
+def test_pods_are_made_up_to_what_is_left() -> None:
+    """Never more than are still to succeed, nor than may run at once."""
+    assert len(job_plan.plan(job(completions=5, parallelism=3), [], NOW).create) == 3
+    assert len(job_plan.plan(job({"succeeded": 4}, completions=5, parallelism=3), [], NOW).create) == 1
+    assert not job_plan.plan(job(completions=5, parallelism=1), [pod("a")], NOW).create
+
+
+def test_a_success_is_counted_in_two_steps() -> None:
+    """First the uid, then the finalizer goes, then the number; only then is the Job complete."""
+    first = job_plan.plan(job(), [pod("a", "Succeeded")], NOW)
+    assert first.status["uncountedTerminatedPods"] == {"succeeded": ["a"]}
+    assert (names(first.untrack), said(first)) == (["a"], ["SuccessCriteriaMet CompletionsReached"])
+    again = job_plan.plan(job(first.status), [pod("a", "Succeeded")], NOW)
+    assert again.status == first.status
+    last = job_plan.plan(job(first.status), [pod("a", "Succeeded", tracked=False)], NOW)
+    assert (last.status["succeeded"], last.status["uncountedTerminatedPods"]) == (1, {})
+    assert said(last)[-1] == "Complete CompletionsReached"
+    assert job_plan.finished(job(last.status))
+
+
+def test_it_fails_beyond_the_backoff_limit() -> None:
+    """The third failure of two allowed ends it; what still runs is ended, and counted before it says so."""
+    there = [pod("a", "Failed"), pod("b")]
+    plan = job_plan.plan(job({"failed": 2}, parallelism=2, completions=2), there, NOW)
+    assert (names(plan.delete), said(plan)) == (["b"], ["FailureTarget BackoffLimitExceeded"])
+    there = [pod("a", "Failed", tracked=False), pod("b", going=True)]
+    plan = job_plan.plan(job(plan.status, parallelism=2, completions=2), there, NOW)
+    assert (plan.status["uncountedTerminatedPods"], plan.status["failed"]) == ({"failed": ["b"]}, 3)
+    plan = job_plan.plan(job(plan.status, parallelism=2, completions=2), [], NOW)
+    assert (plan.status["failed"], said(plan)[-1]) == (4, "Failed BackoffLimitExceeded")
+
+
+def test_a_failure_is_followed_by_a_pause() -> None:
+    """10 s after the first failure, 20 s after the second."""
+    plan = job_plan.plan(job(), [pod("a", "Failed", ended=3)], NOW)
+    assert (plan.create, plan.again_in) == ([], pytest.approx(7))
+    plan = job_plan.plan(job(), [pod("a", "Failed", ended=40), pod("b", "Failed", ended=3)], NOW)
+    assert plan.again_in == pytest.approx(17)
+    assert job_plan.plan(job(), [pod("a", "Failed", ended=11)], NOW).create == [None]
+
+
+def test_a_deadline_ends_it() -> None:
+    """Counted from the start."""
+    plan = job_plan.plan(job(activeDeadlineSeconds=60), [pod("a")], NOW)
+    assert (names(plan.delete), said(plan)) == (["a"], ["FailureTarget DeadlineExceeded"])
+    assert job_plan.plan(job(activeDeadlineSeconds=70), [pod("a")], NOW).again_in == pytest.approx(10)
+
+
+def test_suspension_ends_pods_without_counting_them() -> None:
+    """They are let go first; on resumption the clock starts anew."""
+    plan = job_plan.plan(job(suspend=True), [pod("a")], NOW)
+    assert (names(plan.kill), plan.create, said(plan)) == (["a"], [], ["Suspended JobSuspended"])
+    assert "failed" not in plan.status
+    plan = job_plan.plan(job(plan.status), [], NOW)
+    assert (plan.create, plan.status["startTime"]) == ([None], times.render(NOW))
+
+
+def test_a_work_queue_is_done_when_one_succeeds_and_none_runs() -> None:
+    """Without completions the first success means that no more are made."""
+    queue = {"completions": None, "parallelism": 3}
+    plan = job_plan.plan(job(**queue), [pod("a", "Succeeded"), pod("b")], NOW)
+    assert (plan.create, said(plan)) == ([], [])
+    plan = job_plan.plan(job({"succeeded": 1}, **queue), [pod("b", "Succeeded", tracked=False)], NOW)
+    assert "Complete CompletionsReached" in said(plan)
+
+
+def test_indexes_are_each_done_once() -> None:
+    """The lowest free ones come first; doubles and strangers go."""
+    spec = {"completionMode": "Indexed", "completions": 5, "parallelism": 5}
+    there = [pod("a", index=0), pod("b", index=0), pod("c", index=9), pod("d", "Succeeded", index=2)]
+    plan = job_plan.plan(job(**spec), there, NOW)
+    assert (names(plan.kill), plan.status["completedIndexes"]) == (["b", "c"], "2")
+    there = [pod("a", index=0), pod("d", "Succeeded", index=2, tracked=False)]
+    plan = job_plan.plan(job({"completedIndexes": "2"}, **spec), there, NOW)
+    assert plan.create == [1, 3, 4]
+
+
+def test_an_indexed_pod_knows_its_number() -> None:
+    """In name, hostname, annotation, label and environment."""
+    made = job_pods.new_pod(job(completionMode="Indexed"), 3)
+    assert made["metadata"]["generateName"] == "sum-3-"
+    assert made["spec"]["hostname"] == "sum-3"
+    assert made["metadata"]["annotations"][job_pods.INDEX] == made["metadata"]["labels"][job_pods.INDEX] == "3"
+    assert made["spec"]["containers"][0]["env"][0]["name"] == "JOB_COMPLETION_INDEX"
+    assert made["metadata"]["finalizers"] == [job_pods.FINALIZER]
+
+
+@pytest.mark.parametrize("indexes", [set(), {0}, {0, 1, 2}, {1, 3, 4, 5, 9}])
+def test_indexes_as_text(indexes: set[int]) -> None:
+    """Runs are written short, and read back."""
+    assert job_pods.parse_indexes(job_pods.render_indexes(indexes)) == indexes
+
+
+POLICY = {
+    "rules": [
+        {"action": "FailJob", "onExitCodes": {"containerName": "c", "operator": "In", "values": [42]}},
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+    ]
+}
+
+
+def test_the_failure_policy() -> None:
+    """An exit code ends the Job at once; a disruption does not count; all else does."""
+    plan = job_plan.plan(job(podFailurePolicy=POLICY), [pod("a", "Failed", code=42)], NOW)
+    assert said(plan) == ["FailureTarget PodFailurePolicy"]
+    assert plan.status["conditions"][0]["message"] == (
+        "Container c for pod shop/a failed with exit code 42 matching FailJob rule at index 0"
+    )
+    disrupted = pod("a", "Failed")
+    disrupted["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True"}]
+    plan = job_plan.plan(job(podFailurePolicy=POLICY), [disrupted], NOW)
+    assert (plan.status["uncountedTerminatedPods"], names(plan.untrack)) == ({}, ["a"])
+    plan = job_plan.plan(job(podFailurePolicy=POLICY), [pod("a", "Failed", code=7)], NOW)
+    assert plan.status["uncountedTerminatedPods"] == {"failed": ["a"]}
+
+
+def test_the_time_to_live() -> None:
+    """Counted from the end, for Jobs that have one."""
+    over = {"conditions": [{"type": "Complete", "status": "True", "lastTransitionTime": ago(20)}]}
+    assert job_plan.expires_in(job(over, ttlSecondsAfterFinished=30), NOW) == pytest.approx(10)
+    assert job_plan.expires_in(job(over), NOW) is None
+    assert job_plan.expires_in(job(ttlSecondsAfterFinished=30), NOW) is None
+
+
+def cron_job(status: Object | None = None, **spec: Any) -> Object:
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"template": {}}}
+    return {
+        "metadata": {"name": "report", "namespace": "shop", "uid": "c", "creationTimestamp": ago(3600)},
+        "spec": {"schedule": "*/10 * * * *", "jobTemplate": template, "concurrencyPolicy": "Allow", **spec},
+        "status": status or {},
+    }
+
+
+def made(name: str, over: str = "", start: float = 100) -> Object:
+    conditions = [{"type": over, "status": "True"}] if over else []
+    status = {"conditions": conditions, "startTime": ago(start)}
+    if over == "Complete":
+        status["completionTime"] = ago(start - 5)
+    return {"metadata": {"name": name, "namespace": "shop", "uid": name}, "spec": {}, "status": status}
+
+
+def test_a_cron_job_serves_the_last_time_once() -> None:
+    """Of many missed times the last counts; its Job is named after it."""
+    plan = cronjob_plan.plan(cron_job(), [], NOW)
+    assert plan.create is not None
+    assert plan.create["metadata"]["annotations"][cronjob_plan.SCHEDULED] == "2026-01-01T12:00:00Z"
+    name = plan.create["metadata"]["name"]
+    assert name == f"report-{int(NOW.timestamp()) // 60}"
+    assert plan.again_in == pytest.approx(570, abs=1)
+    assert cronjob_plan.plan(cron_job({"lastScheduleTime": plan.scheduled}), [], NOW).create is None
+    assert cronjob_plan.plan(cron_job(), [made(name)], NOW).create is None
+
+
+def test_concurrency() -> None:
+    """Forbid waits for the one that runs, Replace ends it, Allow does not care."""
+    running, active = [made("old")], {"active": [{"uid": "old", "name": "old"}]}
+    plan = cronjob_plan.plan(cron_job(active, concurrencyPolicy="Forbid"), running, NOW)
+    assert (plan.create, [e[1] for e in plan.events]) == (None, ["JobAlreadyActive"])
+    plan = cronjob_plan.plan(cron_job(active, concurrencyPolicy="Replace"), running, NOW)
+    assert plan.create and names(plan.delete) == ["old"]
+    assert "active" not in plan.status
+    assert cronjob_plan.plan(cron_job(active), running, NOW).create
+
+
+def test_too_late_is_not_started() -> None:
+    """With a starting deadline, an earlier time is missed for good; suspended, none is made."""
+    assert cronjob_plan.plan(cron_job(startingDeadlineSeconds=20), [], NOW).create is None
+    assert cronjob_plan.plan(cron_job(startingDeadlineSeconds=40), [], NOW).create
+    plan = cronjob_plan.plan(cron_job(suspend=True), [], NOW)
+    assert (plan.create, plan.again_in) == (None, None)
+
+
+def test_a_cron_job_keeps_some_history() -> None:
+    """The newest of those that went well and of those that failed; the last success is told."""
+    jobs = [made(f"ok-{n}", "Complete", 1000 - n) for n in range(5)] + [made(f"bad-{n}", "Failed") for n in range(2)]
+    spec = {"successfulJobsHistoryLimit": 3, "failedJobsHistoryLimit": 1, "suspend": True}
+    plan = cronjob_plan.plan(cron_job({"active": [{"uid": "ok-4", "name": "ok-4"}]}, **spec), jobs, NOW)
+    assert names(plan.delete) == ["ok-0", "ok-1", "bad-0"]
+    assert plan.status == {"lastSuccessfulTime": ago(991)}
+    assert plan.events == [("Normal", "SawCompletedJob", "Saw completed job: ok-4, condition: Complete")]
