@@ -86,7 +86,14 @@ class Lab:
 
     # -- pods ---------------------------------------------------------------------------------------------------------
 
-    def pod(self, name: str, *command: str, spec: Object | None = None, container: Object | None = None) -> Object:
+    def pod(
+        self,
+        name: str,
+        *command: str,
+        spec: Object | None = None,
+        container: Object | None = None,
+        annotations: dict[str, str] | None = None,
+    ) -> Object:
         """Create a pod of one container, bound to the node, defaulted as the API server does."""
         main = {"name": "main", "image": "fairlead/host", "command": list(command), **(container or {})}
         if not command:
@@ -94,7 +101,12 @@ class Lab:
         obj: Object = {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": name, "namespace": "default", "labels": {"app": name}},
+            "metadata": {
+                "name": name,
+                "namespace": "default",
+                "labels": {"app": name},
+                "annotations": annotations or {},
+            },
             "spec": {"nodeName": "n1", "containers": [main], **(spec or {})},
         }
         apply(PODS, obj)

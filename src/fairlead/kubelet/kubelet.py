@@ -91,6 +91,8 @@ class Kubelet:
     def services_changed(self) -> None:
         """The snapshot behind `services` is another one."""
         self._around.services_changed()
+        for worker in self.workers.values():
+            worker.services_changed()
 
     def see(self, events: Iterable[WatchEvent], synced: bool) -> None:
         """Services and EndpointSlices changed. Call it after the node's own kernel has them."""

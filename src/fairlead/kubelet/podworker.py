@@ -24,6 +24,7 @@ from fairlead.client.backoff import Backoff
 from fairlead.kubelet import hosts, plans, resolvconf, volumes
 from fairlead.kubelet.containers import PodContainer
 from fairlead.kubelet.podstatus import StatusWriter
+from fairlead.kubelet.prerequisites import missing_services, wanted_services
 from fairlead.kubelet.runtime import Sandbox, SandboxGone
 from fairlead.kubelet.status import PodView, init_done, is_ready, is_sidecar, phase, pod_status
 from fairlead.kubelet.surroundings import Surroundings
@@ -49,6 +50,7 @@ class PodWorker:
         self._removed = False
         self._terminating = False
         self._withdrawn = False
+        self._missing_services: str | None = None
         self._reached = False
         self._was_ready = False
         self._finished = False
@@ -90,6 +92,11 @@ class PodWorker:
             self.pod = pod
         self._removed = True
         self.wake()
+
+    def services_changed(self) -> None:
+        """There are other Services, or other endpoints."""
+        if self._missing_services:
+            self.wake()
 
     def standing_changed(self, *, told: bool = False) -> None:
         """What the nodes' kernels know may be something else; `told`: of this pod in particular."""
@@ -145,6 +152,8 @@ class PodWorker:
         elif asyncio.get_running_loop().time() - self._volumes_made > _REFRESH_VOLUMES:
             with contextlib.suppress(volumes.VolumeProblem):
                 await self._make_volumes()
+        if not await self._services_found():
+            return None
         wait = await self._run_containers()
         self._say()
         return wait
@@ -178,6 +187,30 @@ class PodWorker:
             container.waiting = ("CreateContainerConfigError", why)
         self._say()
         return None
+
+    async def _services_found(self) -> bool:
+        """Whether the Services that the pod waits for are there; says so if not. Once a container ran, they were."""
+        if self._missing_services == "" or any(c.current is not None for c in self.containers.values()):
+            return True
+        try:
+            wanted = wanted_services(self.pod)
+        except ValueError as error:
+            self._refuse(str(error))
+            return False
+        if not wanted:
+            self._missing_services = ""
+            return True
+        missing = missing_services(wanted, await self._around.services())
+        if missing != self._missing_services and (missing or self._missing_services):
+            reason = "WaitingForServices" if missing else "ServicesFound"
+            message = f"Containers wait: {missing}" if missing else "All Services that the pod waited for are there"
+            self._around.recorder.event(self.pod, "Normal", reason, message)
+        self._missing_services = missing
+        for container in self.containers.values():
+            container.waiting = ("WaitingForServices", missing) if missing else None
+        if missing:
+            self._say()
+        return not missing
 
     # -- sandbox ------------------------------------------------------------------------------------------------------
 
@@ -511,7 +544,7 @@ class PodWorker:
         others.update({c["type"]: c for c in self._conditions})
         pod = {**self.pod, "status": {**(self.pod.get("status") or {}), "conditions": list(others.values())}}
         view = self._view()
-        view = replace(view, unreached=self._unreached(view))
+        view = replace(view, unreached=self._unreached(view), missing_services=self._missing_services)
         status = pod_status(pod, view, self._around.now())
         self._conditions = status["conditions"]
         self._status.put(status)

@@ -16,6 +16,7 @@ import msgspec
 from fairlead.api import times
 from fairlead.api.defaults import qos_class
 from fairlead.discovery.confirmed import REACHABLE
+from fairlead.kubelet.prerequisites import CONDITION as SERVICES_FOUND
 from fairlead.kubelet.runtime import Record
 
 Object = dict[str, Any]
@@ -59,6 +60,8 @@ class PodView(msgspec.Struct, frozen=True):
     host_ips: tuple[str, ...] = ()
     sandbox: bool = False
     started: datetime | None = None
+    missing_services: str | None = None
+    """What the pod waits for; "" once all is there; None: it was not asked."""
     unreached: str | None = None
     """Why it is not reached from every node, "" if it is; None: nobody asks (no Service, or not ready)."""
 
@@ -160,6 +163,9 @@ def _conditions(pod: Object, view: PodView, now_phase: str, now: datetime) -> li
         "ContainersReady": readiness,
         "PodScheduled": ("True", "", ""),
     }
+    if view.missing_services or SERVICES_FOUND in before:
+        missing = view.missing_services
+        found[SERVICES_FOUND] = ("False", "WaitingForServices", missing) if missing else ("True", "", "")
     if view.unreached is not None or REACHABLE in before:
         found[REACHABLE] = _reachable(ready[0] == "True", view.unreached)
     return [_condition(kind, value, before.get(kind), now) for kind, value in found.items()]
@@ -281,7 +287,11 @@ def patch_of(pod: Object, status: Object, previous: Object) -> Object | None:
         if status.get(key) != previous.get(key):
             change[key] = status.get(key)
     known = {c["type"]: c for c in previous.get("conditions") or ()}
-    conditions = [c for c in status["conditions"] if not _agrees(known.get(c["type"]), c)]
+    conditions = [
+        {key: None for key in ("reason", "message") if key in known.get(c["type"], {})} | c
+        for c in status["conditions"]
+        if not _agrees(known.get(c["type"]), c)
+    ]
     if conditions:
         change["conditions"] = conditions
     return {"metadata": {"uid": pod["metadata"]["uid"]}, "status": change} if change else None

@@ -166,3 +166,14 @@ def test_the_patch_holds_what_differs_and_the_uid() -> None:
     patch = patch_of(subject, moved, status)
     assert patch is not None
     assert patch["status"] == {"podIP": "10.1.1.2", "podIPs": [{"$patch": "replace"}, {"ip": "10.1.1.2"}]}
+
+
+def test_a_reason_that_is_over_is_taken_back() -> None:
+    """A strategic merge patch keeps what it does not name: a condition's old reason and message go by name."""
+    subject = pod()
+    before = pod_status(subject, PodView({"c0": UNREADY}), NOW)
+    after = pod_status(subject, PodView({"c0": RUNNING}), NOW)
+    patch = patch_of(subject, after, before)
+    assert patch is not None
+    ready = next(c for c in patch["status"]["conditions"] if c["type"] == "Ready")
+    assert (ready["status"], ready["reason"], ready["message"]) == ("True", None, None)
