@@ -236,7 +236,7 @@ def test_a_corrupt_store_is_named_and_kept(unstarted: Cluster) -> None:
         (("--nodes", "many"), "many"),
         (("--name", "No_Good"), "No_Good"),
         (("--proxy-mode", "magic"), "magic"),
-        (("--store", "etcd://x"), "etcd://x"),
+        (("--store", "mysql://x"), "mysql://x"),
         (("--service-cluster-ip-range", "10.244.0.0/16"), "overlap"),
         (("--service-node-port-range", "x"), "--service-node-port-range"),
         (("--colour", "red"), "--colour"),
@@ -244,7 +244,7 @@ def test_a_corrupt_store_is_named_and_kept(unstarted: Cluster) -> None:
 )
 def test_wrong_flags_are_named(unstarted: Cluster, flags: tuple[str, ...], words: str) -> None:
     """A wrong argument is named in one line."""
-    assert words in failing(unstarted, "up", *flags)
+    assert words in failing(unstarted, "up", "--name", unstarted.name, *flags)
 
 
 def test_down_of_nothing_is_an_error(unstarted: Cluster) -> None:
