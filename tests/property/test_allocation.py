@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from fairlead.api import kinds
 from fairlead.api.errors import StatusError
 from fairlead.registry import DeleteOptions, ListOptions, Registry, RegistryOptions, RequestContext
+from fairlead.registry.allocation import AddressPool, PortPool
+from fairlead.registry.repair import Repair
 from fairlead.store.interface import Operation
 from fairlead.store.memory import MemoryStore
 
@@ -79,7 +81,7 @@ async def act(registry: Registry, action: tuple[str, int, int, bool]) -> None:
 @given(rounds=st.lists(actions, max_size=4), seed=st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
 def test_allocations_are_exactly_what_services_have(rounds: list[list[Any]], seed: int) -> None:
-    """After any racing requests, the keys below allocations/ are the addresses and ports of the Services, each once."""
+    """After any racing requests, what is claimed are the addresses and ports of the Services, each once."""
 
     async def run() -> None:
         options = RegistryOptions(
@@ -93,14 +95,16 @@ def test_allocations_are_exactly_what_services_have(rounds: list[list[Any]], see
             held: list[str] = []
             for obj in (await registry.list(SVC, "", ListOptions())).items:
                 spec = obj["spec"]
-                held += [f"allocations/clusterips/{ip}" for ip in spec.get("clusterIPs", ())]
+                held += [AddressPool.prefix + ip for ip in spec.get("clusterIPs", ())]
                 ports = {p["nodePort"] for p in spec["ports"] if p.get("nodePort") and spec["type"] != "ExternalName"}
                 ports |= {spec["healthCheckNodePort"]} if spec.get("healthCheckNodePort") else set()
                 assert not ports or spec["type"] in {"NodePort", "LoadBalancer"}
                 held += [f"allocations/nodeports/{port}" for port in ports]
                 assert bool(spec.get("clusterIP")) == (spec["type"] != "ExternalName")
             assert len(held) == len(set(held))
-            assert sorted(held) == [record.key for record in (await store.list("allocations/")).records]
+            claims = [(await store.list(prefix)).records for prefix in (PortPool.prefix, AddressPool.prefix)]
+            assert sorted(held) == [record.key for records in claims for record in records]
+            assert await Repair(store, options).repair() == 0
 
     asyncio.run(run())
 

@@ -90,6 +90,8 @@ REPLICATIONCONTROLLERS = Resource(
 )
 JOBS = Resource("batch", "v1", "Job", "jobs", True, (), _ALL, ("status",))
 CRONJOBS = Resource("batch", "v1", "CronJob", "cronjobs", True, ("cj",), _ALL, ("status",))
+SERVICECIDRS = Resource("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", False, (), (), ("status",))
+IPADDRESSES = Resource("networking.k8s.io", "v1", "IPAddress", "ipaddresses", False, ("ip",))
 SELF_SUBJECT_ACCESS_REVIEWS = Resource(
     "authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", False, stored=False
 )
@@ -121,6 +123,8 @@ RESOURCES: tuple[Resource, ...] = (
     REPLICATIONCONTROLLERS,
     JOBS,
     CRONJOBS,
+    SERVICECIDRS,
+    IPADDRESSES,
     SELF_SUBJECT_ACCESS_REVIEWS,
     SELF_SUBJECT_RULES_REVIEWS,
     SELF_SUBJECT_REVIEWS,

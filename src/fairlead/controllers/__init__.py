@@ -27,6 +27,7 @@ from fairlead.controllers.replicaset import ReplicaSetController
 from fairlead.controllers.replicationcontroller import ReplicationControllerController
 from fairlead.controllers.scheduler import Scheduler
 from fairlead.controllers.serviceaccount import ServiceAccountController
+from fairlead.controllers.servicecidr import ServiceCIDRController
 from fairlead.controllers.statefulset import StatefulSetController
 
 __all__ = ["Context", "ControllerOptions", "run_controllers"]
@@ -53,6 +54,7 @@ _LATER = (
     ReplicationControllerController,
     JobController,
     CronJobController,
+    ServiceCIDRController,
 )
 """Those that need the kinds that are followed later; the collector must know all dependents before it decides."""
 

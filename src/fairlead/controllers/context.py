@@ -21,6 +21,7 @@ from fairlead.api.kinds import (
     ENDPOINTS,
     ENDPOINTSLICES,
     JOBS,
+    IPADDRESSES,
     LEASES,
     NAMESPACES,
     NODES,
@@ -29,6 +30,7 @@ from fairlead.api.kinds import (
     REPLICATIONCONTROLLERS,
     SECRETS,
     SERVICEACCOUNTS,
+    SERVICECIDRS,
     SERVICES,
     STATEFULSETS,
     Resource,
@@ -63,6 +65,8 @@ LATER: tuple[Resource, ...] = (
     REPLICATIONCONTROLLERS,
     JOBS,
     CRONJOBS,
+    SERVICECIDRS,
+    IPADDRESSES,
 )
 """Followed once the first are known, so that a cluster starts no later for kinds it does not use itself."""
 
@@ -74,6 +78,8 @@ class ControllerOptions(msgspec.Struct, frozen=True, kw_only=True):
     advertise_port: int = 6443
     service_cidr: str = "10.96.0.0/16"  # the `kubernetes` Service takes its first address
     cluster_cidr: str = "10.244.0.0/16"
+    secondary_service_cidr: str = ""  # of the other family, in a dual-stack cluster
+    secondary_cluster_cidr: str = ""
     node_mask: int = 24
     ca_pem: str = ""  # goes into kube-root-ca.crt of each namespace
     max_endpoints_per_slice: int = 100
@@ -84,6 +90,16 @@ class ControllerOptions(msgspec.Struct, frozen=True, kw_only=True):
     terminated_pods: int = 12500  # finished pods kept
     scheduler_name: str = "default-scheduler"
     now: Callable[[], datetime.datetime] = utc_now
+
+    @property
+    def service_cidrs(self) -> tuple[str, ...]:
+        """One or two, the primary family's first."""
+        return (self.service_cidr, *filter(None, (self.secondary_service_cidr,)))
+
+    @property
+    def cluster_cidrs(self) -> tuple[str, ...]:
+        """One or two, the primary family's first."""
+        return (self.cluster_cidr, *filter(None, (self.secondary_cluster_cidr,)))
 
 
 class Context:

@@ -1,19 +1,32 @@
 """Cluster IPs and node ports: ranges, bands, and who has what.
 
-An allocation is a key of its own (`allocations/clusterips/<ip>`, `allocations/nodeports/<port>`), put with "must not
-exist" in the same commit as the Service that owns it and deleted in the commit that gives it up. Invariant: nothing is
-handed out twice and nothing leaks, whatever races or crashes, because the store decides.
+An allocation is a key of its own (of a cluster IP its IPAddress object, of a node port `allocations/nodeports/<port>`),
+put with "must not exist" in the same commit as the Service that owns it and deleted in the commit that gives it up.
+Invariant: nothing is handed out twice and nothing leaks, whatever races or crashes, because the store decides.
 Source of the bands: KEP-3070 (cluster IPs), KEP-3668 (node ports).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from ipaddress import ip_address, ip_network
-from typing import Protocol
+from typing import Any, Protocol
 
+import msgspec
+import orjson
+
+from fairlead.api.kinds import IPADDRESSES, SERVICES
+from fairlead.registry.metadata import fill_for_create
 from fairlead.registry.requests import Dice
-from fairlead.store.interface import Delete, Operation, Put, Store
+from fairlead.registry.stored import encode, prefix_of
+from fairlead.store.interface import Delete, Operation, Put, Record, Require, Store
+
+Object = dict[str, Any]
+
+MANAGED_BY = "ipaddress.kubernetes.io/managed-by"
+IP_FAMILY = "ipaddress.kubernetes.io/ip-family"
+ALLOCATOR = "ipallocator.k8s.io"
 
 _TRIES = 32
 _MAX_SIZE = 1 << 16  # of an IPv6 range that is used: upstream's bitmap is not larger
@@ -23,14 +36,54 @@ class Refused(Exception):
     """An allocation can't be had; the message is upstream's."""
 
 
+class Owner(msgspec.Struct, frozen=True):
+    """The Service something is claimed for, and with what its objects are made."""
+
+    namespace: str
+    name: str
+    clock: Callable[[], datetime]
+    dice: Dice
+
+    def address(self, ip: str) -> bytes:
+        """The IPAddress object that claims `ip`, as it is stored."""
+        metadata: Object = {
+            "name": ip,
+            "labels": {IP_FAMILY: f"IPv{ip_address(ip).version}", MANAGED_BY: ALLOCATOR},
+        }
+        fill_for_create(metadata, self.clock(), self.dice)
+        parent = {"group": "", "resource": SERVICES.plural, "namespace": self.namespace, "name": self.name}
+        obj = {"kind": "IPAddress", "apiVersion": IPADDRESSES.api_version, "metadata": metadata}
+        return encode(IPADDRESSES, obj | {"spec": {"parentRef": parent}})
+
+    def has(self, record: Record) -> bool:
+        """Whether the claim in that record is this owner's."""
+        return claimant(record) == (self.namespace, self.name)
+
+
+def claimant(record: Record) -> tuple[str, str] | None:
+    """The namespace and name of the Service that the claim in a record is for."""
+    if record.key.startswith(PortPool.prefix):
+        namespace, _, name = record.value.decode().partition("/")
+        return namespace, name
+    parent = (orjson.loads(record.value).get("spec") or {}).get("parentRef") or {}
+    if parent.get("resource") != SERVICES.plural or parent.get("group"):
+        return None
+    return parent.get("namespace", ""), parent.get("name", "")
+
+
 class Pool(Protocol):
     """A numbered range of things, the first `offset` of which are kept for those who ask for them by name."""
 
     size: int
     offset: int
+    condition: Require | None
 
     def key(self, index: int) -> str:
         """The allocation's key."""
+        ...
+
+    def claim(self, index: int, owner: Owner) -> bytes:
+        """What is kept at the key."""
         ...
 
     @property
@@ -45,11 +98,15 @@ def static_band(size: int, step: int, low: int, high: int) -> int:
 
 
 class AddressPool:
-    """The addresses of one service CIDR, without the network's own and (IPv4) the broadcast one."""
+    """The addresses of one service CIDR, without the network's own and (IPv4) the broadcast one.
 
-    prefix = "allocations/clusterips/"
+    `condition` must hold when one of them is claimed: the ServiceCIDR is as it was seen.
+    """
 
-    def __init__(self, cidr: str) -> None:
+    prefix = prefix_of(IPADDRESSES) + "/"
+
+    def __init__(self, cidr: str, condition: Require | None = None) -> None:
+        self.condition = condition
         self.network = ip_network(cidr)
         self.family = f"IPv{self.network.version}"
         total = self.network.num_addresses
@@ -60,6 +117,9 @@ class AddressPool:
 
     def key(self, index: int) -> str:
         return f"{self.prefix}{self.name(index)}"
+
+    def claim(self, index: int, owner: Owner) -> bytes:
+        return owner.address(self.name(index))
 
     def name(self, index: int) -> str:
         """The address, as text."""
@@ -79,6 +139,7 @@ class AddressPool:
 class PortPool:
     """The node ports, both ends included."""
 
+    condition: Require | None = None
     prefix = "allocations/nodeports/"
 
     def __init__(self, first: int, last: int) -> None:
@@ -88,6 +149,9 @@ class PortPool:
 
     def key(self, index: int) -> str:
         return f"{self.prefix}{self.first + index}"
+
+    def claim(self, index: int, owner: Owner) -> bytes:
+        return f"{owner.namespace}/{owner.name}".encode()
 
     def index(self, port: int) -> int:
         """Which one that port is. Refused if it is not one of them."""
@@ -99,11 +163,12 @@ class PortPool:
 
 
 class Claims:
-    """What one write claims and releases. `owner` (`namespace/name`) is kept with each claim."""
+    """What one write claims and releases for its owner."""
 
-    def __init__(self, store: Store, dice: Dice, owner: str) -> None:
-        self._store, self._dice, self._owner = store, dice, owner.encode()
-        self._claimed: set[str] = set()
+    def __init__(self, store: Store, owner: Owner) -> None:
+        self._store, self._owner = store, owner
+        self._claimed: dict[str, bytes] = {}
+        self._conditions: dict[str, Require] = {}
         self._released: set[str] = set()
 
     async def take(self, pool: Pool, index: int, what: str) -> None:
@@ -111,24 +176,21 @@ class Claims:
         key = pool.key(index)
         if key in self._claimed or await self._store.get(key) is not None:
             raise Refused(f"provided {what} is already allocated")
-        self._claimed.add(key)
+        self._claim(pool, index)
 
     async def take_any(self, pool: Pool) -> int:
         """Claim a free one: at random above the static band, then below it. Refused when all are taken."""
         taken: set[str] | None = None
         for low, high in ((pool.offset, pool.size), (0, pool.offset)):
             for _ in range(min(_TRIES, high - low)):
-                index = self._dice.randrange(low, high)
+                index = self._owner.dice.randrange(low, high)
                 if await self._free(pool.key(index)):
-                    self._claimed.add(pool.key(index))
-                    return index
+                    return self._claim(pool, index)
             if taken is None:
-                taken = {record.key for record in (await self._store.list(pool.prefix)).records} | self._claimed
+                taken = {record.key for record in (await self._store.list(pool.prefix)).records} | set(self._claimed)
             free = [index for index in range(low, high) if pool.key(index) not in taken]
             if free:
-                index = free[self._dice.randrange(0, len(free))]
-                self._claimed.add(pool.key(index))
-                return index
+                return self._claim(pool, free[self._owner.dice.randrange(0, len(free))])
         raise Refused("range is full")
 
     def release(self, keys: Iterable[str]) -> None:
@@ -137,12 +199,19 @@ class Claims:
 
     async def operations(self) -> list[Operation]:
         """What to commit with the owner. A claim someone else was quicker with fails the commit."""
-        operations: list[Operation] = [Put(key, self._owner, expected=0) for key in sorted(self._claimed)]
-        for key in sorted(self._released - self._claimed):
+        operations: list[Operation] = [Put(key, value, expected=0) for key, value in sorted(self._claimed.items())]
+        operations += self._conditions.values()
+        for key in sorted(self._released - set(self._claimed)):
             record = await self._store.get(key)
-            if record is not None and record.value == self._owner:
+            if record is not None and self._owner.has(record):
                 operations.append(Delete(key, expected=record.modified))
         return operations
+
+    def _claim(self, pool: Pool, index: int) -> int:
+        self._claimed[pool.key(index)] = pool.claim(index, self._owner)
+        if pool.condition is not None:
+            self._conditions[pool.condition.key] = pool.condition
+        return index
 
     async def _free(self, key: str) -> bool:
         return key not in self._claimed and await self._store.get(key) is None

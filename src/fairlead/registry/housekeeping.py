@@ -14,6 +14,7 @@ import orjson
 
 from fairlead.api.kinds import EVENTS
 from fairlead.registry.events import last_seen
+from fairlead.registry.repair import Repair
 from fairlead.registry.requests import RegistryOptions
 from fairlead.registry.stored import prefix_of
 from fairlead.store.compaction import Compactor
@@ -39,7 +40,7 @@ async def expire_events(store: Store, now: datetime, ttl: timedelta) -> int:
 
 
 class Housekeeping:
-    """Runs both until stopped."""
+    """Runs all of them until stopped."""
 
     def __init__(self, store: Store, options: RegistryOptions) -> None:
         self._store, self._options = store, options
@@ -50,6 +51,7 @@ class Housekeeping:
         self._tasks = [
             asyncio.create_task(Compactor(self._store).run(), name="store-compaction"),
             asyncio.create_task(self._expire(), name="event-expiry"),
+            asyncio.create_task(Repair(self._store, self._options).run(), name="allocation-repair"),
         ]
 
     async def stop(self) -> None:

@@ -1,20 +1,22 @@
 """Services: linked fields, type changes, and their cluster IPs and node ports.
 
 An update that leaves out what was allocated keeps it; a type that has no use for it gives it up.
-Invariant: the cluster IPs and node ports of the stored Services are exactly the keys below `allocations/`.
+Invariant: the cluster IPs and node ports of the stored Services are exactly what is claimed (allocation.py).
 Source of the rules: upstream's `pkg/registry/core/service` (strategy and storage).
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from fairlead.api import kinds
 from fairlead.api.addresses import family
 from fairlead.api.errors import FieldError, internal, invalid, unprocessable
-from fairlead.registry.allocation import AddressPool, Claims, PortPool, Refused
+from fairlead.registry.allocation import AddressPool, Claims, Owner, PortPool, Refused
 from fairlead.registry.requests import RequestContext
-from fairlead.registry.stored import key_of
+from fairlead.registry.servicecidrs import ServiceRanges, pool_of
+from fairlead.registry.stored import key_of, prefix_of
 from fairlead.registry.strategy import CreatedByPut, Surroundings
 from fairlead.store.interface import CompareFailed, Delete, Operation
 
@@ -126,6 +128,16 @@ def trim_to_single_stack(new: Object, old: Object) -> None:
                 new[field] = new[field][:1]
 
 
+def claimed_keys(spec: Object) -> set[str]:
+    """The keys of all that a Service with that spec holds."""
+    keys = {AddressPool.prefix + ip for ip in _addresses(spec)}
+    ports = _held_ports(spec) | ({spec.get("healthCheckNodePort") or 0} if _has_health_port(spec) else set())
+    return keys | {f"{PortPool.prefix}{port}" for port in ports if port}
+
+
+_WORTH_ANOTHER_TRY = (AddressPool.prefix, PortPool.prefix, prefix_of(kinds.SERVICECIDRS), prefix_of(kinds.ENDPOINTS))
+
+
 class Services(CreatedByPut):
     """The strategy of the kind."""
 
@@ -133,10 +145,9 @@ class Services(CreatedByPut):
 
     def __init__(self, resource: kinds.Resource, around: Surroundings) -> None:
         super().__init__(resource, around)
-        pools = [AddressPool(cidr) for cidr in around.options.service_cidrs]
-        self.addresses = {pool.family: pool for pool in pools}
+        self.ranges = ServiceRanges(around.store, around.options.service_cidrs)
         self.families = around.options.ip_families
-        missing = [name for name in self.families if name not in self.addresses]
+        missing = [name for name in self.families if name not in self.ranges.families]
         if missing:
             raise ValueError(f"service_cidrs {around.options.service_cidrs} have no range for {', '.join(missing)}")
         self.ports = PortPool(*around.options.node_port_range)
@@ -155,7 +166,7 @@ class Services(CreatedByPut):
 
     async def allocate(self, new: Object, old: Object | None) -> list[Operation]:
         metadata, spec = new["metadata"], new["spec"]
-        claims = Claims(self.around.store, self.around.options.dice, f"{metadata['namespace']}/{metadata['name']}")
+        claims = self._claims(metadata)
         before = old["spec"] if old else {}
         self._settle_families(metadata["name"], spec, before or None)
         await self._allocate_addresses(metadata["name"], spec, set(_addresses(before)), claims)
@@ -166,7 +177,7 @@ class Services(CreatedByPut):
 
     async def release(self, old: Object) -> list[Operation]:
         metadata = old["metadata"]
-        claims = Claims(self.around.store, self.around.options.dice, f"{metadata['namespace']}/{metadata['name']}")
+        claims = self._claims(metadata)
         claims.release(self._keys(old["spec"]))
         operations = await claims.operations()
         endpoints = key_of(kinds.ENDPOINTS, metadata["namespace"], metadata["name"])
@@ -175,12 +186,15 @@ class Services(CreatedByPut):
         return operations
 
     def retry_allocation(self, failed: CompareFailed) -> bool:
-        return failed.key.startswith(("allocations/", "core/endpoints/"))
+        return failed.key.startswith(_WORTH_ANOTHER_TRY)
+
+    def _claims(self, metadata: Object) -> Claims:
+        options = self.around.options
+        owner = Owner(metadata["namespace"], metadata["name"], options.clock, options.dice)
+        return Claims(self.around.store, owner)
 
     def _keys(self, spec: Object) -> set[str]:
-        keys = {AddressPool.prefix + ip for ip in _addresses(spec)}
-        ports = _held_ports(spec) | ({spec.get("healthCheckNodePort") or 0} if _has_health_port(spec) else set())
-        return keys | {f"{PortPool.prefix}{port}" for port in ports if port}
+        return claimed_keys(spec)
 
     def _settle_families(self, name: str, spec: Object, old: Object | None) -> None:
         """Fill in ipFamilyPolicy and ipFamilies, and refuse what this cluster does not have."""
@@ -227,17 +241,18 @@ class Services(CreatedByPut):
             return
         addresses: list[str] = list(spec.get("clusterIPs") or ())
         for index, one in enumerate(spec["ipFamilies"]):
-            pool = self.addresses[one]
             if index >= len(addresses):
                 addresses.append("")
             ip = addresses[index]
             if ip and ip in had:
                 continue
+            pools = await self.ranges.pools(one)
             try:
                 if ip:
+                    pool = pool_of(pools, ip)
                     await claims.take(pool, pool.index(ip), "IP")
                 else:
-                    addresses[index] = pool.name(await claims.take_any(pool))
+                    addresses[index] = await _take_any(claims, pools)
             except Refused as refused:
                 if not ip:
                     raise internal(f"Internal error occurred: failed to allocate a serviceIP: {refused}") from None
@@ -292,6 +307,14 @@ class Services(CreatedByPut):
             mine.add(wanted)
             shared.setdefault(number, wanted)
             port["nodePort"] = wanted
+
+
+async def _take_any(claims: Claims, pools: list[AddressPool]) -> str:
+    """A free address of the first pool that has one."""
+    for pool in pools[:-1]:
+        with contextlib.suppress(Refused):
+            return pool.name(await claims.take_any(pool))
+    return pools[-1].name(await claims.take_any(pools[-1]))
 
 
 def _unchanged(spec: Object, old: Object | None) -> bool:

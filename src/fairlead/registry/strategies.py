@@ -11,6 +11,7 @@ from fairlead.registry.services import Services
 from fairlead.registry.strategy import (
     CreatedByPut,
     EndpointSlices,
+    Generational,
     Leases,
     Nodes,
     ReplicationControllers,
@@ -31,6 +32,8 @@ _SPECIAL: dict[Resource, type[Strategy]] = {
     kinds.EVENTS_V1: CreatedByPut,
     kinds.ENDPOINTSLICES: EndpointSlices,
     kinds.LEASES: Leases,
+    kinds.SERVICECIDRS: Workloads,
+    kinds.IPADDRESSES: Generational,
     kinds.REPLICASETS: Workloads,
     kinds.DEPLOYMENTS: Workloads,
     kinds.JOBS: Jobs,

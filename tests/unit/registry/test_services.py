@@ -30,7 +30,7 @@ def node_ports(obj: dict[str, Any]) -> list[int]:
 
 async def allocated(cluster: Any) -> tuple[list[str], list[int]]:
     """What the store says is taken."""
-    ips = await cluster.keys("allocations/clusterips/")
+    ips = await cluster.keys(AddressPool.prefix)
     return ips, [int(p) for p in await cluster.keys("allocations/nodeports/")]
 
 

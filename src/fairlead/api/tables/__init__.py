@@ -25,6 +25,8 @@ _PRINTERS: dict[Resource, Printer] = {
     kinds.SERVICES: network.SERVICES,
     kinds.ENDPOINTS: network.ENDPOINTS,
     kinds.ENDPOINTSLICES: network.ENDPOINTSLICES,
+    kinds.SERVICECIDRS: network.SERVICECIDRS,
+    kinds.IPADDRESSES: network.IPADDRESSES,
     kinds.CONFIGMAPS: config.CONFIGMAPS,
     kinds.SECRETS: config.SECRETS,
     kinds.SERVICEACCOUNTS: config.SERVICEACCOUNTS,

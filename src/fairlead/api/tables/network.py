@@ -106,3 +106,19 @@ ENDPOINTSLICES = Printer(
     ),
     _endpointslice,
 )
+
+
+def _servicecidr(cidr: dict[str, Any], now: datetime) -> list[Any]:
+    return [name(cidr), ",".join((cidr.get("spec") or {}).get("cidrs") or ()), age(cidr, now)]
+
+
+SERVICECIDRS = Printer((NAME, Column("CIDRs", "The ranges that cluster IPs are taken from."), AGE), _servicecidr)
+
+
+def _ipaddress(address: dict[str, Any], now: datetime) -> list[Any]:
+    parent = (address.get("spec") or {}).get("parentRef") or {}
+    path = [parent.get(part) for part in ("group", "resource", "namespace", "name")]
+    return [name(address), "/".join(part for part in path if part), age(address, now)]
+
+
+IPADDRESSES = Printer((NAME, Column("ParentRef", "The object the address is for."), AGE), _ipaddress)

@@ -34,6 +34,13 @@ from fairlead.api.validation.jobs import (
     validate_job_status,
     validate_job_update,
 )
+from fairlead.api.validation.ipam import (
+    check_ipaddress_name,
+    validate_ipaddress,
+    validate_ipaddress_update,
+    validate_servicecidr,
+    validate_servicecidr_update,
+)
 from fairlead.api.validation.metadata import (
     NameCheck,
     not_negative,
@@ -81,6 +88,7 @@ Object = Mapping[str, Any]
 _NAME_CHECKS: dict[Resource, NameCheck] = {
     kinds.NAMESPACES: check_dns1123_label,
     kinds.SERVICES: check_dns1123_label,
+    kinds.IPADDRESSES: check_ipaddress_name,
     kinds.EVENTS: check_path_segment,
     kinds.EVENTS_V1: check_path_segment,
 }
@@ -91,6 +99,8 @@ _CREATE: dict[Resource, Callable[[Object], list[FieldError]]] = {
     kinds.SERVICES: validate_service,
     kinds.ENDPOINTS: validate_endpoints,
     kinds.ENDPOINTSLICES: validate_endpointslice,
+    kinds.SERVICECIDRS: validate_servicecidr,
+    kinds.IPADDRESSES: validate_ipaddress,
     kinds.CONFIGMAPS: validate_configmap,
     kinds.SECRETS: validate_secret,
     kinds.EVENTS: lambda obj: validate_event(kinds.EVENTS, obj),
@@ -112,6 +122,8 @@ _UPDATE: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.SERVICES: validate_service_update,
     kinds.ENDPOINTS: validate_endpoints,
     kinds.ENDPOINTSLICES: validate_endpointslice,
+    kinds.SERVICECIDRS: validate_servicecidr_update,
+    kinds.IPADDRESSES: validate_ipaddress_update,
     kinds.CONFIGMAPS: validate_configmap_update,
     kinds.SECRETS: validate_secret_update,
     kinds.EVENTS: lambda new, old: validate_event_update(kinds.EVENTS, new, old),
