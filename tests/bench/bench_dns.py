@@ -17,14 +17,19 @@ import struct
 import sys
 import time
 
-from fairlead.dns.answer import Limits, respond
-from fairlead.dns.forward import Forwarder
+from fairlead.dns.answer import PLAIN, finish, read
+from fairlead.dns.metrics import Metrics
 from fairlead.dns.names import wire_name
+from fairlead.dns.plugins.base import Site, end_of_chain
+from fairlead.dns.plugins.kubernetes import ClusterNames
 from fairlead.dns.records import Delta, Group, ServiceRecords
+from fairlead.dns.reply import Reply, Request
+from fairlead.dns.router import Router, plain_router
 from fairlead.dns.server import Server
 from fairlead.dns.sockets import SLOT_SIZE, SLOTS, Batch, bind_tcp, bind_udp
 from fairlead.dns.table import Table
 from fairlead.dns.zone import Zone
+from fairlead.dns.zones import Zones
 
 WINDOW = 4 * SLOTS
 
@@ -55,12 +60,20 @@ def questions(count: int, dice: random.Random) -> list[bytes]:
     return found
 
 
+def router_of(zone: Zone) -> Router:
+    """The zone as the server without a Corefile has it."""
+    reverse = Zones.of(["in-addr.arpa", "ip6.arpa"])
+    site = Site(zone.book, (), Metrics())
+    return plain_router(ClusterNames((zone,), reverse, reverse, end_of_chain, site).handle)
+
+
 def serve(count: int, port: socket.socket) -> None:
     """The server process: says its port, then answers until it is ended."""
 
     async def run() -> None:
-        server = Server(Zone(), Table(100_000), Limits(), Forwarder(()))
-        server.apply(world(count))
+        zone = Zone()
+        server = Server(router_of(zone), Table(100_000), zone.book)
+        zone.apply(world(count))
         tcp = bind_tcp("127.0.0.1", 0)
         number = tcp.getsockname()[1]
         await server.start(bind_udp("127.0.0.1", number), tcp)
@@ -109,14 +122,20 @@ def slow_path(count: int) -> None:
     print(f"zone of {count} services built in {(time.perf_counter() - start) * 1e3:.0f} ms")
     packets = [b"\0\0" + packet for packet in questions(count, random.Random(1))]
     start = time.perf_counter()
+    chain = router_of(zone).route(())
+    assert chain is not None
     for packet in packets:
-        respond(zone, packet, Limits())
+        query = read(packet)
+        assert query is not None and not isinstance(query, bytes)
+        reply = chain.handler(Request(query, b"\x7f\0\0\1", 4000, "udp", packet))
+        assert isinstance(reply, Reply)
+        finish(query, reply, PLAIN, tcp=False)
     print(f"answer from the zone: {(time.perf_counter() - start) / len(packets) * 1e6:.1f} µs")
-    server = Server(zone, Table(), Limits(), Forwarder(()))
+    server = Server(router_of(zone), Table(), zone.book)
     changed = [Delta(changed=(service,)) for service in step.changed[:2000]]
     start = time.perf_counter()
     for change in changed:
-        server.apply(change)
+        server.forget(zone.apply(change))
     print(f"change of one service: {(time.perf_counter() - start) / len(changed) * 1e6:.1f} µs")
 
 

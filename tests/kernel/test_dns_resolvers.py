@@ -14,14 +14,12 @@ from pathlib import Path
 
 import orjson
 import pytest
-from tests.unit.dns.worlds import service, slice_of, zone
+from tests.unit.dns.worlds import router_of, service, slice_of, zone
 
 from fairlead.discovery.model import Endpoint
-from fairlead.dns.answer import Limits
-from fairlead.dns.forward import Forwarder
+from fairlead.dns.answer import Style
 from fairlead.dns.server import Server
 from fairlead.dns.sockets import bind_tcp, bind_udp
-from fairlead.dns.table import Table
 
 pytestmark = pytest.mark.kernel
 
@@ -93,7 +91,7 @@ async def inside() -> dict[str, list[str] | None]:
     many = service(
         "shop", "many", headless=True, slices=(slice_of(*(Endpoint(f"10.244.2.{i}") for i in range(1, 101))),)
     )
-    server = Server(zone(many), Table(), Limits(recursion=False), Forwarder(()))
+    server = Server(router_of(zone(many), style=Style(recursion=False)))
     await server.start(bind_udp("127.0.0.1", 53), bind_tcp("127.0.0.1", 53))
     found: dict[str, list[str] | None] = {}
     for command in COMMANDS:

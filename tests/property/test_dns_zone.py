@@ -7,16 +7,17 @@ from typing import Any
 import dns.message
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.dns.worlds import reply_to, router_of, value_of
 
 from fairlead.api.events import WatchEvent
 from fairlead.api.kinds import ENDPOINTSLICES, NAMESPACES, SERVICES
 from fairlead.discovery.fold import fold
 from fairlead.discovery.model import ServiceSnapshot
-from fairlead.dns.answer import Limits, Response, respond
-from fairlead.dns.forward import Forwarder
+from fairlead.dns.answer import PLAIN, finish, read
 from fairlead.dns.records import delta, pieces, whole
+from fairlead.dns.reply import Reply
 from fairlead.dns.server import Server
-from fairlead.dns.table import Table
+from fairlead.dns.table import ByClient, Table
 from fairlead.dns.zone import Zone
 
 NAMES = st.sampled_from(["web", "db"])
@@ -74,12 +75,8 @@ def answers(zone: Zone) -> list[object]:
     """Every answer, rotating ones in their first order."""
     found: list[object] = []
     for packet in QUESTIONS:
-        decision = respond(zone, packet, Limits())
-        if isinstance(decision, Response):
-            value = decision.value
-            found.append(value if isinstance(value, bytes) else value.turn())
-        else:
-            found.append(decision)
+        value = value_of(zone, packet)
+        found.append(value if value is None or isinstance(value, bytes) else value.turn())
     return found
 
 
@@ -108,25 +105,29 @@ def test_steps_lead_to_the_zone_built_at_once(sequence: list[WatchEvent], batch:
 @given(st.lists(events(), max_size=15), st.integers(5, 60))
 def test_what_is_remembered_is_what_would_be_answered(sequence: list[WatchEvent], size: int) -> None:
     """After every change, no remembered answer differs from the one worked out anew, whatever was asked before."""
-    server = Server(Zone(own=OWN), Table(size), Limits(), Forwarder(()))
+    zone = Zone(own=OWN)
+    server = Server(router_of(zone), Table(size), zone.book)
     snapshot = ServiceSnapshot()
     for event in sequence:
         before = snapshot
         snapshot, changes = fold(before, [event], True)
         step = delta(before, snapshot, changes, 1)
         if step is not None:
-            server.apply(step)
+            server.forget(zone.apply(step))
         for packet in QUESTIONS:
             key = packet[2:]
             known = server.table.young.get(key) or server.table.recall(key)
-            decision = respond(server.zone, packet, Limits())
+            reply, query = reply_to(zone, packet), read(packet)
+            assert isinstance(reply, Reply)
+            assert query is not None and not isinstance(query, bytes)
+            value = finish(query, reply, PLAIN, tcp=False)
             if known is not None:
-                assert isinstance(decision, Response)
-                assert isinstance(known, bytes) == isinstance(decision.value, bytes)
+                assert not isinstance(known, ByClient)
+                assert isinstance(known, bytes) == isinstance(value, bytes)
                 if isinstance(known, bytes):
-                    assert known == decision.value
+                    assert known == value
                 else:
-                    assert not isinstance(decision.value, bytes)
-                    assert known.everything == decision.value.everything
-            elif isinstance(decision, Response) and decision.keep:
-                server.table.put(key, decision.value, decision.depends_on)
+                    assert not isinstance(value, bytes)
+                    assert known.everything == value.everything
+            elif reply.keep:
+                server.table.put(key, value, reply.depends)

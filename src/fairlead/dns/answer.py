@@ -1,8 +1,8 @@
-"""(zone, packet) → what to send back. Pure.
+"""Packets → requests, and replies → packets. Pure.
 
-Stands between the zone and the server's sockets. Invariants: any bytes at all get a decision and never raise; an answer
-is valid for the packet it was made for and for every packet that differs from it only in its id; it never exceeds what
-the client can take.
+Stands between the sockets and the chain of plugins. Invariants: any bytes at all get a decision and never raise; an
+answer is valid for the packet it was made for and for every packet that differs from it only in its id; it never
+exceeds what the client can take.
 """
 
 from __future__ import annotations
@@ -11,39 +11,30 @@ import struct
 from typing import NamedTuple
 
 from fairlead.dns.message import (
-    AA,
     AAAA,
-    AXFR,
     BADVERS,
     CD,
     HEADER,
-    IN,
-    IXFR,
     MAX_MESSAGE,
     MIN_UDP,
-    NOERROR,
+    OPT,
     QR,
     RA,
     RD,
-    REFUSED,
-    SERVFAIL,
     TC,
     A,
-    FormatError,
-    Message,
     Query,
     Record,
     Refusal,
     Writer,
     opt_record,
     parse_query,
-    skip_question,
 )
-from fairlead.dns.names import is_reverse
-from fairlead.dns.zone import Answer, Zone
+from fairlead.dns.reply import Reply, unpacked
 
-_OWN_UDP_SIZE = 1232  # what we say we can take; dnsflagday.net/2020
+OWN_UDP_SIZE = 1232  # what we say we can take; dnsflagday.net/2020
 _AFTER_ID = struct.Struct("!HHHHH")
+_PAIR = struct.Struct("!HH")
 
 
 class Rotating:
@@ -65,6 +56,11 @@ class Rotating:
         """All that it is made of, in the first order; for comparing."""
         return self._prefix, self._doubled, self._suffix
 
+    def from_turn(self, turn: int) -> bytes:
+        """The answer in the order number `turn`, for one that is not kept."""
+        self._offset = turn * self._unit % self._size
+        return self.turn()
+
     def turn(self) -> bytes:
         """The answer in the next order."""
         offset = self._offset
@@ -73,77 +69,87 @@ class Rotating:
         return self._prefix + self._doubled[offset : offset + self._length] + self._suffix
 
 
-class Response(NamedTuple):
-    """Send this after the packet's id. If `keep`, it answers all packets that are equal but for the id until
-    `depends_on`, a (namespace, service), changes; None never changes."""
-
-    value: bytes | Rotating
-    keep: bool = False
-    depends_on: tuple[str, str] | None = None
+Value = bytes | Rotating
 
 
-class Forward(NamedTuple):
-    """Not ours: ask upstream, and fit the answer to the client by `fit_forwarded`."""
+class Style(NamedTuple):
+    """How the answers of a server block look. `udp_size`: the most it sends over UDP, whatever the client offers.
+    `recursion`: there is an upstream to forward to. `rotate`: addresses take turns. The header flags in `set_flags`
+    and `clear_flags` have the last word."""
 
-    query: Query
-
-
-class Chase(NamedTuple):
-    """Ours up to a CNAME to `answer.unresolved`: ask upstream for that, and answer with `chased`."""
-
-    query: Query
-    answer: Answer
-
-
-class Limits(NamedTuple):
-    """What bounds an answer. `udp_size`: the most we send over UDP, whatever the client offers. `recursion`: there is
-    an upstream to forward to."""
-
-    udp_size: int = _OWN_UDP_SIZE
+    udp_size: int = OWN_UDP_SIZE
     recursion: bool = True
+    rotate: bool = True
+    set_flags: int = 0
+    clear_flags: int = 0
 
 
-def respond(zone: Zone, packet: bytes, limits: Limits, *, tcp: bool = False) -> Response | Forward | Chase | None:
-    """Decide on a packet. None: send nothing."""
+PLAIN = Style()
+
+
+def read(packet: bytes) -> Query | bytes | None:
+    """The query in a packet; or the answer without its id to one that is not well formed or of another EDNS version; or
+    None: say nothing."""
     query = parse_query(packet)
     if query is None:
         return None
     if isinstance(query, Refusal):
-        return Response(query.packet[2:])
+        return query.packet[2:]
     if query.version:
-        return Response(failure(query, BADVERS, limits))
-    if query.klass != IN or query.type in {AXFR, IXFR}:
-        return Response(failure(query, REFUSED, limits))
-    if zone.holds(query.labels):
-        answer = zone.find(query.labels, query.type)
-    else:
-        reverse = zone.find_reverse(query.labels, query.type) if is_reverse(query.labels) else None
-        if reverse is None:
-            return Forward(query) if limits.recursion else Response(failure(query, REFUSED, limits))
-        answer = reverse
-    if answer.unresolved and limits.recursion:
-        return Chase(query, answer)
-    authority = () if answer.records and answer.rcode == NOERROR else (zone.soa(),)
-    value = assemble(
-        query, answer.rcode, answer.records, limits, tcp=tcp, authority=authority, additional=answer.additional
-    )
-    return Response(value, answer.keep and not tcp and not query.options, answer.depends_on)
+        return render(query, Reply(BADVERS, flags=0), PLAIN, tcp=False, first=0)
+    return query
 
 
-def assemble(
-    query: Query,
-    rcode: int,
-    records: tuple[Record, ...],
-    limits: Limits,
-    *,
-    tcp: bool,
-    authority: tuple[Record, ...] = (),
-    additional: tuple[Record, ...] = (),
-) -> bytes | Rotating:
+def finish(query: Query, reply: Reply, style: Style, *, tcp: bool) -> Value:
+    """The reply as an answer without its id that fits."""
+    whole = reply.whole
+    if whole is None:
+        return assemble(query, reply, style, tcp=tcp)
+    opt = _opt(query, reply)
+    body = whole.aged(reply.age)
+    limit = _limit(query, style, tcp)
+    size = 12 + len(query.question) + len(body) + len(opt)
+    if size > limit or len(whole.question) != len(query.question):
+        return assemble(query, unpacked(reply), style, tcp=tcp)
+    answers, authority, additional = whole.counts
+    head = _AFTER_ID.pack(_flags(query, reply, style), 1, answers, authority, additional + bool(opt)) + query.question
+    if whole.turning is not None and style.rotate and reply.rotate:
+        start, unit, count = whole.turning
+        end = start + unit * count
+        return Rotating(head + body[:start], body[start:end], unit, count, body[end:] + opt)
+    return head + body + opt
+
+
+def render(query: Query, reply: Reply, style: Style, *, tcp: bool, first: int = 0) -> bytes:
+    """As `finish`, for one answer that is not kept: the addresses begin with the one numbered `first`."""
+    value = finish(query, reply, style, tcp=tcp)
+    return value if isinstance(value, bytes) else value.from_turn(first)
+
+
+def _limit(query: Query, style: Style, tcp: bool) -> int:
+    return MAX_MESSAGE if tcp else min(query.udp_size, max(style.udp_size, MIN_UDP))
+
+
+def _opt(query: Query, reply: Reply) -> bytes:
+    if not query.edns:
+        return b""
+    opt = opt_record(OWN_UDP_SIZE, query.dnssec_ok, reply.rcode >> 4)
+    if not reply.options:
+        return opt
+    return opt[:-2] + len(reply.options).to_bytes(2, "big") + reply.options
+
+
+def _flags(query: Query, reply: Reply, style: Style) -> int:
+    flags = QR | query.flags & (RD | CD) | (RA if style.recursion else 0) | reply.flags | reply.rcode & 0xF
+    return (flags | style.set_flags) & ~style.clear_flags
+
+
+def assemble(query: Query, reply: Reply, style: Style, *, tcp: bool) -> Value:
     """An answer without its id that fits: additional records go first and silently (RFC 2181 §9), then answers, which
     sets TC."""
-    limit = MAX_MESSAGE if tcp else min(query.udp_size, max(limits.udp_size, MIN_UDP))
-    opt = opt_record(_OWN_UDP_SIZE, query.dnssec_ok, rcode >> 4) if query.edns else b""
+    limit = _limit(query, style, tcp)
+    opt = _opt(query, reply)
+    records = reply.answers
     writer = Writer(query.question)
     data = writer.data
     room = limit - len(opt)
@@ -157,59 +163,52 @@ def assemble(
     sections = [shown, 0, 0]
     boundary = ends[shown - 1] if shown else start
     if not truncated:
-        for index, section in ((1, authority), (2, additional)):
+        for index, section in ((1, reply.authority), (2, reply.additional)):
             for record in section:
+                if record.type == OPT:
+                    continue
                 writer.record(record)
                 if len(data) > room:
                     break
                 boundary = len(data)
                 sections[index] += 1
-    flags = _flags(query, limits, rcode) | AA | (TC if truncated else 0)
+    flags = _flags(query, reply, style) | (TC if truncated else 0)
     head = _AFTER_ID.pack(flags, 1, shown, sections[1], sections[2] + bool(opt)) + query.question
-    if len(records) > 1 and _rotates(records):
-        unit = ends[1] - ends[0]
-        tail = b"" if truncated else bytes(data[ends[-1] : boundary])
-        return Rotating(head, bytes(data[start : ends[-1]]), unit, shown, tail + opt)
+    if len(records) > 1 and style.rotate and reply.rotate:
+        leading = _turning_from(records)
+        begin = ends[leading - 1] if leading else start
+        count = len(records) - leading
+        unit = ends[leading] - begin
+        if count > 1 and shown > leading and ends[-1] - begin == unit * count:
+            tail = b"" if truncated else bytes(data[ends[-1] : boundary])
+            head += bytes(data[start:begin])
+            return Rotating(head, bytes(data[begin : ends[-1]]), unit, shown - leading, tail + opt)
     return head + bytes(data[start:boundary]) + opt
 
 
-def _rotates(records: tuple[Record, ...]) -> bool:
-    first = records[0]
-    return first.type in {A, AAAA} and all(
-        record.type == first.type and record.name == first.name for record in records
-    )
+def _turning_from(records: tuple[Record, ...]) -> int:
+    """From which record on all are addresses of one name and type; what comes before stays where it is."""
+    last = records[-1]
+    if last.type not in {A, AAAA}:
+        return len(records) - 1
+    leading = len(records)
+    while leading and records[leading - 1].type == last.type and records[leading - 1].name == last.name:
+        leading -= 1
+    return leading
 
 
-def _flags(query: Query, limits: Limits, rcode: int) -> int:
-    return QR | query.flags & (RD | CD) | (RA if limits.recursion else 0) | rcode & 0xF
+def upstream_query(
+    query_id: int, question: bytes, *, dnssec_ok: bool = False, checking_disabled: bool = False
+) -> bytes:
+    """A query of our own for an upstream, with EDNS and none of the client's options: what comes back is good for every
+    client that asks the same."""
+    flags = RD | (CD if checking_disabled else 0)
+    return HEADER.pack(query_id, flags, 1, 0, 0, 1) + question + opt_record(OWN_UDP_SIZE, dnssec_ok)
 
 
-def failure(query: Query, rcode: int, limits: Limits) -> bytes:
-    """An answer without its id that says only that it went wrong."""
-    opt = opt_record(_OWN_UDP_SIZE, query.dnssec_ok, rcode >> 4) if query.edns else b""
-    return _AFTER_ID.pack(_flags(query, limits, rcode), 1, 0, 0, 1 if opt else 0) + query.question + opt
-
-
-def chased(chase: Chase, found: Message | None, limits: Limits, *, tcp: bool) -> bytes:
-    """The answer without its id to a query whose name leads outside of the zone, with what upstream `found`; None means
-    that no upstream could be asked: SERVFAIL, because that denies nothing."""
-    query, answer = chase
-    if found is None:
-        return failure(query, SERVFAIL, limits)
-    records = answer.records + tuple(record for record in found.answers if record.klass == IN)
-    value = assemble(query, NOERROR, records, limits, tcp=tcp)
-    return value if isinstance(value, bytes) else value.turn()
-
-
-def upstream_query(query_id: int, name: bytes, kind: int) -> bytes:
-    """A query of our own for an upstream, with EDNS."""
-    question = name + struct.pack("!HH", kind, IN)
-    return HEADER.pack(query_id, RD, 1, 0, 0, 1) + question + opt_record(_OWN_UDP_SIZE)
-
-
-def is_answer(packet: bytes, query: Query, query_id: int) -> bool:
-    """Whether a packet from upstream answers the query that was sent there as `query_id`: the id, and the question
-    itself, whose case need not be kept. An error may come without the question."""
+def is_answer(packet: bytes, question: bytes, query_id: int) -> bool:
+    """Whether a packet from upstream answers what was sent there as `query_id`: the id, and the question itself, whose
+    case need not be kept. An error may come without the question."""
     if len(packet) < 12:
         return False
     got_id, flags, questions, *_ = HEADER.unpack_from(packet)
@@ -219,29 +218,10 @@ def is_answer(packet: bytes, query: Query, query_id: int) -> bool:
         return bool(flags & 0xF)
     if questions != 1:
         return False
-    end = 12 + len(query.question)
-    asked = packet[12:end]
-    return asked[-4:] == query.question[-4:] and asked[:-4].lower() == query.question[:-4].lower()
+    asked = packet[12 : 12 + len(question)]
+    return asked[-4:] == question[-4:] and asked[:-4].lower() == question[:-4].lower()
 
 
 def is_truncated(packet: bytes) -> bool:
     """Whether a message says that it is not all."""
     return len(packet) > 3 and bool(packet[2] & TC >> 8)
-
-
-def fit_forwarded(query: Query, packet: bytes, limits: Limits, *, tcp: bool) -> bytes:
-    """What upstream answered, without its id, for this client: with the case of its question, and cut to the question
-    with TC if it is more than the client can take. Our limit of what we send over UDP does not apply: the client made
-    its offer, and upstream kept to it."""
-    if len(packet) < 12 + len(query.question) or HEADER.unpack_from(packet)[2] != 1:
-        return failure(query, packet[3] & 0xF or SERVFAIL, limits)
-    if not tcp and len(packet) > query.udp_size:
-        flags = int.from_bytes(packet[2:4], "big") | TC
-        try:
-            end = skip_question(packet)
-        except FormatError:
-            return failure(query, SERVFAIL, limits)
-        if end != 12 + len(query.question):
-            return failure(query, SERVFAIL, limits)
-        return _AFTER_ID.pack(flags, 1, 0, 0, 0) + query.question
-    return packet[2:12] + query.question + packet[12 + len(query.question) :]

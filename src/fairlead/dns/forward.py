@@ -1,159 +1,232 @@
-"""Asking the upstreams for what is not ours.
+"""Asking the upstreams for what is not ours, and remembering it.
 
-Stands between the server and the outside. Invariants: every query leaves from a socket of its own, so from a random
-port, with a random id (RFC 5452), and only an answer to that question from that address is taken; at most
-`max_concurrent` are under way; nothing is remembered.
+Stands between the chain of plugins and the upstreams. Invariants: a question is under way once, however many ask it;
+at most `max_concurrent` are; nothing is remembered for longer than it said. An upstream that is down is passed over as
+long as another is not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from typing import Literal
 
-from fairlead.dns.answer import is_answer, is_truncated, upstream_query
-from fairlead.dns.message import FormatError, Message, Query, parse_message, parse_query
-from fairlead.dns.names import packed_address
+import msgspec
 
-PORT = 53
-_ATTEMPT = 2.0  # s that one upstream gets
-_DEADLINE = 5.0  # s in all, as a client's own patience
-_ROUNDS = 2
-_DENIALS = (0, 3)  # NOERROR, NXDOMAIN: the upstream knows
+from fairlead.dns.cache import Cache, Hit, Key
+from fairlead.dns.message import CD, NOERROR, REFUSED, SERVFAIL, TC, FormatError, Query, parse_message
+from fairlead.dns.prepared import MAX_TTL, Prepared
+from fairlead.dns.reply import BRIEFLY, NEVER, Outcome, Reply, Request, failed
+from fairlead.dns.upstream import Upstream
 
-Upstream = tuple[str, int]
+Policy = Literal["random", "round_robin", "sequential"]
+DEADLINE = 5.0  # s in all, as a client's own patience
+
+
+class ForwardOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """As CoreDNS's `forward`. `max_concurrent` 0: no limit. `attempts` is how often an upstream is tried for one query
+    (None: twice each)."""
+
+    policy: Policy = "random"
+    max_concurrent: int = 0
+    force_tcp: bool = False
+    prefer_udp: bool = False
+    failfast: bool = False
+    failover: frozenset[int] = frozenset()
+    attempts: int | None = None
+    deadline: float = DEADLINE
+
+
+class Forwarder:
+    """Asks one of `upstreams` after the other until one answers."""
+
+    def __init__(
+        self,
+        upstreams: tuple[Upstream, ...],
+        options: ForwardOptions = ForwardOptions(),  # noqa: B008 - frozen
+        *,
+        dice: Callable[[int], bytes] = os.urandom,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.upstreams, self.options = upstreams, options
+        self._dice, self._clock = dice, clock
+        self._turn = 0
+        self.under_way = 0
+        self.rejected = 0
+        self.broken = 0
+        self.observe: Callable[[Upstream, int, float], None] = lambda upstream, rcode, seconds: None
+
+    async def ask(self, query: Query, *, tcp: bool) -> bytes | None:
+        """The upstreams' answer to a query, whole; None if none answered. Raises TooMany."""
+        options = self.options
+        if options.max_concurrent and self.under_way >= options.max_concurrent:
+            self.rejected += 1
+            raise TooMany
+        self.under_way += 1
+        try:
+            async with asyncio.timeout(options.deadline):
+                return await self._ask(query, tcp=tcp)
+        except TimeoutError:
+            return None
+        finally:
+            self.under_way -= 1
+
+    async def _ask(self, query: Query, *, tcp: bool) -> bytes | None:
+        options = self.options
+        tcp = options.force_tcp or (tcp and not options.prefer_udp)
+        answer = None
+        for upstream in self._order():
+            start = self._clock()
+            try:
+                answer = await upstream.ask(
+                    query.question, tcp=tcp, dnssec_ok=query.dnssec_ok, checking_disabled=bool(query.flags & CD)
+                )
+            except (OSError, TimeoutError, FormatError):
+                continue
+            rcode = answer[3] & 0xF
+            self.observe(upstream, rcode, self._clock() - start)
+            if rcode not in options.failover:
+                return answer
+        return answer
+
+    def _order(self) -> Iterator[Upstream]:
+        upstreams = self.upstreams
+        if not upstreams:
+            return
+        policy = self.options.policy
+        if policy == "random":
+            first = self._dice(1)[0] % len(upstreams)
+        elif policy == "round_robin":
+            first, self._turn = self._turn, (self._turn + 1) % len(upstreams)
+        else:
+            first = 0
+        order = upstreams[first:] + upstreams[:first]
+        attempts = 2 * len(order) if self.options.attempts is None else self.options.attempts or MAX_TTL
+        tried = 0
+        while tried < attempts:
+            before = tried
+            for upstream in order:
+                if not upstream.down and tried < attempts:
+                    tried += 1
+                    yield upstream
+            if tried == before:  # all are down: perhaps it is the checks that are broken
+                self.broken += 1
+                if not self.options.failfast:
+                    yield order[self._dice(1)[0] % len(order)]
+                return
+
+    async def close(self) -> None:
+        """Let go of what is open."""
+        for upstream in self.upstreams:
+            await upstream.close()
 
 
 class TooMany(Exception):
     """Too many forwarded queries are under way."""
 
 
-def parse_upstream(text: str) -> Upstream:
-    """`10.0.0.1`, `10.0.0.1:5353`, `fd00::1`, `[fd00::1]:5353` → address and port. Raises ValueError."""
-    host, port = text, str(PORT)
-    if text.startswith("[") and "]" in text:
-        host, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":") if rest else port
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    if packed_address(host.partition("%")[0]) is None or not port.isdigit() or not 0 < int(port) <= 65535:
-        raise ValueError(f"upstream {text!r} is not ADDRESS or ADDRESS:PORT")
-    return host, int(port)
-
-
-def upstreams_of(resolv_conf: str) -> tuple[Upstream, ...]:
-    """The name servers that the text of a resolv.conf lists (resolv.conf(5)); lines that are none are passed over."""
-    found = []
-    for line in resolv_conf.splitlines():
-        words = line.split()
-        if len(words) >= 2 and words[0] == "nameserver" and packed_address(words[1].partition("%")[0]) is not None:
-            found.append((words[1], PORT))
-    return tuple(dict.fromkeys(found))
-
-
-class Forwarder:
-    """Asks one of `upstreams` after the other, beginning with a random one, until one answers."""
+class Outside:
+    """The names of others, as a handler: from the cache, else from the upstreams."""
 
     def __init__(
         self,
-        upstreams: tuple[Upstream, ...],
+        forwarder: Forwarder,
+        cache: Cache | None = None,
         *,
-        max_concurrent: int = 1000,
-        attempt: float = _ATTEMPT,
-        deadline: float = _DEADLINE,
-        dice: Callable[[int], bytes] = os.urandom,
+        clock: Callable[[], float] = time.monotonic,
+        kept: Callable[[Reply, Request], bool] | None = None,
     ) -> None:
-        self.upstreams = upstreams
-        self._max_concurrent = max_concurrent
-        self._attempt, self._deadline = attempt, deadline
-        self._dice = dice
-        self.under_way = 0
+        """`kept` says whether the cache is for a reply at all."""
+        self.forwarder, self.cache = forwarder, cache
+        self._clock, self._kept = clock, kept
+        self._under_way: dict[tuple[Key, bool], asyncio.Task[Reply]] = {}
+        self.prefetched = self.served_stale = 0
 
-    async def ask(self, packet: bytes, query: Query, *, tcp: bool) -> bytes | None:
-        """Hand a client's packet on; returns the upstream's answer (with an id of its own), None if none answered.
-        Over TCP if the client came by TCP; over UDP a truncated answer is handed on, so that the client comes back.
-        Raises TooMany."""
-        if self.under_way >= self._max_concurrent:
-            raise TooMany
-        self.under_way += 1
+    def handle(self, request: Request) -> Outcome:
+        """What is known, at once; else what the upstreams say."""
+        query = request.query
+        key = (query.question[:-4].lower() + query.question[-4:], query.flags & CD | query.dnssec_ok)
+        tcp = request.transport != "udp"
+        if self.cache is None:
+            return self._shared(key, request, tcp)
+        hit = self.cache.get(key, self._clock())
+        if hit is None:
+            return self._shared(key, request, tcp)
+        if hit.stale:
+            if not self.cache.options.stale_first:
+                return self._verified(hit, key, request, tcp)
+            self._refresh(key, request, tcp)
+            return self._stale(hit)
+        if hit.refresh:
+            self.prefetched += 1
+            self._refresh(key, request, tcp)
+        prepared = hit.entry.prepared
+        return Reply(prepared.rcode, flags=prepared.flags, keep=BRIEFLY, whole=prepared, age=hit.age)
+
+    def _stale(self, hit: Hit) -> Reply:
+        self.served_stale += 1
+        prepared = hit.entry.prepared
+        assert self.cache is not None
+        age = max((ttl for _, ttl in prepared.ttls), default=0) - self.cache.options.stale_ttl
+        return Reply(prepared.rcode, flags=prepared.flags, keep=NEVER, whole=prepared, age=age)
+
+    async def _verified(self, hit: Hit, key: Key, request: Request, tcp: bool) -> Reply:
+        assert self.cache is not None
         try:
-            async with asyncio.timeout(self._deadline):
-                return await self._ask(packet, query, tcp=tcp)
+            async with asyncio.timeout(self.cache.options.stale_patience or None):
+                reply = await self._shared(key, request, tcp)
         except TimeoutError:
-            return None
-        finally:
-            self.under_way -= 1
+            return self._stale(hit)
+        return self._stale(hit) if reply.rcode == SERVFAIL else reply
 
-    async def resolve(self, name: bytes, kind: int) -> Message | None:
-        """Ask a question of our own; over TCP if the answer is truncated. None if no upstream knows (that a name does
-        not exist is knowledge too). Raises TooMany."""
-        packet = upstream_query(0, name, kind)
-        query = parse_query(packet)
-        assert isinstance(query, Query)
-        answer = await self.ask(packet, query, tcp=False)
-        if answer is not None and is_truncated(answer):
-            answer = await self.ask(packet, query, tcp=True)
+    def _refresh(self, key: Key, request: Request, tcp: bool) -> None:
+        if (key, tcp) not in self._under_way:
+            self._start(key, request, tcp)
+
+    async def _shared(self, key: Key, request: Request, tcp: bool) -> Reply:
+        task = self._under_way.get((key, tcp)) or self._start(key, request, tcp)
+        return await asyncio.shield(task)
+
+    def _start(self, key: Key, request: Request, tcp: bool) -> asyncio.Task[Reply]:
+        task = asyncio.get_running_loop().create_task(self._fetch(key, request, tcp))
+        self._under_way[key, tcp] = task
+        task.add_done_callback(lambda _: self._under_way.pop((key, tcp), None))
+        return task
+
+    async def _fetch(self, key: Key, request: Request, tcp: bool) -> Reply:
+        try:
+            answer = await self.forwarder.ask(request.query, tcp=tcp)
+        except TooMany:
+            return failed(REFUSED, "concurrent queries exceeded maximum")
         if answer is None:
-            return None
+            return failed(SERVFAIL, "no upstream answered in time")
+        return self.take(key, request, answer)
+
+    def take(self, key: Key, request: Request, answer: bytes) -> Reply:
+        """An upstream's answer as a reply; kept if it may be."""
         try:
             message = parse_message(answer)
         except FormatError:
-            return None
-        return message if message.rcode in _DENIALS else None
+            return failed(SERVFAIL)
+        if not message.questions:
+            return failed(message.rcode or SERVFAIL)
+        cache = self.cache
+        denial = message.rcode != NOERROR or not message.answers
+        bounds = cache and (cache.options.denial if denial else cache.options.success)
+        prepared = Prepared(request.query.question, message, bounds.most if bounds else MAX_TTL)
+        if message.flags & TC:
+            return Reply(prepared.rcode, flags=prepared.flags | TC, whole=prepared)
+        reply = Reply(prepared.rcode, flags=prepared.flags, whole=prepared)
+        if cache is None or (self._kept is not None and not self._kept(reply, request)):
+            return reply
+        return reply._replace(keep=BRIEFLY if cache.put(key, prepared, self._clock()) >= 1 else NEVER)
 
-    async def _ask(self, packet: bytes, query: Query, *, tcp: bool) -> bytes | None:
-        upstreams = self.upstreams
-        first = self._dice(1)[0] % len(upstreams) if upstreams else 0
-        for upstream in (upstreams[first:] + upstreams[:first]) * _ROUNDS:
-            query_id = int.from_bytes(self._dice(2), "big")
-            sent = query_id.to_bytes(2, "big") + packet[2:]
-            try:
-                async with asyncio.timeout(self._attempt):
-                    if tcp:
-                        return await _over_tcp(upstream, sent, query, query_id)
-                    return await _over_udp(upstream, sent, query, query_id)
-            except (OSError, TimeoutError, FormatError, asyncio.IncompleteReadError):
-                continue
-        return None
-
-
-async def _over_udp(upstream: Upstream, packet: bytes, query: Query, query_id: int) -> bytes:
-    loop = asyncio.get_running_loop()
-    answered: asyncio.Future[bytes] = loop.create_future()
-    family = socket.AF_INET6 if ":" in upstream[0] else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
-
-        def readable() -> None:
-            try:
-                answer = sock.recv(65535)
-            except BlockingIOError:
-                return
-            except OSError as error:  # nobody listens there
-                if not answered.done():
-                    answered.set_exception(error)
-                return
-            if is_answer(answer, query, query_id) and not answered.done():
-                answered.set_result(answer)
-
-        sock.connect(upstream)
-        loop.add_reader(sock, readable)
-        try:
-            sock.send(packet)
-            return await answered
-        finally:
-            loop.remove_reader(sock)
-
-
-async def _over_tcp(upstream: Upstream, packet: bytes, query: Query, query_id: int) -> bytes:
-    reader, writer = await asyncio.open_connection(*upstream)
-    try:
-        writer.write(len(packet).to_bytes(2, "big") + packet)
-        await writer.drain()
-        size = int.from_bytes(await reader.readexactly(2), "big")
-        answer = await reader.readexactly(size)
-    finally:
-        writer.close()
-    if not is_answer(answer, query, query_id):
-        raise FormatError("not the answer to what was asked")
-    return answer
+    async def close(self) -> None:
+        """End what is under way."""
+        tasks = list(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.forwarder.close()

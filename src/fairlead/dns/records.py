@@ -40,6 +40,15 @@ class ServiceRecords(msgspec.Struct, frozen=True, array_like=True):
         return self.namespace, self.name
 
 
+class PodAddress(msgspec.Struct, frozen=True, array_like=True):
+    """An address, the namespaces of the pods that have it (none: nobody has it any more), and the namespace of the pod
+    that alone has it as its own; empty if pods share it, as those on the node's network do."""
+
+    address: bytes
+    namespaces: tuple[str, ...] = ()
+    owner: str = ""
+
+
 class Delta(msgspec.Struct, frozen=True, array_like=True):
     """A step from one state of the zone to the next. `synced` None leaves it as it is. `serial` is the SOA's: seconds
     since 1970 of the change."""
@@ -50,11 +59,13 @@ class Delta(msgspec.Struct, frozen=True, array_like=True):
     namespaces_removed: tuple[str, ...] = ()
     synced: bool | None = None
     serial: int = 0
+    pods: tuple[PodAddress, ...] = ()
 
 
-def records_of(service: Service) -> ServiceRecords:
+def records_of(service: Service, pod_names: bool = False) -> ServiceRecords:
     """What the DNS needs of a Service. Endpoints that are not ready are left out (the controller says ready for those
-    that are to be published all the same); addresses that are none are left out."""
+    that are to be published all the same); addresses that are none are left out. `pod_names`: an endpoint without a
+    hostname has its pod's name."""
     return ServiceRecords(
         namespace=service.key.namespace,
         name=service.key.name,
@@ -62,15 +73,15 @@ def records_of(service: Service) -> ServiceRecords:
         ports=tuple((port.name, port.protocol.lower(), port.port) for port in service.ports),
         headless=service.headless,
         external_name=service.external_name,
-        groups=_groups(service),
+        groups=_groups(service, pod_names),
     )
 
 
-def _groups(service: Service) -> tuple[Group, ...]:
+def _groups(service: Service, pod_names: bool) -> tuple[Group, ...]:
     groups = []
     for entry in service.slices:
         endpoints = {
-            (endpoint.hostname, packed)
+            (endpoint.hostname or (endpoint.target[2] if pod_names and endpoint.target[0] == "Pod" else ""), packed)
             for endpoint in entry.endpoints
             if endpoint.ready and (packed := packed_address(endpoint.address)) is not None
         }
@@ -91,16 +102,25 @@ def _by_address(endpoint: tuple[str, bytes]) -> tuple[int, bytes, str]:
     return len(packed), packed, hostname
 
 
-def delta(before: ServiceSnapshot, after: ServiceSnapshot, changes: Changes, serial: int) -> Delta | None:
-    """What differs for the DNS; None if nothing does. `changes` are those of the fold from `before` to `after`."""
+def delta(
+    before: ServiceSnapshot,
+    after: ServiceSnapshot,
+    changes: Changes,
+    serial: int,
+    pods: tuple[PodAddress, ...] = (),
+    *,
+    pod_names: bool = False,
+) -> Delta | None:
+    """What differs for the DNS; None if nothing does. `changes` are those of the fold from `before` to `after`, `pods`
+    what changed of the pods' addresses."""
     changed, removed = [], []
     for key in sorted(changes.services):
         old, new = before.services.get(key), after.services.get(key)
         if new is None:
             removed.append((key.namespace, key.name))
             continue
-        records = records_of(new)
-        if old is None or records_of(old) != records:
+        records = records_of(new, pod_names)
+        if old is None or records_of(old, pod_names) != records:
             changed.append(records)
     namespaces = sorted(changes.namespaces)
     step = Delta(
@@ -110,8 +130,9 @@ def delta(before: ServiceSnapshot, after: ServiceSnapshot, changes: Changes, ser
         tuple(name for name in namespaces if name not in after.namespaces),
         after.synced,
         serial,
+        pods,
     )
-    nothing = not (changed or removed or step.namespaces_added or step.namespaces_removed)
+    nothing = not (changed or removed or pods or step.namespaces_added or step.namespaces_removed)
     return None if nothing and before.synced == after.synced else step
 
 
@@ -125,9 +146,13 @@ def whole(snapshot: ServiceSnapshot, serial: int) -> Delta:
 def pieces(step: Delta, size: int) -> list[Delta]:
     """The same step in pieces of at most `size` services, so that a reader can do other work in between. Only the last
     one says that all is synced."""
-    if len(step.changed) + len(step.removed) <= size:
+    if len(step.changed) + len(step.removed) + len(step.pods) // 4 <= size:
         return [step]
     parts = [Delta((), step.removed, step.namespaces_added, step.namespaces_removed, None, step.serial)]
+    parts += [
+        Delta((), (), (), (), None, step.serial, step.pods[start : start + 4 * size])
+        for start in range(0, len(step.pods), 4 * size)
+    ]
     parts += [
         Delta(step.changed[start : start + size], (), (), (), None, step.serial)
         for start in range(0, len(step.changed), size)

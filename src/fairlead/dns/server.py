@@ -1,7 +1,7 @@
 """The answering loop: datagrams and TCP connections in, answers out.
 
-Stands between the sockets and the pure answer. Invariants: a hit is one look-up and takes no object; what must wait for
-an upstream waits in a task of its own; whatever a client sends, the loop goes on.
+Stands between the sockets and the chain of plugins. Invariants: a hit is one look-up and takes no object; what must
+wait for an upstream waits in a task of its own; whatever a client sends, the loop goes on.
 """
 
 from __future__ import annotations
@@ -9,78 +9,121 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Coroutine
+import ssl
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
-from fairlead.dns.answer import (
-    Chase,
-    Forward,
-    Limits,
-    Response,
-    Rotating,
-    chased,
-    failure,
-    fit_forwarded,
-    respond,
-)
-from fairlead.dns.forward import Forwarder, TooMany
-from fairlead.dns.message import REFUSED, SERVFAIL
-from fairlead.dns.records import Delta
+import msgspec
+
+from fairlead.dns.answer import PLAIN, Rotating, Value, read, render
+from fairlead.dns.answer import finish as rendered
+from fairlead.dns.book import Book, Touched
+from fairlead.dns.message import AA, HEADER, QR, REFUSED, SERVFAIL, Query, Writer
+from fairlead.dns.reply import BRIEFLY, NEVER, Reply, Request, Silence, Transfer, failed, packed_client
+from fairlead.dns.router import Chain, Router
 from fairlead.dns.sockets import SLOT_SIZE, SLOTS, Address, Batch
-from fairlead.dns.table import Table
-from fairlead.dns.zone import Zone
+from fairlead.dns.table import ByClient, Entry, Table
 
 log = logging.getLogger("fairlead.dns")
 
 _BATCHES = 4  # taken before the loop looks after anything else
-IDLE = 10.0  # s a TCP client may say nothing, as CoreDNS
-_READ = 5.0  # s for the rest of a query whose length has come
 _PIPELINED = 64  # queries of one connection under way; more are not read
+_TALLY = 4096  # answers counted apart before they are put together
+_TRANSFER_CHUNK = 16_000  # bytes of a transfer's message before the next begins
+
+
+class StreamLimits(msgspec.Struct, frozen=True):
+    """Of TCP, DoT and DoH. Seconds: a client may say nothing for `idle`, as CoreDNS; take `read` for the rest of a
+    query whose length has come, and `write` to take an answer. `queries` 0: as many on a connection as it likes."""
+
+    connections: int = 1000
+    idle: float = 10.0
+    read: float = 5.0
+    write: float = 10.0
+    queries: int = 0
 
 
 class Server:
-    """Answers from `zone`. Has one owner and one loop; `apply` and the sockets are used from that loop only."""
+    """Answers by `router`. Has one owner and one loop; all of it is used from that loop only."""
 
     def __init__(
         self,
-        zone: Zone,
-        table: Table,
-        limits: Limits,
-        forwarder: Forwarder,
-        *,
-        max_connections: int = 1000,
-        idle: float = IDLE,
+        router: Router,
+        table: Table | None = None,
+        book: Book | None = None,
+        limits: StreamLimits = StreamLimits(),  # noqa: B008 - frozen
     ) -> None:
-        self.zone, self.table = zone, table
-        self._limits, self._forwarder = limits, forwarder
-        self._max_connections, self._idle = max_connections, idle
+        self.router = router
+        self.table = table if table is not None else Table()
+        self.book = book if book is not None else Book()
+        self.limits = limits
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections: set[asyncio.Task[None]] = set()
-        self._udp: list[socket.socket] = []
+        self._udp: dict[socket.socket, Callable[[], None]] = {}
         self._tcp: list[asyncio.Server] = []
+        self._turn = 0
+        self._ticking = False
 
     # -- life ------------------------------------------------------------------------------------------------------
 
-    async def start(self, udp: socket.socket, tcp: socket.socket) -> None:
+    async def start(
+        self, udp: socket.socket | None, tcp: socket.socket | None, tls: ssl.SSLContext | None = None
+    ) -> None:
         """Answer on these sockets, which must not block; they are closed by `stop`."""
-        self._tcp.append(await asyncio.start_server(self._client, sock=tcp, limit=1 << 16))
-        self._udp.append(udp)
+        if tcp is not None:
+            await self.serve_streams(tcp, self._client, tls)
+        if udp is None:
+            return
         loop = asyncio.get_running_loop()
+        drain: Callable[[], None]
         try:
-            loop.add_reader(udp, self._drain_batch, Batch(udp))
+            batch = Batch(udp)
+            drain = lambda: self._drain_batch(batch)  # noqa: E731
         except OSError as error:
             log.warning("answering datagrams one by one: %s", error.strerror)
-            loop.add_reader(udp, self._drain_single, udp)
+            drain = lambda: self._drain_single(udp)  # noqa: E731
+        self._udp[udp] = drain
+        loop.add_reader(udp, drain)
+
+    async def serve_streams(
+        self,
+        sock: socket.socket,
+        client: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        """Accept connections for `client`, at most as many at once as the limits say."""
+
+        async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            if len(self._connections) >= self.limits.connections:
+                writer.close()
+                return
+            self._connections.add(task)
+            try:
+                await client(reader, writer)
+            except (OSError, TimeoutError, asyncio.IncompleteReadError):
+                pass  # the client's right: it went away, or had nothing more to say
+            finally:
+                self._connections.discard(task)
+                writer.close()
+
+        handshake = self.limits.read if tls is not None else None
+        self._tcp.append(
+            await asyncio.start_server(accepted, sock=sock, limit=1 << 16, ssl=tls, ssl_handshake_timeout=handshake)
+        )
 
     async def stop(self, grace: float = 2.0) -> None:
-        """Take nothing more; give what is under way `grace` seconds. A second call does nothing."""
+        """Take nothing more; answer what is in the sockets, give what is under way `grace` seconds. A second call does
+        nothing."""
         loop = asyncio.get_running_loop()
         listening, self._tcp = self._tcp, []
-        sockets, self._udp = self._udp, []
+        sockets, self._udp = self._udp, {}
         for server in listening:
             server.close()
-        for udp in sockets:
+        for udp, drain in sockets.items():
             loop.remove_reader(udp)
+            drain()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace)
         for task in [*self._tasks, *self._connections]:
@@ -89,9 +132,8 @@ class Server:
         for udp in sockets:
             udp.close()
 
-    def apply(self, step: Delta) -> None:
-        """Take a change, and forget exactly what followed from what it changes."""
-        touched = self.zone.apply(step)
+    def forget(self, touched: Touched) -> None:
+        """Forget exactly what followed from what changed."""
         if touched.everything:
             self.table.clear()
             return
@@ -104,22 +146,52 @@ class Server:
 
     def _drain_batch(self, batch: Batch) -> None:
         young = self.table.young
+        counted = self.router.counted
         for _ in range(_BATCHES):
             count = batch.receive()
             first = 0  # of the run of slots that have a reply laid out
+            seen: list[Value] = []
             for slot in range(count):
                 at = slot * SLOT_SIZE
                 key = bytes(batch.received[at + 2 : at + batch.length(slot)])
                 value = young.get(key)
+                if value.__class__ is not bytes:
+                    value = self._uncommon(value, key, batch, slot)
                 if value is None:
-                    value = self._miss(bytes(batch.received[at : at + 2]) + key, batch, slot)
-                if value is not None and batch.put(slot, value if isinstance(value, bytes) else value.turn()):
+                    batch.send(first, slot)
+                    first = slot + 1
                     continue
-                batch.send(first, slot)
-                first = slot + 1
+                if counted:
+                    seen.append(value)
+                if not batch.put(slot, value if value.__class__ is bytes else value.turn()):  # type: ignore
+                    batch.send(first, slot)
+                    first = slot + 1
             batch.send(first, count)
+            if counted:
+                self._tallied(seen)
             if count < SLOTS:
                 return
+
+    def _uncommon(self, value: Entry | None, key: bytes, batch: Batch, slot: int) -> Value | None:
+        """What is not simply there: the first time, or one that takes turns, or one that depends on who asks."""
+        if value.__class__ is Rotating:
+            return value
+        if value is not None and (found := self._by_client(value, batch.client(slot))) is not None:
+            return found
+        at = slot * SLOT_SIZE
+        return self._miss(bytes(batch.received[at : at + 2]) + key, batch.sock, batch.address(slot))
+
+    def _by_client(self, value: Entry, client: bytes) -> Value | None:
+        if not isinstance(value, ByClient):
+            return value
+        return value.theirs if self.book.namespace_of(client) == value.namespace else value.plain
+
+    def _tallied(self, seen: list[Value]) -> None:
+        tally = self.router.tally
+        for value in seen:
+            tally[value] = tally.get(value, 0) + 1
+        if len(tally) > _TALLY:
+            self.router.fold()
 
     def _drain_single(self, udp: socket.socket) -> None:
         for _ in range(_BATCHES * SLOTS):
@@ -127,95 +199,212 @@ class Server:
                 packet, address = udp.recvfrom(SLOT_SIZE)
             except OSError:
                 return
-            value = self.table.young.get(packet[2:])
+            entry = self.table.young.get(packet[2:])
+            value = self._by_client(entry, packed_client(address)) if entry is not None else None
             if value is None:
                 value = self._miss(packet, udp, address)
             if value is not None:
+                if self.router.counted:
+                    self._tallied([value])
                 _send(udp, packet[:2] + (value if isinstance(value, bytes) else value.turn()), address)
 
-    def _miss(self, packet: bytes, source: Batch | socket.socket, where: Any) -> bytes | Rotating | None:
+    def _miss(self, packet: bytes, udp: socket.socket, address: Address) -> Value | None:
         """The answer, if it can be given at once; else a task is under way, or nothing is to be said."""
-        table = self.table
-        value = table.recall(packet[2:])
-        if value is not None:
-            return value
-        decision = respond(self.zone, packet, self._limits)
-        if isinstance(decision, Response):
-            if decision.keep:
-                table.put(packet[2:], decision.value, decision.depends_on)
-            return decision.value
-        if decision is not None:
-            udp, address = (source.sock, source.address(where)) if isinstance(source, Batch) else (source, where)
-            self._spawn(self._later(udp, packet, address, decision))
-        return None
-
-    async def _later(self, udp: socket.socket, packet: bytes, address: Address, decision: Forward | Chase) -> None:
-        _send(udp, packet[:2] + await self._from_upstream(packet, decision, tcp=False), address)
-
-    async def _from_upstream(self, packet: bytes, decision: Forward | Chase, *, tcp: bool) -> bytes:
-        """The answer without its id."""
-        query, limits = decision.query, self._limits
+        key = packet[2:]
+        client = packed_client(address)
+        if (entry := self.table.recall(key)) is not None and (known := self._by_client(entry, client)) is not None:
+            return known
+        query = read(packet)
+        if query is None or isinstance(query, bytes):
+            return query
+        chain = self.router.route(query.labels)
+        if chain is None:
+            return render(query, failed(REFUSED), PLAIN, tcp=False)
+        request = Request(query, client, address[1], "udp", packet)
+        start = self.router.clock() if chain.logs else 0.0
         try:
-            if isinstance(decision, Chase):
-                found = await self._forwarder.resolve(decision.answer.unresolved, query.type)
-                return chased(decision, found, limits, tcp=tcp)
-            answer = await self._forwarder.ask(packet, query, tcp=tcp)
-        except TooMany:
-            return failure(query, REFUSED, limits)
-        if answer is None:
-            return failure(query, SERVFAIL, limits)
-        return fit_forwarded(query, answer, limits, tcp=tcp)
+            outcome = chain.handler(request)
+        except Silence:
+            return None
+        except Exception as error:
+            self._fault(query, error)
+            outcome = failed(SERVFAIL)
+        if not isinstance(outcome, Reply):
+            self._spawn(self._later(udp, address, chain, request, query, outcome))
+            return None
+        value = self._kept(chain, request, query, outcome, key)
+        if chain.logs:
+            answer = value if isinstance(value, bytes) else value.turn()
+            chain.say(request, query, packet, answer, self.router.clock() - start)
+            return answer
+        return value
+
+    def _kept(self, chain: Chain, request: Request, query: Query, reply: Reply, key: bytes) -> Value:
+        """The answer; remembered if it may be."""
+        value = rendered(query, reply, chain.style, tcp=False)
+        if not reply.keep or request.personal or query.options or not chain.remembers:
+            if isinstance(value, Rotating):
+                self._turn += 1
+                return value.from_turn(self._turn)
+            return value
+        briefly = reply.keep == BRIEFLY
+        table = self.table
+        if reply.only_for or reply.not_for:
+            table.put_for(
+                key,
+                reply.only_for or reply.not_for,
+                value,
+                reply.depends,
+                theirs=bool(reply.only_for),
+                briefly=briefly,
+            )
+        else:
+            table.put(key, value, reply.depends, briefly=briefly)
+        if briefly and not self._ticking:
+            self._ticking = True
+            asyncio.get_running_loop().call_later(1.0, self._tick)
+        return value
+
+    def _tick(self) -> None:
+        self._ticking = False
+        self.table.tick()
+
+    async def _later(  # noqa: PLR0917 - all that is known of a query when its answer must be waited for
+        self,
+        udp: socket.socket,
+        address: Address,
+        chain: Chain,
+        request: Request,
+        query: Query,
+        outcome: Awaitable[Reply],
+    ) -> None:
+        clock = self.router.clock
+        start, version = clock(), self.book.version
+        reply = await self._awaited(chain, query, outcome)
+        if reply is None:
+            return
+        if version != self.book.version and reply.keep:  # it may follow from what was
+            reply = reply._replace(keep=NEVER)
+        value = self._kept(chain, request, query, reply, request.packet[2:])
+        answer = value if isinstance(value, bytes) else value.turn()
+        _send(udp, request.packet[:2] + answer, address)
+        self._noted(chain, request, query, answer, clock() - start)
+        if reply.why:
+            chain.fail(query, reply.rcode, reply.why)
+
+    def _noted(self, chain: Chain, request: Request, query: Query, answer: bytes, seconds: float) -> None:
+        if chain.counted:
+            family = 2 if len(request.client) == 16 else 1
+            proto = "udp" if request.transport == "udp" else "tcp"
+            self.router.count(answer, proto, family, size=len(answer), seconds=seconds)
+        if chain.logs:
+            chain.say(request, query, request.packet, answer, seconds)
+
+    async def _awaited(self, chain: Chain, query: Query, outcome: Awaitable[Reply]) -> Reply | None:
+        """The reply; an error if it cannot be had, or not in time; None: say nothing."""
+        try:
+            if not chain.timeout:
+                return await outcome
+            async with asyncio.timeout(chain.timeout):
+                return await outcome
+        except Silence:
+            return None
+        except TimeoutError:
+            return failed(SERVFAIL)
+        except Exception as error:
+            self._fault(query, error)
+            return failed(SERVFAIL)
+
+    def _fault(self, query: Query, error: Exception) -> None:
+        log.error("a query could not be answered: %r: %r", query.question, error, exc_info=error)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a query could not be answered: %r", error)
+        task.add_done_callback(self._tasks.discard)
 
     # -- connections -----------------------------------------------------------------------------------------------
 
-    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        if len(self._connections) >= self._max_connections:
-            writer.close()
-            return
-        self._connections.add(task)
-        try:
-            await self._talk(reader, writer)
-        except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            pass  # the client's right: it went away, or had nothing more to say
-        finally:
-            self._connections.discard(task)
-            writer.close()
+    async def answer(self, packet: bytes, client: bytes, port: int, transport: str) -> bytes | None:
+        """The whole answer to a packet that came by a stream; None: there is nothing to say. Raises Transfer."""
+        found = self._stream_answer(packet, client, port, transport)
+        return found if found is None or isinstance(found, bytes) else await found
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Queries may be pipelined, and answers come as they are ready (RFC 7766 §6.2.1.1)."""
-        under_way: set[asyncio.Task[None]] = set()
+    def _stream_answer(
+        self, packet: bytes, client: bytes, port: int, transport: str
+    ) -> bytes | Coroutine[Any, Any, bytes | None] | None:
+        query = read(packet)
+        if query is None:
+            return None
+        if isinstance(query, bytes):
+            return packet[:2] + query
+        chain = self.router.route(query.labels)
+        if chain is None:
+            return packet[:2] + render(query, failed(REFUSED), PLAIN, tcp=True)
+        request = Request(query, client, port, transport, packet)
+        start = self.router.clock()
         try:
-            while True:
-                async with asyncio.timeout(self._idle):
+            outcome = chain.handler(request)
+        except (Silence, Transfer) as error:
+            if isinstance(error, Transfer):
+                raise
+            return None
+        except Exception as error:
+            self._fault(query, error)
+            outcome = failed(SERVFAIL)
+        if isinstance(outcome, Reply):
+            return self._stream_reply(chain, request, query, outcome, start)
+        return self._stream_later(chain, request, query, outcome, start)
+
+    async def _stream_later(
+        self, chain: Chain, request: Request, query: Query, outcome: Awaitable[Reply], start: float
+    ) -> bytes | None:
+        reply = await self._awaited(chain, query, outcome)
+        return None if reply is None else self._stream_reply(chain, request, query, reply, start)
+
+    def _stream_reply(self, chain: Chain, request: Request, query: Query, reply: Reply, start: float) -> bytes:
+        self._turn += 1
+        answer = render(query, reply, chain.style, tcp=True, first=self._turn)
+        if reply.why:
+            chain.fail(query, reply.rcode, reply.why)
+        if chain.counted or chain.logs:
+            self._noted(chain, request, query, answer, self.router.clock() - start)
+        return request.packet[:2] + answer
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Queries may be pipelined, and answers come as they are ready (RFC 7766 §6.2.1.1)."""
+        peer = writer.get_extra_info("peername") or ("0.0.0.0", 0)
+        client, port = packed_client(peer), peer[1]
+        transport = "tcp" if writer.get_extra_info("ssl_object") is None else "tls"
+        limits = self.limits
+        under_way: set[asyncio.Task[None]] = set()
+        taken = 0
+        try:
+            while not limits.queries or taken < limits.queries:
+                taken += 1
+                async with asyncio.timeout(limits.idle):
                     header = await reader.readexactly(2)
-                async with asyncio.timeout(_READ):
+                async with asyncio.timeout(limits.read):
                     packet = await reader.readexactly(int.from_bytes(header, "big"))
-                decision = respond(self.zone, packet, self._limits, tcp=True)
-                if decision is None:
+                try:
+                    found = self._stream_answer(packet, client, port, transport)
+                except Transfer as transfer:
+                    await self._transfer(writer, packet, transfer)
+                    continue
+                if found is None:
                     return  # no query: there is nothing to talk about
-                if isinstance(decision, Response):
-                    value = decision.value
-                    _frame(writer, packet[:2] + (value if isinstance(value, bytes) else value.turn()))
+                if isinstance(found, bytes):
+                    _frame(writer, found)
                 else:
                     if len(under_way) >= _PIPELINED:
                         await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-                    work = asyncio.create_task(self._later_tcp(writer, packet, decision))
+                    work = asyncio.create_task(_framed(writer, found))
                     under_way.add(work)
                     work.add_done_callback(under_way.discard)
-                async with asyncio.timeout(self._idle):  # a client that does not read is no client
+                async with asyncio.timeout(limits.write):  # a client that does not read is no client
                     await writer.drain()
+            if under_way:
+                await asyncio.wait(under_way)
         except asyncio.IncompleteReadError:
             if under_way:  # it has said all it wants to say, and still listens
                 await asyncio.wait(under_way)
@@ -223,8 +412,39 @@ class Server:
             for work in under_way:
                 work.cancel()
 
-    async def _later_tcp(self, writer: asyncio.StreamWriter, packet: bytes, decision: Forward | Chase) -> None:
-        _frame(writer, packet[:2] + await self._from_upstream(packet, decision, tcp=True))
+    async def _transfer(self, writer: asyncio.StreamWriter, packet: bytes, transfer: Transfer) -> None:
+        """A whole zone, in as many messages as it takes (RFC 5936 §2.2)."""
+        query = read(packet)
+        assert isinstance(query, Query)
+        for message in transfer_messages(query, transfer):
+            _frame(writer, packet[:2] + message)
+            async with asyncio.timeout(self.limits.write):
+                await writer.drain()
+
+
+def transfer_messages(query: Query, transfer: Transfer) -> Iterator[bytes]:
+    """The messages of a transfer, without their ids."""
+    records = iter((transfer.soa, *transfer.records, transfer.soa))
+    writer, count = Writer(query.question), 0
+    for record in records:
+        writer.record(record)
+        count += 1
+        if len(writer.data) > _TRANSFER_CHUNK:
+            yield _message(writer, count)
+            writer, count = Writer(query.question), 0
+    if count:
+        yield _message(writer, count)
+
+
+def _message(writer: Writer, count: int) -> bytes:
+    HEADER.pack_into(writer.data, 0, 0, QR | AA, 1, count, 0, 0)
+    return bytes(writer.data[2:])
+
+
+async def _framed(writer: asyncio.StreamWriter, found: Awaitable[bytes | None]) -> None:
+    answer = await found
+    if answer is not None:
+        _frame(writer, answer)
 
 
 def _frame(writer: asyncio.StreamWriter, packet: bytes) -> None:

@@ -10,11 +10,14 @@ import ctypes
 import errno
 import socket
 import struct
+import sys
 from typing import Any
 
 SLOTS = 64
 SLOT_SIZE = 4096
 _NAME_SIZE = 28  # sockaddr_in6
+_FAMILY = 0 if sys.byteorder == "little" else 1  # where in a sockaddr the family's low byte is
+_MAPPED = b"\0" * 10 + b"\xff\xff"
 
 Address = tuple[Any, ...]
 
@@ -100,6 +103,15 @@ class Batch:
         """Who sent the datagram, as the socket module has it."""
         return unpack_address(bytes(self._names[slot * _NAME_SIZE : (slot + 1) * _NAME_SIZE]))
 
+    def client(self, slot: int) -> bytes:
+        """The packed address of who sent the datagram; IPv4 mapped into IPv6 is IPv4."""
+        at = slot * _NAME_SIZE
+        names = self._names
+        if names[at + _FAMILY] == socket.AF_INET:
+            return bytes(names[at + 4 : at + 8])
+        packed = bytes(names[at + 8 : at + 24])
+        return packed[12:] if packed.startswith(_MAPPED) else packed
+
 
 def unpack_address(raw: bytes) -> Address:
     """A sockaddr_in or sockaddr_in6 → the socket module's tuple."""
@@ -127,10 +139,12 @@ def _headers(data: bytearray, names: bytearray) -> tuple[ctypes.Array[_MMsgHdr],
     return headers, iovs
 
 
-def bind_udp(host: str, port: int) -> socket.socket:
-    """A datagram socket with room for a burst. Raises OSError."""
+def bind_udp(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A datagram socket with room for a burst; `shared`: others of ours may bind the same. Raises OSError."""
     sock = _open(host, socket.SOCK_DGRAM)
     try:
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         sock.bind((host, port))
@@ -140,10 +154,12 @@ def bind_udp(host: str, port: int) -> socket.socket:
     return sock
 
 
-def bind_tcp(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises OSError."""
+def bind_tcp(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A listening socket; `shared`: others of ours may bind the same. Raises OSError."""
     sock = _open(host, socket.SOCK_STREAM)
     try:
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
         sock.listen(256)

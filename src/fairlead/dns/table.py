@@ -1,17 +1,33 @@
 """Packets → answers, so that a question asked before costs one look-up. Pure.
 
-Stands before `answer`. The key is a packet without its id, so flags, EDNS and the case of the name are part of it; the
-value is an answer without its id. Invariants: an answer that depends on a (namespace, service) is gone once that is
-forgotten; memory is bounded. It is a memo of the zone, not a cache: nothing in it is ever older than the zone.
+Stands before the chain of plugins. The key is a packet without its id, so flags, EDNS and the case of the name are part
+of it; the value is an answer without its id. Invariants: an answer that depends on a (namespace, service) is gone once
+that is forgotten, one that is kept briefly at the next `tick`; memory is bounded. It is a memo of the zone, not a
+cache: nothing of the cluster's in it is ever older than the zone.
 """
 
 from __future__ import annotations
 
-from fairlead.dns.answer import Rotating
+from fairlead.dns.answer import Value
 
-Value = bytes | Rotating
+Depends = tuple[tuple[str, str], ...]
 _Dependants = dict[str, dict[str, list[bytes]]]
 MAX_KEY = 320  # bytes: a question of the longest name with an OPT record
+
+
+class ByClient:
+    """Two answers to one packet: `theirs` for the pods of `namespace`, whose resolver means something else by it, and
+    `plain` for all others; None: not known."""
+
+    __slots__ = ("namespace", "plain", "theirs")
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self.plain: Value | None = None
+        self.theirs: Value | None = None
+
+
+Entry = Value | ByClient
 
 
 class Table:
@@ -21,33 +37,54 @@ class Table:
 
     def __init__(self, size: int = 20_000) -> None:
         self.size = size
-        self.young: dict[bytes, Value] = {}
-        self._old: dict[bytes, Value] = {}
+        self.young: dict[bytes, Entry] = {}
+        self._old: dict[bytes, Entry] = {}
         self._young_dependants: _Dependants = {}
         self._old_dependants: _Dependants = {}
-        self._depends: dict[bytes, tuple[str, str]] = {}
+        self._depends: dict[bytes, Depends] = {}
+        self.brief: list[bytes] = []
 
     def __len__(self) -> int:
         return len(self.young) + len(self._old)
 
-    def recall(self, key: bytes) -> Value | None:
+    def recall(self, key: bytes) -> Entry | None:
         """The answer to a packet that is not in `young`, if it was known a generation ago."""
         value = self._old.pop(key, None)
         if value is not None:
-            self.put(key, value, self._depends.get(key))
+            self.put(key, value, self._depends.get(key, ()))
         return value
 
-    def put(self, key: bytes, value: Value, depends_on: tuple[str, str] | None) -> None:
-        """Remember an answer until what it depends on is forgotten."""
+    def put(self, key: bytes, value: Entry, depends: Depends = (), *, briefly: bool = False) -> None:
+        """Remember an answer until what it depends on is forgotten; `briefly`: no longer than to the next `tick`."""
         if len(key) > MAX_KEY:
             return
         if len(self.young) >= self.size:
             self._age()
         self.young[key] = value
-        if depends_on is not None:
-            self._depends[key] = depends_on
-            namespace, service = depends_on
-            self._young_dependants.setdefault(namespace, {}).setdefault(service, []).append(key)
+        if briefly:
+            self.brief.append(key)
+        if depends:
+            self._depends[key] = depends
+            for namespace, service in depends:
+                self._young_dependants.setdefault(namespace, {}).setdefault(service, []).append(key)
+
+    def put_for(
+        self, key: bytes, namespace: str, value: Value, depends: Depends, *, theirs: bool, briefly: bool = False
+    ) -> None:
+        """Remember an answer for the clients of a namespace (`theirs`), or for all but them."""
+        entry = self.young.get(key)
+        if not isinstance(entry, ByClient) or entry.namespace != namespace:
+            entry = ByClient(namespace)
+        if theirs:
+            entry.theirs = value
+        else:
+            entry.plain = value
+        self.put(key, entry, depends, briefly=briefly)
+
+    def tick(self) -> None:
+        """Forget what was kept briefly."""
+        keys, self.brief = self.brief, []
+        self._drop(keys)
 
     def _age(self) -> None:
         for key in self._old:
@@ -82,3 +119,4 @@ class Table:
         self._young_dependants.clear()
         self._old_dependants.clear()
         self._depends.clear()
+        self.brief.clear()

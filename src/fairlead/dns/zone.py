@@ -1,8 +1,6 @@
 """The cluster's zone: names → records, by the DNS specification 1.1.0 and as CoreDNS answers. Pure.
 
-Stands between the deltas that come from the follower and the answers. Invariants: the zone after any sequence of deltas
-is the zone built from the last snapshot alone; until it is synced it denies nothing. It has one owner, the answering
-process, and changes in place, because a copy per change would be most of the work.
+Stands between the book and the answers. Invariant: until the book is synced the zone denies nothing.
 
 Sources: kubernetes/dns docs/specification.md; CoreDNS 1.14 plugin/kubernetes for what the specification leaves open.
 """
@@ -12,6 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Literal, NamedTuple
 
+from fairlead.dns.book import Book, Key, Touched, pod_key
 from fairlead.dns.message import (
     AAAA,
     CNAME,
@@ -43,8 +42,7 @@ VERSION_TTL = 28800
 MAX_CHAIN = 10
 _SRV = struct.Struct("!HHH")
 
-Key = tuple[str, str]
-Pods = Literal["disabled", "insecure"]
+Pods = Literal["disabled", "insecure", "verified"]
 Service = ServiceRecords
 
 
@@ -64,81 +62,71 @@ class Answer(NamedTuple):
     unresolved: bytes = b""
 
 
-class Touched(NamedTuple):
-    """What a delta invalidates: answers that depend on these; `everything` is all there is."""
-
-    services: tuple[Key, ...]
-    namespaces: tuple[str, ...]
-    everything: bool
-
-
 _NODATA = Answer(NOERROR)
 _NXDOMAIN = Answer(NXDOMAIN)
 
 
 class Zone:
-    """The zone of one cluster domain. `own` are the packed addresses of this server itself: the Services whose
-    endpoints they are name it in NS records."""
+    """The zone of one cluster domain, a view of `book`. `own` are the packed addresses of this server itself: the
+    Services whose endpoints they are name it in NS records. `exposed` are the only namespaces that are shown; None:
+    all. `ignore_empty`: a Service without ready endpoints does not exist."""
 
     def __init__(
-        self, domain: str = "cluster.local", ttl: int = 5, pods: Pods = "insecure", own: tuple[bytes, ...] = ()
+        self,
+        domain: str = "cluster.local",
+        ttl: int = 5,
+        pods: Pods = "insecure",
+        own: tuple[bytes, ...] = (),
+        *,
+        book: Book | None = None,
+        exposed: frozenset[str] | None = None,
+        ignore_empty: bool = False,
     ):
         self.domain = wire_name(domain.lower())
         self.ttl = ttl
         self.pods = pods
         self.own = own
-        self.serial = 0
-        self.synced = False
-        self.services: dict[Key, Service] = {}
-        self.namespaces: set[str] = set()
-        self.by_cluster_ip: dict[bytes, tuple[Key, ...]] = {}
-        self.by_endpoint: dict[bytes, tuple[Key, ...]] = {}
+        self.book = book if book is not None else Book()
+        self.services = self.book.services
+        self.namespaces = self.book.namespaces
+        self.by_cluster_ip = self.book.by_cluster_ip
+        self.by_endpoint = self.book.by_endpoint
+        self._exposed, self._ignore_empty = exposed, ignore_empty
         self._suffix = split_name(self.domain)
         self._ns = wire_name("ns.dns")[:-1] + self.domain
         self._svc = wire_label("svc") + self.domain
         self._hostmaster = wire_label("hostmaster") + self.domain
 
-    # -- changes ---------------------------------------------------------------------------------------------------
-
     def apply(self, step: Delta) -> Touched:
-        """Take the step. Returns what it invalidates."""
-        for key in step.removed:
-            self._replace(key, None)
-        for service in step.changed:
-            self._replace(service.key, service)
-        self.namespaces.update(step.namespaces_added)
-        self.namespaces.difference_update(step.namespaces_removed)
-        self.serial = max(self.serial, step.serial)
-        turned = step.synced is not None and step.synced != self.synced
-        if step.synced is not None:
-            self.synced = step.synced
-        return Touched(
-            step.removed + tuple(service.key for service in step.changed),
-            step.namespaces_added + step.namespaces_removed,
-            turned,
-        )
+        """Take the step into the book. Returns what it invalidates."""
+        return self.book.apply(step)
 
-    def _replace(self, key: Key, new: Service | None) -> None:
-        old = self.services.pop(key, None)
-        if old is not None:
-            _forget(self.by_cluster_ip, old.addresses, key)
-            _forget(self.by_endpoint, _endpoint_addresses(old), key)
-        if new is not None:
-            self.services[key] = new
-            _remember(self.by_cluster_ip, new.addresses, key)
-            _remember(self.by_endpoint, _endpoint_addresses(new), key)
+    @property
+    def synced(self) -> bool:
+        """Whether all was listed once; until then nothing is denied."""
+        return self.book.synced
+
+    @property
+    def serial(self) -> int:
+        """The SOA's."""
+        return self.book.serial
 
     # -- questions -------------------------------------------------------------------------------------------------
+
+    def shows(self, namespace: str) -> bool:
+        """Whether there is such a namespace, for this zone."""
+        return namespace in self.namespaces and (self._exposed is None or namespace in self._exposed)
 
     def holds(self, labels: tuple[bytes, ...]) -> bool:
         """Whether the name (in lower case) is in the cluster domain."""
         suffix = self._suffix
         return labels[len(labels) - len(suffix) :] == suffix
 
-    def soa(self) -> Record:
-        """The zone's SOA, as it goes with negative answers: its TTL is at most 300 (RFC 2308, CoreDNS)."""
-        numbers = struct.pack("!IIIII", self.serial & 0xFFFFFFFF, 7200, 1800, 86400, self.ttl)
-        return Record(self.domain, SOA, min(self.ttl, 300), self._ns + self._hostmaster + numbers)
+    def soa(self, origin: bytes = b"") -> Record:
+        """The zone's SOA, as it goes with negative answers: its TTL is at most 300 (RFC 2308, CoreDNS). `origin` is
+        that of a reverse zone."""
+        numbers = struct.pack("!IIIII", self.book.serial & 0xFFFFFFFF, 7200, 1800, 86400, self.ttl)
+        return Record(origin or self.domain, SOA, min(self.ttl, 300), self._ns + self._hostmaster + numbers)
 
     def find_reverse(self, labels: tuple[bytes, ...], kind: int) -> Answer | None:
         """The answer for a name below in-addr.arpa or ip6.arpa; None if it is not ours and so is to be forwarded."""
@@ -150,12 +138,13 @@ class Zone:
         if not self.synced:
             return Answer(SERVFAIL, keep=False)
         targets: list[bytes] = []
-        owners = self.by_cluster_ip.get(address)
+        owners = [key for key in self.by_cluster_ip.get(address, ()) if self.shows(key[0])]
         if owners:
             targets.append(self._service_name(*owners[0]))
         else:
             for key in self.by_endpoint.get(address, ()):
-                targets += self._endpoint_names(self.services[key], address)
+                if self.shows(key[0]):
+                    targets += self._endpoint_names(self.services[key], address)
         if not targets:
             return None
         name = b"".join(bytes((len(label),)) + label for label in labels) + ROOT
@@ -196,7 +185,9 @@ class Zone:
     def _servers(self) -> list[tuple[bytes, Record]]:
         """Names and addresses of the name servers: the Services that this server is an endpoint of, else itself."""
         found = []
-        keys = dict.fromkeys(key for address in self.own for key in self.by_endpoint.get(address, ()))
+        keys = dict.fromkeys(
+            key for address in self.own for key in self.by_endpoint.get(address, ()) if self.shows(key[0])
+        )
         for key in keys:
             service = self.services[key]
             if service.headless:
@@ -214,12 +205,12 @@ class Zone:
             return _NODATA
         namespace = _text(base[-1])
         if len(base) == 1:
-            return Answer(NOERROR if namespace in self.namespaces else NXDOMAIN, depends_on=(namespace, ""))
+            return Answer(NOERROR if self.shows(namespace) else NXDOMAIN, depends_on=(namespace, ""))
         if len(base) > 4:
             return _NXDOMAIN
         key = (namespace, _text(base[-2]))
-        service = self.services.get(key) if namespace in self.namespaces else None
-        if service is None:
+        service = self.services.get(key) if self.shows(namespace) else None
+        if service is None or (self._ignore_empty and not service.groups and service.addresses):
             return Answer(NXDOMAIN, depends_on=key)
         if service.external_name:
             return self._external(service, labels, kind, len(base) > 2, depth)
@@ -307,15 +298,21 @@ class Zone:
         if not base:
             return _NODATA
         namespace = _text(base[-1])
-        if len(base) > 4 or namespace not in self.namespaces or self.pods == "disabled":
+        if len(base) > 4 or self.pods == "disabled" or not self.shows(namespace):
             return Answer(NXDOMAIN, depends_on=(namespace, ""))
         if len(base) == 1:
             return Answer(NOERROR, depends_on=(namespace, ""))
         address = undashed(base[-2])
         if address is None:
             return Answer(NXDOMAIN, depends_on=(namespace, ""))
+        depends_on = (namespace, "")
+        if self.pods == "verified":
+            depends_on = (namespace, pod_key(address))
+            pod = self.book.pods.get(address)
+            if pod is None or namespace not in pod.namespaces:
+                return Answer(NXDOMAIN, depends_on=depends_on)
         records = (self._address(_join(labels), address),)
-        return Answer(NOERROR, records if records[0].type == kind else (), depends_on=(namespace, ""))
+        return Answer(NOERROR, records if records[0].type == kind else (), depends_on=depends_on)
 
     # -- names -------------------------------------------------------------------------------------------------------
 
@@ -353,22 +350,3 @@ def _text(label: bytes) -> str:
 
 def _join(labels: tuple[bytes, ...]) -> bytes:
     return b"".join([bytes((len(label),)) + label for label in labels]) + ROOT
-
-
-def _endpoint_addresses(service: Service) -> tuple[bytes, ...]:
-    return tuple({address for group in service.groups for _, address in group.endpoints})
-
-
-def _remember(index: dict[bytes, tuple[Key, ...]], addresses: tuple[bytes, ...], key: Key) -> None:
-    for address in addresses:
-        known = index.get(address)
-        index[address] = (key,) if known is None else tuple(sorted({*known, key}))
-
-
-def _forget(index: dict[bytes, tuple[Key, ...]], addresses: tuple[bytes, ...], key: Key) -> None:
-    for address in addresses:
-        left = tuple(other for other in index.get(address, ()) if other != key)
-        if left:
-            index[address] = left
-        else:
-            index.pop(address, None)

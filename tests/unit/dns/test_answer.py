@@ -9,21 +9,15 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 import pytest
-from tests.unit.dns.worlds import ask, lines, service, slice_of, zone
+from tests.unit.dns.worlds import ask, lines, reply_to, service, slice_of, value_of, zone
 
 from fairlead.discovery.model import Endpoint, EndpointPort
-from fairlead.dns.answer import (
-    Chase,
-    Limits,
-    Response,
-    Rotating,
-    chased,
-    fit_forwarded,
-    is_answer,
-    respond,
-    upstream_query,
-)
+from fairlead.dns.answer import PLAIN, Rotating, Style, finish, is_answer, upstream_query
 from fairlead.dns.message import Query, parse_message, parse_query
+from fairlead.dns.prepared import Prepared
+from fairlead.dns.reply import WHILE, Outcome, Reply, Request, failed, then
+
+NOWHERE = Style(recursion=False)
 
 MANY = service(
     "shop",
@@ -43,11 +37,8 @@ def packet_of(question: str, kind: str = "A", **options: object) -> bytes:
 
 
 def raw(packet: bytes, *, tcp: bool = False) -> bytes | None:
-    decision = respond(zone(), packet, Limits(), tcp=tcp)
-    if decision is None:
-        return None
-    assert isinstance(decision, Response)
-    return packet[:2] + (decision.value if isinstance(decision.value, bytes) else decision.value.turn())
+    value = value_of(zone(), packet, tcp=tcp)
+    return None if value is None else packet[:2] + (value if isinstance(value, bytes) else value.turn())
 
 
 # -- sizes
@@ -88,14 +79,11 @@ def test_glue_is_left_out_without_truncation() -> None:
 def test_addresses_take_turns() -> None:
     """Every address is first once in as many answers as there are addresses; each answer has them all."""
     packet = packet_of("db.shop.svc.cluster.local")
-    decision = respond(zone(), packet, Limits())
-    assert isinstance(decision, Response)
-    assert isinstance(decision.value, Rotating)
+    value = value_of(zone(), packet)
+    assert isinstance(value, Rotating)
     seen = []
     for _ in range(3):
-        seen.append(
-            [record.split()[-1] for record in lines(dns.message.from_wire(packet[:2] + decision.value.turn()).answer)]
-        )
+        seen.append([record.split()[-1] for record in lines(dns.message.from_wire(packet[:2] + value.turn()).answer)])
     assert sorted(order[0] for order in seen) == ["10.244.0.8", "10.244.1.8", "10.244.1.9"]
     assert all(sorted(order) == sorted(seen[0]) for order in seen)
 
@@ -103,10 +91,9 @@ def test_addresses_take_turns() -> None:
 def test_a_truncated_answer_moves_through_all_addresses() -> None:
     """Clients that never come back over TCP reach every endpoint all the same."""
     packet = packet_of("many.shop.svc.cluster.local")
-    decision = respond(zone(MANY), packet, Limits())
-    assert isinstance(decision, Response)
-    assert isinstance(decision.value, Rotating)
-    firsts = {lines(dns.message.from_wire(packet[:2] + decision.value.turn()).answer)[0] for _ in range(100)}
+    value = value_of(zone(MANY), packet)
+    assert isinstance(value, Rotating)
+    firsts = {lines(dns.message.from_wire(packet[:2] + value.turn()).answer)[0] for _ in range(100)}
     assert len(firsts) == 100
 
 
@@ -119,7 +106,7 @@ def test_flags() -> None:
     query.flags |= dns.flags.CD | dns.flags.AD
     message = dns.message.from_wire(raw(query.to_wire()) or b"")
     assert message.flags == dns.flags.QR | dns.flags.AA | dns.flags.RD | dns.flags.RA | dns.flags.CD
-    message = ask(zone(), "web.shop.svc.cluster.local", "A", limits=Limits(recursion=False))
+    message = ask(zone(), "web.shop.svc.cluster.local", "A", style=NOWHERE)
     assert not message.flags & dns.flags.RA
 
 
@@ -138,16 +125,11 @@ def test_unknown_edns_version() -> None:
     assert message.edns == 0
 
 
-def test_cookies_are_not_remembered() -> None:
-    """A packet that will not come again is not kept; one that will is, until its Service changes."""
-    query = dns.message.make_query("web.shop.svc.cluster.local", "A")
-    kept = respond(zone(), query.to_wire(), Limits())
-    assert isinstance(kept, Response)
-    assert (kept.keep, kept.depends_on) == (True, ("shop", "web"))
-    query.use_edns(0, 0, 1232, options=[dns.edns.GenericOption(10, b"12345678")])
-    passing = respond(zone(), query.to_wire(), Limits())
-    assert isinstance(passing, Response)
-    assert not passing.keep
+def test_how_long_an_answer_holds() -> None:
+    """Until its Service changes."""
+    kept = reply_to(zone(), packet_of("web.shop.svc.cluster.local"))
+    assert isinstance(kept, Reply)
+    assert (kept.keep, kept.depends) == (WHILE, (("shop", "web"),))
 
 
 # -- bad packets
@@ -204,13 +186,13 @@ def test_other_classes() -> None:
 
 def test_without_upstreams_the_outside_is_refused() -> None:
     """REFUSED, not SERVFAIL: asking again will not help."""
-    message = ask(zone(), "example.com", "A", limits=Limits(recursion=False))
+    message = ask(zone(), "example.com", "A", style=NOWHERE)
     assert (message.rcode(), message.answer) == (dns.rcode.REFUSED, [])
 
 
 def test_without_upstreams_an_external_name_is_its_cname() -> None:
     """The CNAME is ours to give, even if nobody can be asked for the rest."""
-    message = ask(zone(), "outside.shop.svc.cluster.local", "A", limits=Limits(recursion=False))
+    message = ask(zone(), "outside.shop.svc.cluster.local", "A", style=NOWHERE)
     assert lines(message.answer) == ["outside.shop.svc.cluster.local. 5 IN CNAME www.example.com."]
 
 
@@ -232,31 +214,60 @@ def upstream_answer(packet: bytes, *records: str, truncated: bool = False) -> by
     return message.to_wire()
 
 
+def forwarded(asked: bytes, answered: bytes, *, tcp: bool = False, age: int = 0) -> dns.message.Message:
+    query = query_of(asked)
+    prepared = Prepared(query.question, parse_message(answered))
+    value = finish(query, Reply(prepared.rcode, flags=prepared.flags, whole=prepared, age=age), PLAIN, tcp=tcp)
+    return dns.message.from_wire(asked[:2] + (value if isinstance(value, bytes) else value.turn()))
+
+
 def test_an_upstream_answer_keeps_the_clients_question() -> None:
     """An upstream may change the case of the question; the client gets its own back."""
     asked = packet_of("ExAmple.com")
     answered = upstream_answer(packet_of("example.com"), "example.com. 60 A 192.0.2.1")
-    message = dns.message.from_wire(asked[:2] + fit_forwarded(query_of(asked), answered, Limits(), tcp=False))
+    message = forwarded(asked, answered)
     assert message.question[0].name.to_text() == "ExAmple.com."
-    assert [record.split()[-1] for record in lines(message.answer)] == ["192.0.2.1"]
+    assert lines(message.answer) == ["ExAmple.com. 60 IN A 192.0.2.1"]
+
+
+def test_an_upstream_answer_grows_old() -> None:
+    """Every TTL is counted down, and none below zero."""
+    asked = packet_of("example.com")
+    answered = upstream_answer(asked, "example.com. 60 CNAME www.example.com.", "www.example.com. 20 A 192.0.2.1")
+    assert lines(forwarded(asked, answered, age=30).answer) == [
+        "example.com. 30 IN CNAME www.example.com.",
+        "www.example.com. 0 IN A 192.0.2.1",
+    ]
+
+
+def test_addresses_behind_a_cname_take_turns() -> None:
+    """The CNAME stays first."""
+    asked = packet_of("example.com")
+    records = ["example.com. 60 CNAME www.example.com.", *(f"www.example.com. 60 A 192.0.2.{i}" for i in (1, 2, 3))]
+    query = query_of(asked)
+    prepared = Prepared(query.question, parse_message(upstream_answer(asked, *records)))
+    value = finish(query, Reply(0, whole=prepared), PLAIN, tcp=False)
+    assert isinstance(value, Rotating)
+    answers = [lines(dns.message.from_wire(asked[:2] + value.turn()).answer) for _ in range(3)]
+    assert {answer[0] for answer in answers} == {"example.com. 60 IN CNAME www.example.com."}
+    assert len({answer[1] for answer in answers}) == 3
+    assert all(sorted(answer) == sorted(answers[0]) for answer in answers)
 
 
 def test_an_upstream_answer_that_is_too_long() -> None:
-    """A client without EDNS gets at most 512 bytes: the question, with TC."""
+    """A client without EDNS gets at most 512 bytes, with TC; over TCP it gets all."""
     asked = packet_of("example.com")
     answered = upstream_answer(asked, *(f"example.com. 60 A 192.0.2.{i}" for i in range(60)))
-    fitted = asked[:2] + fit_forwarded(query_of(asked), answered, Limits(), tcp=False)
-    message = dns.message.from_wire(fitted)
+    message = forwarded(asked, answered)
     assert message.flags & dns.flags.TC
-    assert message.answer == []
-    whole = dns.message.from_wire(asked[:2] + fit_forwarded(query_of(asked), answered, Limits(), tcp=True))
-    assert len(lines(whole.answer)) == 60
+    assert len(message.to_wire()) <= 512
+    assert len(lines(forwarded(asked, answered, tcp=True).answer)) == 60
 
 
 def test_what_counts_as_an_answer() -> None:
     """Only a response with the id and the question that were sent; an error may leave the question out."""
-    packet = upstream_query(4711, b"\7example\3com\0", dns.rdatatype.A)
-    query = query_of(packet)
+    packet = upstream_query(4711, b"\7example\3com\0" + struct.pack("!HH", dns.rdatatype.A, 1))
+    query = query_of(packet).question
     good = upstream_answer(packet)
     assert is_answer(good, query, 4711)
     assert is_answer(good.replace(b"example", b"eXample"), query, 4711)
@@ -268,15 +279,23 @@ def test_what_counts_as_an_answer() -> None:
     assert not is_answer(struct.pack("!HHHHHH", 4711, 0x8000, 0, 0, 0, 0), query, 4711)
 
 
+def chased(found: Outcome) -> Outcome | bytes | None:
+    """The answer for an ExternalName whose target the outside says `found` of."""
+    return reply_to(zone(), packet_of("outside.shop.svc.cluster.local"), lambda request: found)
+
+
 def test_a_chased_name() -> None:
     """The CNAME of ours, then what upstream has, in one answer with authority."""
     packet = packet_of("outside.shop.svc.cluster.local")
-    chase = respond(zone(), packet, Limits())
-    assert isinstance(chase, Chase)
     found = upstream_answer(
         packet_of("www.example.com"), "www.example.com. 60 CNAME web.example.com.", "web.example.com. 60 A 192.0.2.1"
     )
-    message = dns.message.from_wire(packet[:2] + chased(chase, parse_message(found), Limits(), tcp=False))
+    whole = Prepared(query_of(packet_of("www.example.com")).question, parse_message(found))
+    reply = chased(Reply(0, whole=whole))
+    assert isinstance(reply, Reply)
+    value = finish(query_of(packet), reply, PLAIN, tcp=False)
+    assert isinstance(value, bytes)
+    message = dns.message.from_wire(packet[:2] + value)
     assert lines(message.answer) == [
         "outside.shop.svc.cluster.local. 5 IN CNAME www.example.com.",
         "www.example.com. 60 IN CNAME web.example.com.",
@@ -287,7 +306,22 @@ def test_a_chased_name() -> None:
 
 def test_a_chase_that_nobody_answers() -> None:
     """SERVFAIL: that no upstream could be asked does not mean that the name has no address."""
-    packet = packet_of("outside.shop.svc.cluster.local")
-    chase = respond(zone(), packet, Limits())
-    assert isinstance(chase, Chase)
-    assert dns.message.from_wire(packet[:2] + chased(chase, None, Limits(), tcp=False)).rcode() == dns.rcode.SERVFAIL
+    reply = chased(failed())
+    assert isinstance(reply, Reply)
+    assert reply.rcode == dns.rcode.SERVFAIL
+
+
+async def test_a_reply_that_comes_later() -> None:
+    """A step on a reply that must be waited for is taken when it is there."""
+
+    async def later() -> Reply:
+        return Reply(3)
+
+    def step(reply: Reply) -> Reply:
+        return reply._replace(rcode=reply.rcode + 2)
+
+    assert then(Reply(3), step) == Reply(5)
+    outcome = then(later(), step)
+    assert not isinstance(outcome, Reply)
+    assert await outcome == Reply(5)
+    assert Request(query_of(GOOD)).address == ""

@@ -23,7 +23,8 @@ from aiohttp import ClientError, ClientSession, web
 from tests.unit.dns.worlds import lines
 
 from fairlead.dns import DNSOptions
-from fairlead.dns.answering import DNSError, Sockets, prepare, upstreams_from
+from fairlead.dns.answering import configuration, upstreams_from
+from fairlead.dns.serving import DNSError, Sockets
 
 DEADLINE = 15.0
 
@@ -255,15 +256,15 @@ def test_a_taken_port_is_said() -> None:
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(DNSError, match=rf"cannot listen on 127\.0\.0\.1:{port}/tcp: .*another server has it"):
-            Sockets(DNSOptions(listen="127.0.0.1", port=port))
+            Sockets.bind(configuration(DNSOptions(listen="127.0.0.1", port=port)))
 
 
 def test_bad_options_are_said() -> None:
     """Whose fault, and which option."""
     with pytest.raises(DNSError, match=r"cluster domain 'a\.\.b' is not a domain name"):
-        prepare(DNSOptions(domain="a..b"))
+        configuration(DNSOptions(domain="a..b"))
     with pytest.raises(DNSError, match="upstream 'x' is not ADDRESS"):
-        prepare(DNSOptions(upstreams=("x",)))
+        configuration(DNSOptions(upstreams=("x",)))
 
 
 @pytest.mark.parametrize(
@@ -280,7 +281,7 @@ def test_it_never_asks_itself(tmp_path: Path, listen: str, port: int, left: list
     path = tmp_path / "resolv.conf"
     path.write_text("nameserver 10.0.0.1\nnameserver 10.0.0.2\nnameserver 127.0.0.53\nnameserver ::1\n")
     options = DNSOptions(resolv_conf=str(path), listen=listen, port=port)
-    assert [host for host, _ in upstreams_from(options, (bytes((10, 0, 0, 1)),))] == left
+    assert [address.host for address in upstreams_from(options, (bytes((10, 0, 0, 1)),))] == left
 
 
 def test_without_a_resolv_conf_there_is_no_upstream(tmp_path: Path) -> None:

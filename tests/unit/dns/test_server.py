@@ -14,31 +14,48 @@ import dns.message
 import dns.rcode
 import pytest
 from tests.unit.dns.test_zone import ANSWERS, NODATA, NXDOMAIN
-from tests.unit.dns.worlds import SOA, lines, rows, shown, snapshot, zone
+from tests.unit.dns.worlds import SOA, lines, router_of, rows, shown, snapshot, zone
 
-from fairlead.dns.answer import Limits
-from fairlead.dns.forward import Forwarder, parse_upstream, upstreams_of
+from fairlead.dns.answer import Style
+from fairlead.dns.cache import Cache
+from fairlead.dns.forward import Forwarder, ForwardOptions, Outside
 from fairlead.dns.health import serve_status
 from fairlead.dns.records import Delta, ServiceRecords, whole
-from fairlead.dns.server import Server
+from fairlead.dns.server import Server, StreamLimits
 from fairlead.dns.sockets import SLOTS, Batch, bind_tcp, bind_udp, unpack_address
 from fairlead.dns.table import Table
+from fairlead.dns.upstream import Address, Upstream, addresses_of, parse_address
+from fairlead.dns.zone import Zone
 
 DEADLINE = 5.0
 
 
 class Running(Server):
-    """A server with the port it listens on."""
+    """A server with the port it listens on, its zone, and what it asks outside."""
 
     port = 0
+    zone: Zone
+    outside: Outside
+
+    def apply(self, step: Delta) -> None:
+        self.forget(self.zone.apply(step))
 
 
 @asynccontextmanager
 async def running(
-    *upstreams: tuple[str, int], single: bool = False, forwarder: Forwarder | None = None, **options: Any
+    *upstreams: tuple[str, int],
+    single: bool = False,
+    cache: Cache | None = None,
+    options: ForwardOptions = ForwardOptions(deadline=1.0),  # noqa: B008 - frozen
+    timeout: float = 0.2,
+    **limits: Any,
 ) -> AsyncIterator[Running]:
-    forward = forwarder or Forwarder(upstreams, attempt=0.2, deadline=1.0)
-    server = Running(zone(), Table(), Limits(recursion=bool(forward.upstreams)), forward, **options)
+    asked = tuple(Upstream(Address(host, port), timeout=timeout) for host, port in upstreams)
+    outside = Outside(Forwarder(asked, options), cache)
+    served = zone()
+    router = router_of(served, outside.handle, Style(recursion=bool(upstreams)))
+    server = Running(router, Table(), served.book, StreamLimits(**limits))
+    server.zone, server.outside = served, outside
     tcp = bind_tcp("127.0.0.1", 0)
     server.port = tcp.getsockname()[1]
     udp = bind_udp("127.0.0.1", server.port)
@@ -51,6 +68,7 @@ async def running(
         yield server
     finally:
         await server.stop()
+        await outside.close()
 
 
 async def ask(server: Running, question: str, kind: str, *, tcp: bool = False, **options: Any) -> dns.message.Message:
@@ -168,7 +186,7 @@ async def test_a_change_forgets_only_what_follows_from_it() -> None:
 async def test_becoming_synced_turns_servfail_into_answers() -> None:
     """And nothing of before is remembered."""
     async with running() as server:
-        server.zone.synced = False
+        server.zone.book.synced = False
         assert (await ask(server, "web.shop.svc.cluster.local", "A")).rcode() == dns.rcode.SERVFAIL
         server.apply(whole(snapshot(), 1))
         assert (await ask(server, "web.shop.svc.cluster.local", "A")).rcode() == dns.rcode.NOERROR
@@ -226,7 +244,7 @@ async def test_idle_connections_are_closed() -> None:
 
 async def test_one_connection_too_many_is_closed() -> None:
     """The first ones go on."""
-    async with running(max_connections=1) as server:
+    async with running(connections=1) as server:
         first = await asyncio.open_connection("127.0.0.1", server.port)
         packet = dns.message.make_query("web.shop.svc.cluster.local", "A").to_wire()
         framed = len(packet).to_bytes(2, "big") + packet
@@ -293,11 +311,13 @@ async def test_forged_answers_are_passed_over() -> None:
             assert (await ask(server, "example.com", "A")).rcode() == dns.rcode.SERVFAIL
 
 
-async def test_a_truncated_answer_makes_the_client_come_back() -> None:
-    """Over UDP the TC is handed on; over TCP the upstream is asked over TCP."""
+@pytest.mark.parametrize("tcp", [False, True])
+async def test_a_truncated_answer_is_asked_for_again(tcp: bool) -> None:
+    """Over TCP, and the client, whose own packet has room, never knows."""
     async with upstream(resolves("192.0.2.1", truncated=True)) as address, running(address) as server:
-        assert (await ask(server, "example.com", "A")).flags & dns.flags.TC
-        assert lines((await ask(server, "example.com", "A", tcp=True)).answer) == ["example.com. 60 IN A 192.0.2.1"]
+        answer = await ask(server, "example.com", "A", tcp=tcp)
+        assert lines(answer.answer) == ["example.com. 60 IN A 192.0.2.1"]
+        assert not answer.flags & dns.flags.TC
 
 
 @pytest.mark.parametrize("truncated", [False, True])
@@ -323,21 +343,20 @@ async def test_a_slow_upstream_does_not_hold_up_our_names() -> None:
     async with upstream(lambda query, tcp: None) as silent, running(silent) as server:
         waiting = [asyncio.create_task(ask(server, f"{i}.example.com", "A")) for i in range(50)]
         async with asyncio.timeout(DEADLINE):
-            await _until(lambda: server._forwarder.under_way == 50)
+            await _until(lambda: server.outside.forwarder.under_way == 50)
             assert (await ask(server, "web.shop.svc.cluster.local", "A")).answer
-            assert server._forwarder.under_way == 50
+            assert server.outside.forwarder.under_way == 50
             assert {message.rcode() for message in await asyncio.gather(*waiting)} == {dns.rcode.SERVFAIL}
 
 
 async def test_too_many_forwarded_queries_are_refused() -> None:
     """One more than may be under way is REFUSED at once."""
-    async with upstream(lambda query, tcp: None) as silent:
-        forwarder = Forwarder((silent,), max_concurrent=1, attempt=0.3, deadline=0.3)
-        async with running(forwarder=forwarder) as server:
-            first = asyncio.create_task(ask(server, "example.com", "A"))
-            await _until(lambda: forwarder.under_way == 1)
-            assert (await ask(server, "example.org", "A")).rcode() == dns.rcode.REFUSED
-            assert (await first).rcode() == dns.rcode.SERVFAIL
+    options = ForwardOptions(max_concurrent=1, deadline=0.3)
+    async with upstream(lambda query, tcp: None) as silent, running(silent, options=options) as server:
+        first = asyncio.create_task(ask(server, "example.com", "A"))
+        await _until(lambda: server.outside.forwarder.under_way == 1)
+        assert (await ask(server, "example.org", "A")).rcode() == dns.rcode.REFUSED
+        assert (await first).rcode() == dns.rcode.SERVFAIL
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -360,7 +379,7 @@ async def test_stopping_answers_what_is_under_way() -> None:
 
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(Late, local_addr=("127.0.0.1", 0))
-    async with running(transport.get_extra_info("sockname"), forwarder=None) as server:
+    async with running(transport.get_extra_info("sockname")) as server:
         question = asyncio.create_task(ask(server, "example.com", "A"))
         await _until(lambda: bool(held))
         stopping = asyncio.create_task(server.stop())
@@ -377,16 +396,20 @@ async def test_stopping_answers_what_is_under_way() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("10.0.0.1", ("10.0.0.1", 53)),
-        ("10.0.0.1:5353", ("10.0.0.1", 5353)),
-        ("fd00::1", ("fd00::1", 53)),
-        ("[fd00::1]:5353", ("fd00::1", 5353)),
-        ("[fd00::1]", ("fd00::1", 53)),
+        ("10.0.0.1", Address("10.0.0.1")),
+        ("10.0.0.1:5353", Address("10.0.0.1", 5353)),
+        ("dns://10.0.0.1", Address("10.0.0.1")),
+        ("fd00::1", Address("fd00::1")),
+        ("[fd00::1]:5353", Address("fd00::1", 5353)),
+        ("[fd00::1]", Address("fd00::1")),
+        ("tls://9.9.9.9", Address("9.9.9.9", 853, True)),
+        ("tls://9.9.9.9%dns.quad9.net", Address("9.9.9.9", 853, True, "dns.quad9.net")),
+        ("tls://9.9.9.9%dns.quad9.net:8853", Address("9.9.9.9", 8853, True, "dns.quad9.net")),
     ],
 )
-def test_upstreams(text: str, expected: tuple[str, int]) -> None:
+def test_upstreams(text: str, expected: Address) -> None:
     """An address, perhaps with a port."""
-    assert parse_upstream(text) == expected
+    assert parse_address(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -395,13 +418,13 @@ def test_upstreams(text: str, expected: tuple[str, int]) -> None:
 def test_bad_upstreams(text: str) -> None:
     """Refused with the text in question."""
     with pytest.raises(ValueError, match="not ADDRESS or ADDRESS:PORT"):
-        parse_upstream(text)
+        parse_address(text)
 
 
 def test_upstreams_of_resolv_conf() -> None:
     """nameserver lines, in order, once each; anything else is passed over."""
     text = "# c\nsearch a b\nnameserver 10.0.0.1\n nameserver fd00::1 x\nnameserver nonsense\nnameserver 10.0.0.1\n"
-    assert upstreams_of(text) == (("10.0.0.1", 53), ("fd00::1", 53))
+    assert addresses_of(text) == (Address("10.0.0.1"), Address("fd00::1"))
 
 
 async def test_batches_know_their_senders() -> None:
@@ -425,7 +448,7 @@ async def test_health_and_readiness_over_http() -> None:
     """A GET of the one path gets the code and text; anything else is refused."""
     sock = bind_tcp("127.0.0.1", 0)
     port = sock.getsockname()[1]
-    server = await serve_status(sock, "/ready", lambda: (503, "kubernetes"))
+    server = await serve_status(sock, {"/ready": lambda: (503, "kubernetes")})
 
     async def get(request: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

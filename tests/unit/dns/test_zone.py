@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import dns.flags
+import dns.message
+import dns.rdatatype
 import pytest
-from tests.unit.dns.worlds import SOA, ask, rows, service, shown, zone
+from tests.unit.dns.worlds import SOA, ask, reply_to, rows, service, shown, zone
 
-from fairlead.dns.answer import Chase, Forward
+from fairlead.dns.names import packed_address, text_name
+from fairlead.dns.records import Delta, PodAddress
+from fairlead.dns.reply import Reply, Request, failed
+from fairlead.dns.zone import Zone
+
+
+def outside(where: Zone, question: str, kind: str) -> list[tuple[str, str]]:
+    """What the zone asks of others to answer a question."""
+    asked = []
+
+    def handler(request: Request) -> Reply:
+        asked.append((text_name(request.query.name).lower(), dns.rdatatype.to_text(request.query.type)))
+        return failed()
+
+    reply_to(where, dns.message.make_query(question, kind).to_wire(), handler)
+    return asked
+
 
 SIX = "6.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.6.9.0.0.0.0.d.f"  # fd00:96::6
 
@@ -261,15 +279,13 @@ def test_no_such_name(question: str, kind: str) -> None:
 )
 def test_what_is_not_ours_is_forwarded(question: str, kind: str) -> None:
     """Outside of the cluster domain, and reverse names that we have no answer for, the upstreams decide."""
-    assert isinstance(ask(zone(), question, kind), Forward)
+    assert outside(zone(), question, kind) == [(question.lower(), kind)]
 
 
 @pytest.mark.parametrize("kind", ["A", "AAAA"])
 def test_external_names_are_resolved_upstream(kind: str) -> None:
     """A CNAME that leads out of the zone is chased."""
-    chase = ask(zone(), "outside.shop.svc.cluster.local.", kind)
-    assert isinstance(chase, Chase)
-    assert chase.answer.unresolved == b"\x03www\x07example\x03com\0"
+    assert outside(zone(), "outside.shop.svc.cluster.local.", kind) == [("www.example.com.", kind)]
 
 
 @pytest.mark.parametrize(
@@ -308,7 +324,7 @@ def test_another_domain_and_ttl() -> None:
     negative = shown(ask(where, "none.shop.svc.k8s.example.org.", "A"))
     assert negative[2][0].startswith("k8s.example.org. 300 IN SOA ns.dns.k8s.example.org. hostmaster.k8s.example.org.")
     assert negative[2][0].endswith(" 7200 1800 86400 600")
-    assert isinstance(ask(where, "web.shop.svc.cluster.local.", "A"), Forward)
+    assert outside(where, "web.shop.svc.cluster.local.", "A") == [("web.shop.svc.cluster.local.", "A")]
 
 
 def test_a_service_without_its_namespace_does_not_exist() -> None:
@@ -327,3 +343,34 @@ def test_a_server_that_no_service_has_names_itself() -> None:
         [],
         ["ns.dns.cluster.local. 5 IN A 192.0.2.53"],
     )
+
+
+def test_pods_verified() -> None:
+    """A pod's name exists as long as a pod in that namespace has the address."""
+    where = zone(pods="verified")
+    address = packed_address("10.244.0.7")
+    assert address is not None
+    question = "10-244-0-7.shop.pod.cluster.local."
+    assert shown(ask(where, question, "A"))[0] == "NXDOMAIN"
+    touched = where.apply(Delta(pods=(PodAddress(address, ("shop",), "shop"),)))
+    assert touched.services == (("shop", "pod 10.244.0.7"),)
+    assert shown(ask(where, question, "A"))[1] == [f"{question} 5 IN A 10.244.0.7"]
+    assert shown(ask(where, "10-244-0-7.default.pod.cluster.local.", "A"))[0] == "NXDOMAIN"
+    where.apply(Delta(pods=(PodAddress(address),)))
+    assert shown(ask(where, question, "A"))[0] == "NXDOMAIN"
+
+
+def test_only_some_namespaces() -> None:
+    """The others do not exist: not by name, not in reverse."""
+    where = zone(exposed=frozenset({"default"}))
+    assert shown(ask(where, "kubernetes.default.svc.cluster.local.", "A"))[0] == "NOERROR"
+    for name in ("web.shop.svc.cluster.local.", "shop.svc.cluster.local.", "10-0-0-1.shop.pod.cluster.local."):
+        assert shown(ask(where, name, "A"))[0] == "NXDOMAIN", name
+    assert outside(where, "20.0.96.10.in-addr.arpa.", "PTR")
+
+
+def test_ignore_empty_services() -> None:
+    """A Service without a ready endpoint does not exist, if so configured."""
+    where = zone(ignore_empty=True)
+    assert shown(ask(where, "web.shop.svc.cluster.local.", "A"))[0] == "NOERROR"
+    assert shown(ask(where, "plain.shop.svc.cluster.local.", "A"))[0] == "NXDOMAIN"

@@ -11,10 +11,16 @@ import dns.rdatatype
 from immutables import Map
 
 from fairlead.discovery.model import Endpoint, EndpointPort, Service, ServiceKey, ServicePort, ServiceSnapshot, Slice
-from fairlead.dns.answer import Limits, Response, respond
+from fairlead.dns.answer import PLAIN, Style, Value, finish, read
+from fairlead.dns.metrics import Metrics
 from fairlead.dns.names import packed_address
+from fairlead.dns.plugins.base import Site, end_of_chain
+from fairlead.dns.plugins.kubernetes import ClusterNames
 from fairlead.dns.records import whole
+from fairlead.dns.reply import Handler, Outcome, Reply, Request
+from fairlead.dns.router import Router, plain_router
 from fairlead.dns.zone import Zone
+from fairlead.dns.zones import Zones
 
 SERIAL = 1700000000
 SOA = f"ns.dns.cluster.local. hostmaster.cluster.local. {SERIAL} 7200 1800 86400 5"
@@ -111,14 +117,42 @@ def zone(*extra: Service, synced: bool = True, **options: Any) -> Zone:
     return made
 
 
-def ask(where: Zone, question: str, kind: str, *, limits: Limits | None = None, tcp: bool = False, **query: Any) -> Any:
-    """The answer as dnspython reads it; the decision itself if it is no answer."""
+def router_of(where: Zone, outside: Handler = end_of_chain, style: Style = PLAIN) -> Router:
+    """The zone, and behind it `outside`, as the server without a Corefile has them."""
+    reverse = Zones.of(["in-addr.arpa", "ip6.arpa"])
+    site = Site(where.book, where.own, Metrics())
+    router = plain_router(ClusterNames((where,), reverse, reverse, outside, site).handle, style)
+    site.resolve = router.resolve
+    return router
+
+
+def reply_to(where: Zone, packet: bytes, outside: Handler = end_of_chain) -> Outcome | bytes | None:
+    """What the chain says to a packet; bytes or None where it never gets there."""
+    query = read(packet)
+    if query is None or isinstance(query, bytes):
+        return query
+    chain = router_of(where, outside).route(query.labels)
+    assert chain is not None
+    return chain.handler(Request(query, b"\x7f\0\0\1", 5353, "udp", packet))
+
+
+def value_of(where: Zone, packet: bytes, *, style: Style = PLAIN, tcp: bool = False) -> Value | None:
+    """The answer without its id."""
+    found = reply_to(where, packet)
+    if not isinstance(found, Reply):
+        assert found is None or isinstance(found, bytes)
+        return found
+    query = read(packet)
+    assert query is not None and not isinstance(query, bytes)
+    return finish(query, found, style, tcp=tcp)
+
+
+def ask(where: Zone, question: str, kind: str, *, style: Style = PLAIN, tcp: bool = False, **query: Any) -> Any:
+    """The answer as dnspython reads it."""
     packet = dns.message.make_query(question, kind, **query).to_wire()
-    decision = respond(where, packet, limits or Limits(), tcp=tcp)
-    if not isinstance(decision, Response):
-        return decision
-    value = decision.value if isinstance(decision.value, bytes) else decision.value.turn()
-    return dns.message.from_wire(packet[:2] + value)
+    value = value_of(where, packet, style=style, tcp=tcp)
+    assert value is not None
+    return dns.message.from_wire(packet[:2] + (value if isinstance(value, bytes) else value.turn()))
 
 
 def lines(section: Any) -> list[str]:
