@@ -101,9 +101,8 @@ def remove(layout: Layout) -> None:
     _unmount_below(layout.state, layout.runtime)
     shutil.rmtree(layout.runtime, ignore_errors=True)
     shutil.rmtree(layout.state, ignore_errors=True)
-    for root in (layout.state.parent, layout.runtime.parent):
-        with contextlib.suppress(OSError):  # other clusters are there
-            root.rmdir()
+    with contextlib.suppress(OSError):  # other clusters are there
+        layout.state.parent.rmdir()
 
 
 def stop(layout: Layout) -> None:
@@ -253,13 +252,25 @@ def _wait_and_publish(layout: Layout, config: ClusterConfig, wait: float, report
 
 @contextlib.contextmanager
 def _machine_lock() -> Iterator[None]:
-    """One `up` or `down` at a time on this machine: they choose networks and ports."""
-    RUNTIME_ROOT.mkdir(parents=True, exist_ok=True, mode=0o755)
-    fd = os.open(RUNTIME_ROOT / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    """One `up` or `down` at a time on this machine: they choose networks and ports. The last one out takes the lock's
+    file along."""
+    file = RUNTIME_ROOT / "lock"
+    while True:
+        RUNTIME_ROOT.mkdir(parents=True, exist_ok=True, mode=0o755)
+        try:
+            fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:  # the directory was removed between the two calls
+            continue
         fcntl.lockf(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            break
+        os.close(fd)  # it was removed while we waited for it
+    try:
         yield
     finally:
+        if [entry.name for entry in RUNTIME_ROOT.iterdir()] == [file.name]:
+            file.unlink()
+            RUNTIME_ROOT.rmdir()
         os.close(fd)
 
 
