@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from immutables import Map
 
@@ -89,6 +90,11 @@ class Lab:
                     pod.set_up(pod.index("eth0"))
                     pod.ensure_address(pod.index("eth0"), ipaddress.ip_interface(f"{address}/24"))
                     pod.ensure_route(_route("0.0.0.0/0", GATEWAY, pod.index("eth0")))
+
+        with self.at("node"):
+            # A redirect would use up what ICMP a client may get in a second, and here the way in is the way out.
+            for link in ("all", "eth0"):
+                Path(f"/proc/sys/net/ipv4/conf/{link}/send_redirects").write_text("0")
 
     @contextlib.contextmanager
     def at(self, name: str) -> Iterator[None]:

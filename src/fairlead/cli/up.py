@@ -17,7 +17,7 @@ _DEFAULT = ClusterConfig()
 @click.command(name="up")
 @click.option("--name", default=_DEFAULT.name, show_default=True, help="The cluster's name; several can run at once.")
 @click.option("--nodes", type=int, default=_DEFAULT.nodes, show_default=True, help="How many nodes.")
-@click.option("--proxy-mode", type=click.Choice(["nftables"]), default="nftables", show_default=True)
+@click.option("--proxy-mode", type=click.Choice(["nftables", "iptables"]), default="nftables", show_default=True)
 @click.option(
     "--store",
     default=_DEFAULT.store,

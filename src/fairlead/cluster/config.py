@@ -20,7 +20,7 @@ from fairlead.store.etcd_client import Address
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,28}[a-z0-9])?")
 MAX_NODES = 200
 
-ProxyMode = Literal["nftables"]
+ProxyMode = Literal["nftables", "iptables"]
 
 
 class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -23,9 +24,11 @@ from fairlead.kubelet.kubelet import Kubelet
 from fairlead.kubelet.options import KubeletOptions
 from fairlead.kubelet.spawner import Spawner
 from fairlead.podnetwork.network import PodNetwork, PodNetworkOptions
+from fairlead.proxy.backends import backend_for, clean_others
 from fairlead.proxy.confirm import Confirmer
 from fairlead.proxy.options import ProxyOptions
 from fairlead.proxy.run import Proxy, uncollected
+from fairlead.proxy.serving import ProxyServers
 
 log = logging.getLogger("fairlead.node")
 
@@ -46,7 +49,10 @@ async def _serve(layout: Layout, config: ClusterConfig, node: str, spawner: Spaw
     state = layout.node_state(node)
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     network = PodNetwork(PodNetworkOptions(node, state, (config.pod_cidr,)))
-    proxy = Proxy(ProxyOptions(node_name=node, cluster_cidrs=(config.pod_cidr,), service_cidrs=(config.service_cidr,)))
+    options = ProxyOptions(node_name=node, cluster_cidrs=(config.pod_cidr,), service_cidrs=(config.service_cidr,))
+    backend = backend_for(config.proxy_mode, options, ("IPv4",))
+    proxy = Proxy(options, backend=backend, on_first=partial(clean_others, config.proxy_mode))
+    servers = ProxyServers(proxy, config.proxy_mode)
     view = View()
     async with Client.from_kubeconfig(layout.kubeconfig(node)) as client:
         kubelet = Kubelet(
@@ -69,6 +75,7 @@ async def _serve(layout: Layout, config: ClusterConfig, node: str, spawner: Spaw
             spawner,
             lambda: view.snapshot,
         )
+        await servers.start()
         await proxy.start()
         await kubelet.start()
         confirmer = Confirmer(client, node)
@@ -82,6 +89,7 @@ async def _serve(layout: Layout, config: ClusterConfig, node: str, spawner: Spaw
         waiter.cancel()
         await kubelet.stop()
         await proxy.stop()
+        await servers.stop()
         network.close()
         for task in done - {waiter}:
             task.result()

@@ -41,6 +41,10 @@ class Backend(Protocol):
     def fileno(self) -> int:
         """Readable when others may have changed our rules."""
 
+    @property
+    def poll_seconds(self) -> float:
+        """How often to ask `disturbed` even without a notice; 0: never."""
+
     def disturbed(self) -> bool:
         """Whether others did change them. Takes notice of everything that was waiting."""
 

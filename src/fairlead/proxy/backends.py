@@ -10,7 +10,7 @@ from fairlead.proxy.backend import Backend
 from fairlead.proxy.options import Mode, ProxyOptions
 from fairlead.proxy.table import Family, ServiceTable
 
-MODES: tuple[Mode, ...] = ("nftables",)
+MODES: tuple[Mode, ...] = ("nftables", "iptables")
 
 
 class UnknownMode(ValueError):
@@ -26,6 +26,10 @@ def backend_for(mode: str, options: ProxyOptions, families: tuple[Family, ...]) 
         from fairlead.proxy.nftables.backend import NftablesBackend
 
         return NftablesBackend(options, families)
+    if mode == "iptables":
+        from fairlead.proxy.iptables.backend import IptablesBackend
+
+        return IptablesBackend(options, families)
     raise UnknownMode(mode)
 
 
@@ -35,11 +39,32 @@ def render(mode: str, options: ProxyOptions, families: tuple[Family, ...], table
         from fairlead.proxy.nftables.show import render_text
 
         return "\n".join(render_text(family, options, table) for family in families)
+    if mode == "iptables":
+        from fairlead.proxy.iptables.show import render_text as render_iptables
+
+        return "\n".join(render_iptables(family, options, table) for family in families)
     raise UnknownMode(mode)
+
+
+def clean_others(mode: str) -> None:
+    """Remove what other modes left in this network namespace: to be called when the rules of `mode` are there, so that
+    no packet meets neither. Established connections go on. Raises OSError."""
+    for other in MODES:
+        if other != mode:
+            _clean(other)
 
 
 def cleanup() -> None:
     """Remove every rule that any mode may have left in this network namespace. Raises OSError."""
-    options = ProxyOptions("")
-    for mode in MODES:
-        backend_for(mode, options, ("IPv4", "IPv6")).cleanup()
+    clean_others("")
+
+
+def _clean(mode: str) -> None:
+    if mode == "nftables":
+        from fairlead.proxy.nftables.backend import NftablesBackend
+
+        NftablesBackend(ProxyOptions("")).cleanup()
+    elif mode == "iptables":
+        from fairlead.proxy.iptables.backend import clean_all
+
+        clean_all()

@@ -129,6 +129,7 @@ def _entries(
             targets=_targets(choice.endpoints, node),
             masquerade="outside",
             affinity_seconds=service.affinity_seconds,
+            local_only=service.internal_local,
         )
     families = [family for family in _FAMILIES if any(family_of(ip) == family for ip in service.cluster_ips)]
     for family in families:
@@ -162,6 +163,7 @@ def _external(service: Service, port: ServicePort, family: Family, node: str, zo
         masquerade="never" if service.external_local else "always",
         affinity_seconds=service.affinity_seconds,
         via=via,
+        local_only=service.external_local,
     )
     if service.external_local:
         # kube-proxy: pods and the node itself reach even a Local service by the policy Cluster.
@@ -170,9 +172,10 @@ def _external(service: Service, port: ServicePort, family: Family, node: str, zo
             yield replace(
                 outside,
                 verdict="forward",
-                targets=_targets(everywhere, node),
+                targets=tuple(target._replace(local=True) for target in _targets(everywhere, node)),
                 masquerade="node",
                 sources="node and its pods",
+                local_only=False,
             )
     yield outside
 

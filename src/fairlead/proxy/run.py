@@ -73,6 +73,7 @@ class Sync(NamedTuple):
 class Proxy:
     """`start`, then `apply` with each snapshot (or `run`, which follows an API server), `stop` at the end.
 
+    `on_first` is called once the rules are there for the first time (to remove another mode's; an OSError is logged).
     `on_sync` is called after every application, `on_failure` when the kernel refused one. `families`: those of the
     cluster's ranges, if not given. `backend` and `flows` are this namespace's nftables and connection tracking, if not
     given.
@@ -87,12 +88,14 @@ class Proxy:
         flows: Callable[[], conntrack.Conntrack] = ConntrackSocket,
         on_sync: Callable[[Sync], None] | None = None,
         on_failure: Callable[[], None] | None = None,
+        on_first: Callable[[], None] | None = None,
     ) -> None:
         self.options = options
         self.families: tuple[Family, ...] = families if families is not None else _families(options)
         self.backend: Backend = backend if backend is not None else NftablesBackend(options, self.families)
         self.on_sync = on_sync
         self.on_failure = on_failure
+        self._on_first = on_first
         self.synced_at: float | None = None
         self.failing_since: float | None = None
         self._health = ServiceHealth(options.node_name, self.healthy)
@@ -105,6 +108,7 @@ class Proxy:
         self._delay = _FIRST_RETRY
         self._repaired_at = 0.0
         self._watching = -1
+        self._polling: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Open the kernel's sockets. Raises PermissionError without CAP_NET_ADMIN, OSError where there is no nftables.
@@ -116,6 +120,7 @@ class Proxy:
         self._watching = self.backend.fileno()
         if self._watching >= 0:
             asyncio.get_running_loop().add_reader(self._watching, self._on_disturbance)
+        self._poll()
 
     def healthy(self) -> bool:
         """Whether the rules hold: they were made once, and no change has waited for a minute."""
@@ -127,8 +132,17 @@ class Proxy:
         node = self._snapshot.nodes.get(self.options.node_name) if self._snapshot is not None else None
         return node is None or not node.leaving
 
+    def _poll(self) -> None:
+        if self._polling is not None:
+            self._on_disturbance()
+        seconds = self.backend.poll_seconds
+        self._polling = asyncio.get_running_loop().call_later(seconds, self._poll) if seconds else None
+
     async def stop(self) -> None:
         """Close the sockets; the rules stay."""
+        if self._polling is not None:
+            self._polling.cancel()
+            self._polling = None
         await self._health.close()
         if self._watching >= 0:
             asyncio.get_running_loop().remove_reader(self._watching)
@@ -195,9 +209,18 @@ class Proxy:
 
     def _report(self, sync: Sync) -> None:
         self.synced_at, self.failing_since = time.time(), None
+        self._first_done()
         log.debug("synchronized: %s", sync)
         if self.on_sync is not None:
             self.on_sync(sync)
+
+    def _first_done(self) -> None:
+        if self._on_first is not None:
+            act, self._on_first = self._on_first, None
+            try:
+                act()
+            except OSError as error:
+                log.warning("rules of another mode could not be removed: %s", error)
 
     def _clean_flows(self, before: ServiceSnapshot, after: ServiceSnapshot, keys: set[ServiceKey], first: bool) -> int:
         if self._conntrack is None:
@@ -241,6 +264,7 @@ class Proxy:
             self._failed(error)
             return
         self.failing_since = None
+        self._first_done()
         if applied.changes:
             log.warning("the rules of Services were changed by another process; restored (%d changes)", applied.changes)
             spent = (applied.diff_seconds, applied.kernel_seconds)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from fairlead.client import Client
 from fairlead.discovery.fold import fold
 from fairlead.discovery.model import ServiceSnapshot
 from fairlead.proxy import sysctls
-from fairlead.proxy.backends import backend_for, render
+from fairlead.proxy.backends import backend_for, clean_others, render
 from fairlead.proxy.compile import compile_table
 from fairlead.proxy.config import Settings
 from fairlead.proxy.run import Proxy
@@ -36,13 +37,19 @@ def families() -> tuple[Family, ...]:
     return ("IPv4", "IPv6") if Path("/proc/net/if_inet6").exists() else ("IPv4",)
 
 
+def _proxy(settings: Settings) -> Proxy:
+    """The proxy of these settings; when its rules are there, those of other modes go."""
+    backend = backend_for(settings.mode, settings.options, families())
+    return Proxy(settings.options, families=families(), backend=backend, on_first=partial(clean_others, settings.mode))
+
+
 @contextlib.asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[Proxy]:
     """A proxy with its two servers, on this machine. Raises OSError if an address is taken that must not be."""
     for note in settings.notes:
         log.warning(note)
     options = settings.options
-    proxy = Proxy(options, families=families(), backend=backend_for(settings.mode, options, families()))
+    proxy = _proxy(settings)
     servers = ProxyServers(proxy, settings.mode, settings.health, settings.metrics, settings.must_bind)
     if options.manage_sysctls:
         sysctls.size_tracking(settings.tracking)
@@ -70,9 +77,7 @@ async def once(settings: Settings, client: Client) -> int:
         for item in found["items"]
     ]
     snapshot, _ = fold(ServiceSnapshot(), events, synced=True)
-    proxy = Proxy(
-        settings.options, families=families(), backend=backend_for(settings.mode, settings.options, families())
-    )
+    proxy = _proxy(settings)
     await proxy.start()
     try:
         await proxy.apply(snapshot)

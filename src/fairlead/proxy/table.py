@@ -21,7 +21,8 @@ Via = Literal["cluster IP", "external IP", "load balancer", "node port"]
 
 
 class Target(NamedTuple):
-    """An endpoint to forward to. `local`: it may be on this node, so a client may turn out to be this endpoint."""
+    """An endpoint to forward to. `local`: a client may turn out to be this endpoint: because it is on this node, or
+    because pods of other nodes are forwarded here, too."""
 
     address: str
     port: int
@@ -36,7 +37,8 @@ class Forwarding(msgspec.Struct, frozen=True):
     externalTrafficPolicy Local. `allowed`: if not empty, the clients (CIDRs) that a load balancer's IP is for; others
     are dropped, whoever they are. `masquerade` says whose source address is hidden: of clients outside the cluster's
     pods, always, of the node itself only, never. A client that turns out to be the chosen endpoint is always
-    masqueraded. `targets` are in the order of their slots, which stays when others come and go.
+    masqueraded. `local_only`: the policy Local chose the targets. `targets` are in the order of their slots, which
+    stays when others come and go.
     """
 
     family: Family
@@ -51,6 +53,7 @@ class Forwarding(msgspec.Struct, frozen=True):
     sources: Sources = "any"
     via: Via = "cluster IP"
     allowed: tuple[str, ...] = ()
+    local_only: bool = False
 
     @property
     def is_node_port(self) -> bool:

@@ -138,7 +138,7 @@ def test_source_ranges_with_the_node_and_local_policy() -> None:
 def test_everybody_is_no_source_range() -> None:
     """0.0.0.0/0, the API's way to say everybody, needs no chain."""
     table = state(service(THERE, **RANGES, source_ranges=("0.0.0.0/0",)))
-    assert not any(name.startswith("firewall") for name in table.chains)
+    assert not any(name.startswith("firewall") for name in table.nft.chains)
     check(table, "198.18.0.1 TCP 203.0.113.80:80 → 10.244.2.2:8080+masquerade")
 
 
@@ -172,7 +172,7 @@ def test_node_ports_on_localhost() -> None:
     options = ProxyOptions("n1", node_port_addresses=("0.0.0.0/0",), localhost_node_ports=True)
     rows = """
         node    TCP 127.0.0.1:30080 → 10.244.2.2:8080+masquerade
-        outside TCP 127.0.0.1:30080 → drop
+        nftables outside TCP 127.0.0.1:30080 → drop
         outside TCP 127.0.0.1:22    → drop
         node    TCP 127.0.0.1:22    → pass
         outside TCP 192.0.2.1:30080 → 10.244.2.2:8080

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.proxy.flows import HERE, HERE2, NODE_IP, OUTSIDE, THERE, VIP, VIP6, check, service, state
+from tests.unit.proxy.flows import HERE, HERE2, LOCAL, NODE_IP, OUTSIDE, THERE, VIP, VIP6, check, service, state
 
 from fairlead.discovery.model import Endpoint, EndpointPort, Slice
+from fairlead.proxy.iptables.layout import chain_name
+from fairlead.proxy.iptables.trace import trace as iptables_trace
 from fairlead.proxy.nftables.trace import Outcome, Packet, trace
 from fairlead.proxy.options import ProxyOptions
 
@@ -30,11 +32,13 @@ def test_what_is_no_service() -> None:
     check(
         state(service(HERE)),
         """
-        10.244.1.9 TCP 10.96.0.5:81    → reset
-        10.244.1.9 UDP 10.96.0.5:80    → reject
-        node       SCTP 10.96.0.5:80   → reject
-        10.244.1.9 TCP 10.96.0.99:80   → drop
-        node       TCP 10.96.0.99:80   → drop
+        nftables 10.244.1.9 TCP 10.96.0.5:81    → reset
+        nftables 10.244.1.9 UDP 10.96.0.5:80    → reject
+        nftables node       SCTP 10.96.0.5:80   → reject
+        nftables 10.244.1.9 TCP 10.96.0.99:80   → drop
+        nftables node       TCP 10.96.0.99:80   → drop
+        iptables 10.244.1.9 TCP 10.96.0.5:81    → pass
+        iptables 10.244.1.9 TCP 10.96.0.99:80   → pass
         outside    TCP 192.0.2.1:22    → pass
         node       TCP 192.0.2.1:22    → pass
         10.244.1.9 TCP 10.244.2.2:8080 → pass
@@ -140,15 +144,17 @@ def test_affinity() -> None:
         """
     check(table, rows)
     known = {f"clients-shop/web/http-{THERE}/8080": {OUTSIDE}}
+    recent = {chain_name("KUBE-SEP-", "shop/web:http", "TCP", f"{THERE}:8080"): {OUTSIDE}}
     for destination, port in ((VIP, 80), (NODE_IP, 30080)):
-        outcomes = trace(table, Packet(OUTSIDE, destination, "TCP", port), frozenset({NODE_IP}), known)
-        assert outcomes == {Outcome("forward", THERE, 8080, True)}
+        packet = Packet(OUTSIDE, destination, "TCP", port)
+        assert trace(table.nft, packet, LOCAL, known) == {Outcome("forward", THERE, 8080, True)}
+        assert iptables_trace(table.iptables, packet, LOCAL, recent) == {Outcome("forward", THERE, 8080, True)}
 
 
 def test_affinity_draws_evenly() -> None:
     """Each of n endpoints is drawn with probability 1/n: the draws are 1/n, 1/(n-1) … 1."""
     table = state(service(HERE, HERE2, THERE, affinity_seconds=60))
-    rules = table.chains["affinity-shop/web/http"].rules
+    rules = table.nft.chains["affinity-shop/web/http"].rules
     draws = [e.modulus for r in rules for e in r.expressions if type(e).__name__ == "Numgen"]
     assert draws == [3, 2]
 
@@ -157,9 +163,9 @@ def test_many_endpoints() -> None:
     """A Service with more endpoints than there are standing classes has a class chain of that size, shared."""
     addresses = [f"10.244.2.{i}" for i in range(1, 41)]
     table = state(service(*addresses), service(*addresses, name="other", vips=("10.96.0.6",)))
-    outcomes = trace(table, Packet(HERE, VIP, "TCP", 80))
+    outcomes = trace(table.nft, Packet(HERE, VIP, "TCP", 80))
     assert {o.destination for o in outcomes} == set(addresses)
-    assert "class-40" in table.chains
+    assert "class-40" in table.nft.chains
 
 
 def test_masquerade_all_and_none() -> None:
@@ -190,7 +196,7 @@ def test_ipv6() -> None:
         fd00:244::2 TCP [fd00:96::5]:80      → [fd00:244:0:1::2]:8080 [fd00:244::2]:8080+masquerade
         outside6    TCP [2001:db8::1]:30080  → [fd00:244:0:1::2]:8080+masquerade [fd00:244::2]:8080+masquerade
         fd00:244::9 UDP [fd00:96::5]:53      → reject
-        fd00:244::9 TCP [fd00:96::99]:80     → drop
+        nftables fd00:244::9 TCP [fd00:96::99]:80 → drop
         """.replace("[fd00:244:0:1::2]", "fd00:244:0:1::2").replace("[fd00:244::2]", "fd00:244::2"),
     )
     check(state(dual, options=options), "10.244.1.9 TCP 10.96.0.5:80 → reset")

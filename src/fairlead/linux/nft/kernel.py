@@ -72,6 +72,16 @@ class NftSocket:
         answers = list(self._query(transaction.GETGEN, 0, header(0)))
         return _generation(answers[0].payload)
 
+    def chain_names(self, table: str) -> set[str]:
+        """The chains of every table of that name, whoever's it is."""
+        found = set()
+        for family in FAMILIES.values():
+            for received in self._query(transaction.GETCHAIN, NLM_F_DUMP, header(family)):
+                values = attribute_map(received.payload[4:])
+                if values[1].rstrip(b"\0").decode() == table:
+                    found.add(values[3].rstrip(b"\0").decode(errors="replace"))
+        return found
+
     def commit(self, table: TableName, changes: Iterable[Change]) -> None:
         """Apply the changes in one transaction (several if the size demands it)."""
         limit = min(_LARGEST, self._netlink.send_buffer - _HEADROOM)
@@ -168,24 +178,26 @@ class NftSocket:
 
 
 class Notice(NamedTuple):
-    """What the monitor saw. `tables`: those that others touched. `lost`: there was more than the socket could hold."""
+    """What the monitor saw. `tables`: those that others touched, once for each transaction. `lost`: there was more than
+    the socket could hold."""
 
-    tables: frozenset[TableName]
+    tables: tuple[TableName, ...]
     lost: bool
 
 
 class Monitor:
-    """Notice of changes to nftables in this namespace, but for those made through one socket: `ignore_port`.
+    """Notice of changes to nftables in this namespace, but for those made through one socket: `ignore_port` (0: none).
 
     A filter in the kernel keeps those away, so that a large commit of our own neither wakes us nor overruns the socket.
     """
 
-    def __init__(self, ignore_port: int) -> None:
+    def __init__(self, ignore_port: int = 0) -> None:
         self._netlink = NetlinkSocket(netlink.NETLINK_NETFILTER)
         try:
             raw = socket.socket(fileno=self._netlink.fileno())
             try:
-                _attach_port_filter(raw, ignore_port)
+                if ignore_port:
+                    _attach_port_filter(raw, ignore_port)
                 raw.setsockopt(270, 1, NFNLGRP_NFTABLES)  # SOL_NETLINK, NETLINK_ADD_MEMBERSHIP
             finally:
                 raw.detach()
@@ -204,6 +216,7 @@ class Monitor:
 
     def drain(self) -> Notice:
         """Everything that waits to be read."""
+        transactions: list[TableName] = []
         touched: set[TableName] = set()
         lost = False
         names = {number: name for name, number in FAMILIES.items()}
@@ -211,14 +224,18 @@ class Monitor:
             try:
                 messages = self._netlink.receive()
             except BlockingIOError:
-                return Notice(frozenset(touched), lost)
+                return Notice((*transactions, *touched), lost)
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
                 lost = True
                 continue
             for message in messages:
-                if message.type >> 8 != transaction.SUBSYSTEM or message.type & 0xFF == transaction.NEWGEN:
+                if message.type >> 8 != transaction.SUBSYSTEM:
+                    continue
+                if message.type & 0xFF == transaction.NEWGEN:  # the end of a transaction
+                    transactions += touched
+                    touched = set()
                     continue
                 family, name = dump.table_of(message.payload)
                 if family in names:

@@ -93,7 +93,12 @@ class NftablesBackend:
             return False
         notice = self._monitor.drain()
         ours = {layout.DIALECTS[entry.family].table for entry in self._tables}
-        return notice.lost or bool(ours & notice.tables)
+        return notice.lost or not ours.isdisjoint(notice.tables)
+
+    @property
+    def poll_seconds(self) -> float:
+        """The kernel tells of every change: nothing is asked for."""
+        return 0.0
 
     def stop(self) -> None:
         """Close the sockets."""

@@ -8,7 +8,7 @@ delta into the order the kernel accepts. Invariant: `apply(transaction(delta(a, 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -28,6 +28,7 @@ from fairlead.linux.nft.transaction import (
     SetRules,
     Transaction,
 )
+from fairlead.proxy.claims import Watched
 from fairlead.proxy.nftables.desired import Piece
 
 K = TypeVar("K", bound=Hashable)
@@ -129,76 +130,13 @@ def reconcile(before: TableState | None, after: TableState) -> Transaction:
     return start + transaction(delta(TableState(), after), after.sets)
 
 
-class _Claims(Generic[K, V]):
-    """Who wants which value for a key. The owner that sorts first has its way; the others wait."""
-
-    def __init__(self) -> None:
-        self.held: dict[K, tuple[ServiceKey, V]] = {}
-        self._rivals: dict[K, dict[ServiceKey, V]] = {}
-
-    def claim(self, owner: ServiceKey, key: K, value: V) -> None:
-        holder = self.held.get(key)
-        if holder is None or holder[0] == owner:
-            self.held[key] = (owner, value)
-        elif owner < holder[0]:
-            self._rivals.setdefault(key, {})[holder[0]] = holder[1]
-            self.held[key] = (owner, value)
-        else:
-            self._rivals.setdefault(key, {})[owner] = value
-
-    def release(self, owner: ServiceKey, key: K) -> None:
-        rivals = self._rivals.get(key)
-        if rivals is not None and owner in rivals:
-            del rivals[owner]
-        elif self.held[key][0] == owner:
-            if rivals:
-                heir = min(rivals)
-                self.held[key] = (heir, rivals.pop(heir))
-            else:
-                del self.held[key]
-        if rivals is not None and not rivals:
-            del self._rivals[key]
-
-    def value(self, key: K) -> V | None:
-        holder = self.held.get(key)
-        return None if holder is None else holder[1]
-
-
-class _Watched(Generic[K, V]):
-    """Claims, and what has become different about them since `begin`."""
-
-    def __init__(self) -> None:
-        self.claims: _Claims[K, V] = _Claims()
-        self.before: dict[K, V | None] = {}
-
-    def replace(self, owner: ServiceKey, old: dict[K, V], new: dict[K, V]) -> None:
-        for key, value in old.items():
-            if new.get(key) != value:
-                self.before.setdefault(key, self.claims.value(key))
-                if key not in new:
-                    self.claims.release(owner, key)
-        for key, value in new.items():
-            if old.get(key) != value:
-                self.before.setdefault(key, self.claims.value(key))
-                self.claims.claim(owner, key, value)
-
-    def finish(self) -> dict[K, tuple[V | None, V | None]]:
-        found = {}
-        for key, old in self.before.items():
-            new = self.claims.value(key)
-            if old != new:
-                found[key] = (old, new)
-        self.before = {}
-        return found
-
-
 class Ledger:
     """The desired table, kept up to date piece by piece."""
 
     def __init__(self) -> None:
-        self._chains: _Watched[str, Chain] = _Watched()
-        self._sets: _Watched[str, Set] = _Watched()
-        self._elements: dict[str, _Watched[Fields, Element]] = {}
+        self._chains: Watched[str, Chain] = Watched()
+        self._sets: Watched[str, Set] = Watched()
+        self._elements: dict[str, Watched[Fields, Element]] = {}
 
     def replace(self, replaced: Iterable[tuple[ServiceKey, Piece, Piece]]) -> Delta:
         """Owners' pieces are replaced: (owner, old piece, new piece). Returns what that changes in the whole."""
@@ -210,7 +148,7 @@ class Ledger:
             for name in before.keys() | after.keys():
                 watched = self._elements.get(name)
                 if watched is None:
-                    watched = self._elements[name] = _Watched()
+                    watched = self._elements[name] = Watched()
                 watched.replace(owner, before.get(name, {}), after.get(name, {}))
                 touched.add(name)
         elements = {name: found for name in sorted(touched) if (found := self._elements[name].finish())}
