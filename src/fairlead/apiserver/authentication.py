@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fairlead.api import errors
@@ -41,15 +41,31 @@ class Authenticator:
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
             return ANONYMOUS
-        encoded = token.encode()
-        found = None
-        for known, user in self._tokens:  # all of them, each in constant time
-            if hmac.compare_digest(known, encoded):
-                found = user
+        found = self._static(token)
         if found is None and self._issuer is not None and token.count(".") == 2:
             found = await self._issuer.verify(token, time.time())
         if found is None:
             raise errors.unauthorized()
+        return found
+
+    async def review(self, token: str, audiences: Sequence[str]) -> tuple[User, list[str]] | None:
+        """Whose token it is and for which of `audiences` (none given: the API server's own) it is good; None if it is
+        not good, or for none of them."""
+        ours = [self._issuer.issuer] if self._issuer is not None else []
+        good: list[str] = []
+        for audience in audiences or ours:
+            user = self._static(token) if audience in ours else None
+            if user is None and self._issuer is not None and token.count(".") == 2:
+                user = await self._issuer.verify(token, time.time(), [audience])
+            if user is not None:
+                found, good = user, [*good, audience]
+        return (found, good) if good else None
+
+    def _static(self, token: str) -> User | None:
+        encoded, found = token.encode(), None
+        for known, user in self._tokens:  # all of them, each in constant time
+            if hmac.compare_digest(known, encoded):
+                found = user
         return found
 
 

@@ -1,4 +1,4 @@
-"""May this user do that? The seam where RBAC will stand; for now everyone who is known may do everything.
+"""May this user do that? The question, the answer, and the seam between the server and whoever decides.
 
 Between authentication and dispatch. Invariant: every request but the open health endpoints is asked about here, with
 the attributes upstream's authorizers see, and the reviews (SelfSubjectAccessReview, …) ask the same object.
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from fairlead.api.errors import StatusError, access_forbidden
 from fairlead.apiserver.request import RequestInfo
 from fairlead.registry import User
 
@@ -26,15 +27,25 @@ class Attributes(msgspec.Struct, frozen=True):
     namespace: str = ""
     name: str = ""
     path: str = ""
+    field_selector: str = ""  # of a list or watch, as it was given
 
     @classmethod
-    def of(cls, user: User, info: RequestInfo) -> Attributes:
+    def of(cls, user: User, info: RequestInfo, field_selector: str = "") -> Attributes:
         """The question a request poses."""
         if not info.is_resource:
             return cls(user, info.verb, path=info.path)
         return cls(
-            user, info.verb, info.group, info.version, info.plural, info.subresource, info.namespace, info.name
-        )  # fmt: skip
+            user,
+            info.verb,
+            info.group,
+            info.version,
+            info.plural,
+            info.subresource,
+            info.namespace,
+            info.name,
+            "",
+            field_selector if info.verb in ("list", "watch", "deletecollection") else "",
+        )
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -82,3 +93,14 @@ def denial(attributes: Attributes, reason: str = "") -> str:
         where = f'in the namespace "{attributes.namespace}"' if attributes.namespace else "at the cluster scope"
         text = f'{who} cannot {attributes.verb} resource "{what}" in API group "{attributes.group}" {where}'
     return f"{text}: {reason}" if reason else text
+
+
+def forbidden(attributes: Attributes, reason: str = "") -> StatusError:
+    """The 403 of a denied request."""
+    text = denial(attributes, reason)
+    if attributes.path:
+        return access_forbidden(f"forbidden: {text}")
+    plural, group, name = attributes.plural, attributes.group, attributes.name
+    where = f"{plural}.{group}" if group else plural
+    subject = f'{where} "{name}" is forbidden: ' if name else f"{where} is forbidden: "
+    return access_forbidden(subject + text, plural, group, name)

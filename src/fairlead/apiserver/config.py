@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -34,7 +35,8 @@ class ServerConfig(msgspec.Struct, kw_only=True):
     kubelet_cert_file: Path | str = ""
     kubelet_key_file: Path | str = ""
     kubelet_ca_file: Path | str = ""
-    authorizer: Authorizer = AlwaysAllow()
+    authorization_mode: Literal["AlwaysAllow", "RBAC"] = "AlwaysAllow"
+    authorizer: Authorizer = AlwaysAllow()  # with RBAC, the server puts its own here
     body_limit: int = 3 * 1024 * 1024  # bytes, as upstream
     watch_timeout: tuple[float, float] = (1800.0, 3600.0)  # seconds; without timeoutSeconds a watch ends in between
     slow_client_seconds: float = 30.0  # a watcher that takes nothing for so long is cut off, alone

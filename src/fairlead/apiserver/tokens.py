@@ -32,7 +32,7 @@ class TokenIssuer:
 
         self._registry, self._key, self.issuer = registry, private_key, issuer
         self._public = pki.public_key_of(private_key)
-        self._verified: OrderedDict[str, tuple[User, float]] = OrderedDict()
+        self._verified: OrderedDict[tuple[str, ...], tuple[User, float]] = OrderedDict()
 
     async def request(self, namespace: str, name: str, body: dict[str, Any], ctx: RequestContext) -> dict[str, Any]:
         """TokenRequest: the body with its status filled in. Raises 404 (no such account), 409 (bound object), 422."""
@@ -85,8 +85,10 @@ class TokenIssuer:
         return {resource.singular: {"name": name, "uid": meta["uid"]}}
 
     async def verify(self, token: str, now: float, audiences: Sequence[str] = ()) -> User | None:
-        """Whose token it is, or None if it isn't ours, isn't valid or isn't good any more. `now` is POSIX time."""
-        known = self._verified.get(token)
+        """Whose token it is, or None if it isn't ours, is for none of `audiences` (none given: ours), isn't valid or
+        isn't good any more. `now` is POSIX time."""
+        key = (token, *audiences)
+        known = self._verified.get(key)
         if known and now < known[1]:
             return known[0]
         import jwt
@@ -107,7 +109,7 @@ class TokenIssuer:
             return None
         user = await self._user(claims)
         if user is not None:
-            self._verified[token] = (user, min(now + REMEMBER_SECONDS, claims["exp"]))
+            self._verified[key] = (user, min(now + REMEMBER_SECONDS, claims["exp"]))
             if len(self._verified) > REMEMBERED:
                 self._verified.popitem(last=False)
         return user

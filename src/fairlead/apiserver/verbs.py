@@ -12,15 +12,20 @@ from aiohttp import web
 
 from fairlead.api import errors
 from fairlead.api.kinds import Resource
-from fairlead.apiserver import bodies, execs, logs, patches, portforward, respond, reviews, watch
+from fairlead.apiserver import bodies, execs, logs, patches, portforward, respond, watch
+from fairlead.apiserver.authentication import Authenticator
 from fairlead.apiserver.call import Call, delete_options
 from fairlead.apiserver.config import ServerConfig
 from fairlead.apiserver.discovery import SUBRESOURCES, verbs_of
 from fairlead.apiserver.kubelets import Kubelets
+from fairlead.apiserver.noderights import check_body
 from fairlead.apiserver.proxying import Proxying
+from fairlead.apiserver.rbac.index import PolicyIndex
 from fairlead.apiserver.request import is_true
+from fairlead.apiserver.reviews import Reviewer
 from fairlead.apiserver.streams import Streams
 from fairlead.apiserver.tokens import TokenIssuer
+from fairlead.registry import RequestContext
 
 Object = dict[str, Any]
 
@@ -30,8 +35,19 @@ _POSTED = ("binding", "eviction")
 class Verbs:
     """Serves resource requests."""
 
-    def __init__(self, config: ServerConfig, kubelets: Kubelets, streams: Streams, issuer: TokenIssuer | None) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        kubelets: Kubelets,
+        streams: Streams,
+        issuer: TokenIssuer | None,
+        *,
+        authenticator: Authenticator,
+        guard: PolicyIndex | None,
+    ) -> None:
         self._config, self._registry = config, config.registry
+        self._reviewer = Reviewer(config, authenticator)
+        self._guard = guard
         self._kubelets, self._streams, self._issuer = kubelets, streams, issuer
         self._proxying = Proxying(config, kubelets, streams)
 
@@ -73,6 +89,13 @@ class Verbs:
                 return await self._delete_collection(call, resource)
         raise errors.method_not_allowed()
 
+    def _context(self, call: Call) -> RequestContext:
+        """What goes with a write: the query's, and whether the user may grant what he writes."""
+        ctx, guard = call.context(), self._guard
+        if guard is not None:
+            ctx.may_grant = lambda resource, new, old: guard.check_grant(resource, new, old, ctx.user)
+        return ctx
+
     async def _body(self, call: Call) -> bytes:
         return await bodies.read_body(call.request, self._config.body_limit)
 
@@ -89,7 +112,7 @@ class Verbs:
         return respond.many(call.request, form, resource, result, call.now)
 
     async def _create(self, call: Call, resource: Resource) -> web.StreamResponse:
-        info, form, ctx = call.info, call.form(), call.context()
+        info, form, ctx = call.info, call.form(), self._context(call)
         if info.name and not info.subresource:
             raise errors.method_not_allowed()
         if resource.namespaced and not info.namespace:
@@ -98,12 +121,14 @@ class Verbs:
         obj = bodies.checked_object(
             await self._body(call), call.content_type, resource, ctx, kind=kind, api_version=version
         )
+        if self._guard is not None:
+            await check_body(self._registry, call.user, info, obj)
         if info.subresource == "token":
             if self._issuer is None:
                 raise errors.not_found("serviceaccounts/token", "", info.name)
             made = await self._issuer.request(info.namespace, info.name, obj, ctx)
         elif not resource.stored:
-            made = await reviews.review(resource, obj, ctx, self._config.authorizer)
+            made = await self._reviewer.review(resource, call.namespace, obj, ctx)
         elif info.subresource in _POSTED:
             made = await self._registry.create(
                 resource, call.namespace, obj, ctx, name=info.name, subresource=info.subresource
@@ -114,7 +139,7 @@ class Verbs:
         return respond.one(call.request, form, resource, made, call.now, status=201, warnings=ctx.warnings)
 
     async def _update(self, call: Call, resource: Resource) -> web.StreamResponse:
-        info, form, ctx = call.info, call.form(), call.context()
+        info, form, ctx = call.info, call.form(), self._context(call)
         kind, version = _body_type(info.subresource)
         obj = bodies.checked_object(
             await self._body(call), call.content_type, resource, ctx, kind=kind, api_version=version
@@ -134,7 +159,7 @@ class Verbs:
         return respond.one(call.request, form, resource, updated, call.now, status=status, warnings=ctx.warnings)
 
     async def _patch(self, call: Call, resource: Resource) -> web.StreamResponse:
-        info, form, ctx = call.info, call.form(), call.context()
+        info, form, ctx = call.info, call.form(), self._context(call)
         kind, version = _body_type(info.subresource)
         applying = patches.is_apply(call.content_type)
         force = is_true(call.query, "force") if "force" in call.query else None
@@ -157,7 +182,7 @@ class Verbs:
         return respond.one(call.request, form, resource, patched, call.now, warnings=ctx.warnings)
 
     async def _delete(self, call: Call, resource: Resource) -> web.StreamResponse:
-        form, ctx = call.form(), call.context()
+        form, ctx = call.form(), self._context(call)
         body, dry_run = await self._delete_body(call)
         ctx.dry_run = ctx.dry_run or dry_run
         options = delete_options(call.query, body)
@@ -167,7 +192,7 @@ class Verbs:
         return respond.one(call.request, form, resource, gone, call.now, status=status, warnings=ctx.warnings)
 
     async def _delete_collection(self, call: Call, resource: Resource) -> web.StreamResponse:
-        form, ctx = call.form(), call.context()
+        form, ctx = call.form(), self._context(call)
         if resource.namespaced and not call.namespace:
             raise errors.method_not_allowed()
         body, dry_run = await self._delete_body(call)

@@ -15,6 +15,8 @@ from typing import Any, Literal, Protocol
 import msgspec
 import orjson
 
+from fairlead.api.kinds import Resource
+
 
 class User(msgspec.Struct, frozen=True):
     """Who asks, as authentication found."""
@@ -34,6 +36,8 @@ class RequestContext(msgspec.Struct):
     """What goes with one write. `warnings` is filled by the registry; the wire sends each as a `Warning: 299` header.
 
     `field_validation` is one of "", Strict, Warn, Ignore: the decoder's business, carried for strategies that care.
+    `may_grant(resource, new, old)` raises 403 if the user may not grant what a Role or binding grants; None:
+    anyone may.
     """
 
     user: User = User()
@@ -42,6 +46,7 @@ class RequestContext(msgspec.Struct):
     field_validation: str = ""
     now: datetime = msgspec.field(default_factory=utc_now)
     warnings: list[str] = msgspec.field(default_factory=list)
+    may_grant: Callable[[Resource, dict[str, Any], dict[str, Any] | None], None] | None = None
 
     def warn(self, text: str) -> None:
         """Add a warning once."""

@@ -7,6 +7,7 @@ from fairlead.api.kinds import Resource
 from fairlead.registry.jobs import Jobs
 from fairlead.registry.namespaces import Namespaces
 from fairlead.registry.pods import Pods
+from fairlead.registry.policies import Policies
 from fairlead.registry.services import Services
 from fairlead.registry.strategy import (
     CreatedByPut,
@@ -34,6 +35,10 @@ _SPECIAL: dict[Resource, type[Strategy]] = {
     kinds.LEASES: Leases,
     kinds.SERVICECIDRS: Workloads,
     kinds.IPADDRESSES: Generational,
+    kinds.ROLES: Policies,
+    kinds.ROLEBINDINGS: Policies,
+    kinds.CLUSTERROLES: Policies,
+    kinds.CLUSTERROLEBINDINGS: Policies,
     kinds.REPLICASETS: Workloads,
     kinds.DEPLOYMENTS: Workloads,
     kinds.JOBS: Jobs,

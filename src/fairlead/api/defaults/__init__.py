@@ -17,6 +17,7 @@ from fairlead.api.defaults.data import default_secret
 from fairlead.api.defaults.endpoints import default_endpoints, default_endpointslice
 from fairlead.api.defaults.jobs import default_cronjob, default_job
 from fairlead.api.defaults.pod import default_pod, qos_class
+from fairlead.api.defaults.rbac import default_binding
 from fairlead.api.defaults.service import default_service
 from fairlead.api.defaults.sets import default_daemonset, default_replicationcontroller, default_statefulset
 from fairlead.api.defaults.workloads import default_deployment, default_replicaset
@@ -33,6 +34,8 @@ _DEFAULTERS: dict[Resource, Callable[[dict[str, Any]], None]] = {
     kinds.ENDPOINTSLICES: default_endpointslice,
     kinds.SECRETS: default_secret,
     kinds.REPLICASETS: default_replicaset,
+    kinds.ROLEBINDINGS: default_binding,
+    kinds.CLUSTERROLEBINDINGS: default_binding,
     kinds.DEPLOYMENTS: default_deployment,
     kinds.JOBS: default_job,
     kinds.CRONJOBS: default_cronjob,

@@ -28,18 +28,18 @@ from fairlead.api.validation.data import (
     validate_secret_update,
 )
 from fairlead.api.validation.endpoints import validate_endpoints, validate_endpointslice
-from fairlead.api.validation.jobs import (
-    validate_cronjob,
-    validate_job,
-    validate_job_status,
-    validate_job_update,
-)
 from fairlead.api.validation.ipam import (
     check_ipaddress_name,
     validate_ipaddress,
     validate_ipaddress_update,
     validate_servicecidr,
     validate_servicecidr_update,
+)
+from fairlead.api.validation.jobs import (
+    validate_cronjob,
+    validate_job,
+    validate_job_status,
+    validate_job_update,
 )
 from fairlead.api.validation.metadata import (
     NameCheck,
@@ -49,6 +49,14 @@ from fairlead.api.validation.metadata import (
 )
 from fairlead.api.validation.pod import validate_pod_create, validate_pod_status
 from fairlead.api.validation.pod_update import validate_pod_update
+from fairlead.api.validation.rbac import (
+    validate_clusterrole,
+    validate_clusterrolebinding,
+    validate_clusterrolebinding_update,
+    validate_role,
+    validate_rolebinding,
+    validate_rolebinding_update,
+)
 from fairlead.api.validation.records import (
     validate_event,
     validate_event_update,
@@ -91,6 +99,10 @@ _NAME_CHECKS: dict[Resource, NameCheck] = {
     kinds.IPADDRESSES: check_ipaddress_name,
     kinds.EVENTS: check_path_segment,
     kinds.EVENTS_V1: check_path_segment,
+    kinds.ROLES: check_path_segment,
+    kinds.ROLEBINDINGS: check_path_segment,
+    kinds.CLUSTERROLES: check_path_segment,
+    kinds.CLUSTERROLEBINDINGS: check_path_segment,
 }
 _CREATE: dict[Resource, Callable[[Object], list[FieldError]]] = {
     kinds.NAMESPACES: validate_namespace,
@@ -106,6 +118,10 @@ _CREATE: dict[Resource, Callable[[Object], list[FieldError]]] = {
     kinds.EVENTS: lambda obj: validate_event(kinds.EVENTS, obj),
     kinds.EVENTS_V1: lambda obj: validate_event(kinds.EVENTS_V1, obj),
     kinds.LEASES: validate_lease,
+    kinds.ROLES: validate_role,
+    kinds.ROLEBINDINGS: validate_rolebinding,
+    kinds.CLUSTERROLES: validate_clusterrole,
+    kinds.CLUSTERROLEBINDINGS: validate_clusterrolebinding,
     kinds.REPLICASETS: validate_replicaset,
     kinds.DEPLOYMENTS: validate_deployment,
     kinds.JOBS: validate_job,
@@ -129,6 +145,10 @@ _UPDATE: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.EVENTS: lambda new, old: validate_event_update(kinds.EVENTS, new, old),
     kinds.EVENTS_V1: lambda new, old: validate_event_update(kinds.EVENTS_V1, new, old),
     kinds.LEASES: lambda new, _: validate_lease(new),
+    kinds.ROLES: lambda new, _: validate_role(new),
+    kinds.ROLEBINDINGS: validate_rolebinding_update,
+    kinds.CLUSTERROLES: lambda new, _: validate_clusterrole(new),
+    kinds.CLUSTERROLEBINDINGS: validate_clusterrolebinding_update,
     kinds.REPLICASETS: lambda new, old: validate_selector_unchanged(new, old) + validate_replicaset(new),
     kinds.DEPLOYMENTS: lambda new, old: validate_selector_unchanged(new, old) + validate_deployment(new),
     kinds.JOBS: validate_job_update,
