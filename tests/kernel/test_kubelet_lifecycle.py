@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -231,4 +232,47 @@ async def test_a_fairlead_command_runs_without_a_fresh_interpreter(lab: Lab) -> 
     pod = await lab.wait("wrong", phase_is("Failed"))
     assert state_of(pod)["state"]["terminated"]["exitCode"] == 2
     assert "no-such-command" in lab.log(pod)
+    await lab.stop()
+
+
+async def test_a_pod_that_is_active_for_too_long_fails_for_good(lab: Lab) -> None:
+    """activeDeadlineSeconds: its containers are told to end, and it is Failed with the reason, whatever the policy."""
+    await lab.start()
+    script = "trap 'echo told; exit 0' TERM; while :; do sleep 0.05; done"
+    lab.pod("late", "sh", "-c", script, spec={"activeDeadlineSeconds": 1, "restartPolicy": "Always"})
+    pod = await lab.wait("late", lambda p: (p.get("status") or {}).get("phase") == "Failed")
+    assert pod["status"]["reason"] == "DeadlineExceeded"
+    assert pod["status"]["message"] == "Pod was active on the node longer than the specified deadline"
+    assert lab.log(pod) == "told\n"
+    await lab.event("late", "DeadlineExceeded")
+    await lab.stop()
+    kubelet = await lab.start()  # and the next kubelet leaves it so
+    await kubelet.synced.wait()
+    again = await lab.wait("late", lambda p: p["status"]["phase"] == "Failed")
+    assert again["status"]["containerStatuses"][0]["restartCount"] == 0
+    await lab.stop()
+
+
+async def test_sidecars_end_last_in_reverse_order(lab: Lab) -> None:
+    """First the main container, then the sidecars one by one, the last to start first."""
+    await lab.start()
+    script = "trap 'sleep 0.1; echo {} >> /v/order; exit 0' TERM; while :; do sleep 0.02; done"
+    mounts = [{"name": "v", "mountPath": "/v"}]
+
+    def container(name: str, **more: object) -> dict[str, object]:
+        command = ["sh", "-c", script.format(name)]
+        return {"name": name, "image": "fairlead/host", "command": command, "volumeMounts": mounts, **more}
+
+    directory = lab.base / "order"
+    spec = {
+        "initContainers": [container("first", restartPolicy="Always"), container("second", restartPolicy="Always")],
+        "containers": [container("main")],
+        "volumes": [{"name": "v", "hostPath": {"path": str(directory), "type": "DirectoryOrCreate"}}],
+    }
+    lab.pod("ordered", spec=spec)
+    await lab.wait("ordered", ready)
+    await asyncio.sleep(0.2)  # until the shells have set their traps
+    await lab.client.delete(PODS, "ordered", "default")
+    await lab.gone("ordered")
+    assert (directory / "order").read_text().split() == ["main", "second", "first"]
     await lab.stop()

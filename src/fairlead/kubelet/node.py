@@ -178,7 +178,7 @@ class NodeReporter:
         amounts = capacity(options.max_pods)
         return {
             "addresses": [
-                {"type": "InternalIP", "address": options.node_ip},
+                *({"type": "InternalIP", "address": ip} for ip in options.node_ips),
                 {"type": "Hostname", "address": options.node_name},
             ],
             "capacity": amounts,

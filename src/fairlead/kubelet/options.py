@@ -70,3 +70,9 @@ class KubeletOptions(msgspec.Struct, frozen=True):
     lease_renew_seconds: float = 10.0
     status_report_seconds: float = 300.0
     withdraw_seconds: float = 0.0
+    more_node_ips: tuple[str, ...] = ()
+
+    @property
+    def node_ips(self) -> tuple[str, ...]:
+        """The node's addresses, `node_ip` (the primary family's) first."""
+        return (self.node_ip, *self.more_node_ips)

@@ -51,16 +51,11 @@ def refusal(pod: Object) -> str:
             return f"spec.{field} is not supported by fairlead (yet)"
     if spec.get("hostUsers") is False:
         return "spec.hostUsers: false is not supported by fairlead (yet)"
-    if spec.get("activeDeadlineSeconds") is not None:
-        return "spec.activeDeadlineSeconds is not supported by fairlead (yet)"
     for container in (*(spec.get("initContainers") or ()), *spec["containers"]):
         where = f'container "{container["name"]}"'
         for port in container.get("ports") or ():
             if port.get("hostPort") and not spec.get("hostNetwork"):
                 return f"{where}: hostPort is not supported by fairlead (yet); use a Service of type NodePort"
-        for field in ("startupProbe", "readinessProbe", "livenessProbe"):
-            if (container.get(field) or {}).get("grpc") is not None:
-                return f"{where}: {field}: grpc probes are not supported by fairlead (yet)"
         if container.get("volumeDevices"):
             return f"{where}: volumeDevices are not supported by fairlead (yet)"
     return volume_refusal(pod)

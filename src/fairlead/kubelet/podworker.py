@@ -33,6 +33,7 @@ from fairlead.kubelet.withdrawal import drained, withdraw_seconds, withdrawn
 log = logging.getLogger("fairlead.kubelet")
 Object = dict[str, Any]
 _RESYNC = 60.0
+_DEADLINE = "Pod was active on the node longer than the specified deadline"
 _KILL_SECONDS = 10.0
 _REFRESH_VOLUMES = 60.0
 
@@ -51,6 +52,7 @@ class PodWorker:
         self._terminating = False
         self._withdrawn = False
         self._missing_services: str | None = None
+        self._failed: tuple[str, str] | None = None
         self._reached = False
         self._was_ready = False
         self._finished = False
@@ -67,8 +69,11 @@ class PodWorker:
             for init, group in ((True, spec.get("initContainers") or ()), (False, spec["containers"]))
             for c in group
         }
+        status = pod.get("status") or {}
         with contextlib.suppress(KeyError, TypeError, ValueError):
-            self._started = times.parse(pod["status"]["startTime"])
+            self._started = times.parse(status["startTime"])
+        if status.get("phase") == "Failed" and status.get("reason"):
+            self._failed = (status["reason"], status.get("message") or "")
 
     @property
     def name(self) -> str:
@@ -152,11 +157,25 @@ class PodWorker:
         elif asyncio.get_running_loop().time() - self._volumes_made > _REFRESH_VOLUMES:
             with contextlib.suppress(volumes.VolumeProblem):
                 await self._make_volumes()
-        if not await self._services_found():
-            return None
-        wait = await self._run_containers()
+        if (left := self._deadline_in()) is not None and left <= 0:
+            return await self._fail("DeadlineExceeded", _DEADLINE)
+        wait = await self._run_containers() if await self._services_found() else None
         self._say()
-        return wait
+        return _soonest([wait, left])
+
+    def _deadline_in(self) -> float | None:
+        """Seconds until the pod has been active for as long as it may."""
+        seconds = self.pod["spec"].get("activeDeadlineSeconds")
+        if seconds is None or self._started is None:
+            return None
+        return float(seconds) - (self._around.now() - self._started).total_seconds()
+
+    async def _fail(self, reason: str, message: str) -> float:
+        """End the pod for good: its record stays, and says why."""
+        self._around.recorder.event(self.pod, "Normal", reason, message)
+        await self._stop_in_order(self._grace())
+        self._failed = (reason, message)
+        return 0.0
 
     async def _adopt_running(self) -> None:
         runtime = self._around.runtime
@@ -264,7 +283,7 @@ class PodWorker:
     async def _attach(self) -> None:
         assert self.sandbox is not None
         if self.pod["spec"].get("hostNetwork"):
-            self.ips = (self._around.options.node_ip,)
+            self.ips = self._around.options.node_ips
         else:
             found = await self._around.network.attach(self.uid, self.sandbox.network_namespace)
             self.ips = tuple(found.ips)
@@ -272,7 +291,8 @@ class PodWorker:
         if status is None:
             status = self.pod["status"] = {}
         status.update(podIP=self.ips[0], podIPs=[{"ip": ip} for ip in self.ips])
-        status.update(hostIP=self._around.options.node_ip, hostIPs=[{"ip": self._around.options.node_ip}])
+        host_ips = self._around.options.node_ips
+        status.update(hostIP=host_ips[0], hostIPs=[{"ip": ip} for ip in host_ips])
         if self._places is None:
             runtime = self._around.runtime
             hostname = hosts.pod_hostname(self.pod, self._around.options.cluster_domain)[0]
@@ -393,13 +413,10 @@ class PodWorker:
             asked = times.parse(self.pod["metadata"]["deletionTimestamp"]) - timedelta(seconds=self._grace())
             begun = max(asked, begun - timedelta(seconds=self._grace()))
         left = max(1.0, self._grace() - (self._around.now() - begun).total_seconds())
-        mains = [c for c in self.containers.values() if not c.init]
-        deadline = asyncio.get_running_loop().time() + left
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + left
         await self._withdraw(left)
-        left = max(1.0, deadline - asyncio.get_running_loop().time())
-        await self._stop_containers(mains, left)
-        others = [c for c in self.containers.values() if c.init]
-        await self._stop_containers(others, max(1.0, deadline - asyncio.get_running_loop().time()))
+        await self._stop_in_order(deadline - loop.time())
         await self._release()
         if not self._removed and not self._status.gone:
             self._say()
@@ -422,6 +439,15 @@ class PodWorker:
         await asyncio.to_thread(self._around.runtime.forget, self.pod)
         self._finished = True
         return None
+
+    async def _stop_in_order(self, seconds: float) -> None:
+        """The main containers together, then the sidecars one by one, the last to start first."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        groups = [[c for c in self.containers.values() if not c.init]]
+        groups += [[c] for c in reversed(self.containers.values()) if c.init]
+        for group in groups:
+            await self._stop_containers(group, max(1.0, deadline - loop.time()))
 
     async def _withdraw(self, left: float) -> None:
         """Wait until no node sends new connections here and what came is answered; for half the grace at most."""
@@ -519,9 +545,10 @@ class PodWorker:
         return PodView(
             containers={name: container.view() for name, container in self.containers.items()},
             ips=self.ips,
-            host_ips=(self._around.options.node_ip,),
+            host_ips=self._around.options.node_ips,
             sandbox=here,
             started=self._started,
+            failed=self._failed,
         )
 
     def _unreached(self, view: PodView) -> str | None:

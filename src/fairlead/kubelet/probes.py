@@ -21,6 +21,7 @@ import aiohttp
 import msgspec
 
 from fairlead.api import version
+from fairlead.kubelet import grpchealth
 
 log = logging.getLogger("fairlead.kubelet")
 
@@ -144,6 +145,8 @@ async def attempt(probe: Object, target: Target) -> Outcome:
                 return await http_get(action, target)
             if (action := probe.get("tcpSocket")) is not None:
                 return await _tcp(action, target)
+            if (action := probe.get("grpc")) is not None:
+                return await _grpc(action, target)
     except TimeoutError:
         if "exec" in probe:
             return Outcome(
@@ -153,8 +156,34 @@ async def attempt(probe: Object, target: Target) -> Outcome:
         if "httpGet" in probe:
             why = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
             return Outcome(False, f'Get "{_url(probe["httpGet"], target)}": {why}')
+        if "grpc" in probe:
+            address = _address(probe["grpc"], target)
+            return Outcome(False, f'timeout: failed to connect service "{address}" within {seconds:g}s')
         return Outcome(False, f"dial tcp {_address(probe['tcpSocket'], target)}: i/o timeout")
-    return Outcome(False, "grpc probes are not supported by fairlead (yet)")
+    return Outcome(False, f"missing probe handler: {', '.join(probe) or 'none'}")
+
+
+async def _grpc(action: Object, target: Target) -> Outcome:
+    address = _address(action, target)
+    try:
+        reader, writer = await asyncio.open_connection(target.ip, int(action["port"]))
+    except OSError as error:
+        return Outcome(False, f'failed to connect service "{address}": {_refused(error, address)}')
+    answer = grpchealth.Answer()
+    try:
+        writer.write(grpchealth.request(action.get("service") or "", address))
+        while not answer.done and (data := await reader.read(65536)):
+            writer.write(answer.take(data))
+    except OSError as error:
+        return Outcome(False, f"error: health rpc failed: {os.strerror(error.errno) if error.errno else error}")
+    finally:
+        writer.close()
+    if answer.status is None:
+        return Outcome(False, "error: health rpc failed: this server or service does not answer health checks")
+    if answer.status != grpchealth.SERVING:
+        said = grpchealth.STATUSES.get(answer.status, str(answer.status))
+        return Outcome(False, f'service unhealthy (responded with "{said}")')
+    return Outcome(True)
 
 
 async def _exec(action: Object, target: Target) -> Outcome:

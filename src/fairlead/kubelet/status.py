@@ -60,6 +60,8 @@ class PodView(msgspec.Struct, frozen=True):
     host_ips: tuple[str, ...] = ()
     sandbox: bool = False
     started: datetime | None = None
+    failed: tuple[str, str] | None = None
+    """Why the kubelet ended the pod for good: (reason, message)."""
     missing_services: str | None = None
     """What the pod waits for; "" once all is there; None: it was not asked."""
     unreached: str | None = None
@@ -93,6 +95,8 @@ def initialized(pod: Object, view: PodView) -> bool:
 
 def phase(pod: Object, view: PodView) -> str:
     """Pending, Running, Succeeded or Failed."""
+    if view.failed is not None:
+        return "Failed"
     spec = pod["spec"]
     policy = spec.get("restartPolicy") or "Always"
     if not initialized(pod, view):
@@ -126,7 +130,10 @@ def pod_status(pod: Object, view: PodView, now: datetime) -> Object:
         "startTime": times.render(view.started) if view.started else None,
         "containerStatuses": None,
         "initContainerStatuses": None,
+        "observedGeneration": pod["metadata"].get("generation"),
     }
+    if view.failed is not None:
+        status["reason"], status["message"] = view.failed
     for field, containers in (
         ("initContainerStatuses", spec.get("initContainers") or ()),
         ("containerStatuses", spec["containers"]),
@@ -168,7 +175,8 @@ def _conditions(pod: Object, view: PodView, now_phase: str, now: datetime) -> li
         found[SERVICES_FOUND] = ("False", "WaitingForServices", missing) if missing else ("True", "", "")
     if view.unreached is not None or REACHABLE in before:
         found[REACHABLE] = _reachable(ready[0] == "True", view.unreached)
-    return [_condition(kind, value, before.get(kind), now) for kind, value in found.items()]
+    generation = pod["metadata"].get("generation")
+    return [_condition(kind, value, before.get(kind), generation, now) for kind, value in found.items()]
 
 
 def is_ready(pod: Object, view: PodView) -> bool:
@@ -200,7 +208,9 @@ def _gates(spec: Object, conditions: Mapping[str, Object]) -> tuple[str, str, st
     return "True", "", ""
 
 
-def _condition(kind: str, value: tuple[str, str, str], before: Object | None, now: datetime) -> Object:
+def _condition(
+    kind: str, value: tuple[str, str, str], before: Object | None, generation: int | None, now: datetime
+) -> Object:
     status, reason, message = value
     same = before is not None and before.get("status") == status and before.get("lastTransitionTime")
     return {
@@ -210,6 +220,7 @@ def _condition(kind: str, value: tuple[str, str, str], before: Object | None, no
         "lastTransitionTime": before["lastTransitionTime"] if same and before else times.render(now),
         **({"reason": reason} if reason else {}),
         **({"message": message} if message else {}),
+        **({"observedGeneration": generation} if generation else {}),
     }
 
 
@@ -277,7 +288,7 @@ def patch_of(pod: Object, status: Object, previous: Object) -> Object | None:
     It carries the pod's UID, so that a new pod of the same name is never touched (409).
     """
     change: Object = {}
-    for key in ("hostIP", "hostIPs", "podIP", "podIPs", "startTime", "reason", "message", "phase", "qosClass"):
+    for key in _FIELDS:
         if status.get(key) != previous.get(key):
             change[key] = status.get(key)
     for key in ("podIPs", "hostIPs"):
@@ -297,6 +308,12 @@ def patch_of(pod: Object, status: Object, previous: Object) -> Object | None:
     return {"metadata": {"uid": pod["metadata"]["uid"]}, "status": change} if change else None
 
 
+_FIELDS = (
+    *("hostIP", "hostIPs", "podIP", "podIPs", "startTime", "reason", "message", "phase", "qosClass"),
+    "observedGeneration",
+)
+
+
 def _agrees(before: Object | None, now: Object) -> bool:
-    keys: Sequence[str] = ("status", "reason", "message", "lastTransitionTime")
+    keys: Sequence[str] = ("status", "reason", "message", "lastTransitionTime", "observedGeneration")
     return before is not None and all(before.get(key) == now.get(key) for key in keys)

@@ -80,10 +80,8 @@ def test_mounts() -> None:
     ("spec", "word"),
     [
         ({"hostPID": True}, "spec.hostPID"),
-        ({"activeDeadlineSeconds": 1}, "spec.activeDeadlineSeconds"),
         ({"shareProcessNamespace": True}, "spec.shareProcessNamespace"),
         ({"containers": [{"name": "c", "ports": [{"hostPort": 80}]}]}, "hostPort"),
-        ({"containers": [{"name": "c", "livenessProbe": {"grpc": {"port": 1}}}]}, "grpc"),
         ({"volumes": [{"name": "v", "csi": {}}]}, "csi"),
     ],
 )
