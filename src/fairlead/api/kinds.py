@@ -1,6 +1,7 @@
 """The resources that are served, as data.
 
-Everything that must know which kinds there are (routes, discovery, OpenAPI, client, controllers) reads `RESOURCES`.
+Everything that must know which kinds there are (routes, discovery, OpenAPI, client, controllers) reads `RESOURCES`;
+custom resources come and go with their definitions, and are known to the registry that serves them and to whom it tells.
 Invariant: (group, version, plural) and (group, version, kind) are each unique.
 """
 
@@ -23,11 +24,12 @@ class Resource(msgspec.Struct, frozen=True):
     categories: tuple[str, ...] = ()
     subresources: tuple[str, ...] = ()
     stored: bool = True  # False: a virtual kind that can only be created (reviews)
+    definition: Any = None  # of a custom resource: its `api.custom.Definition`, which is asked instead of the schema
 
     @property
     def singular(self) -> str:
         """The lower-case kind, as discovery gives it."""
-        return self.kind.lower()
+        return self.kind.lower() if self.definition is None else str(self.definition.singular)
 
     @property
     def api_version(self) -> str:
@@ -42,7 +44,7 @@ class Resource(msgspec.Struct, frozen=True):
     @property
     def list_kind(self) -> str:
         """`ServiceList`."""
-        return f"{self.kind}List"
+        return f"{self.kind}List" if self.definition is None else str(self.definition.list_kind)
 
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
         """The request path. An empty namespace of a namespaced resource means all namespaces."""
@@ -90,8 +92,6 @@ REPLICATIONCONTROLLERS = Resource(
 )
 JOBS = Resource("batch", "v1", "Job", "jobs", True, (), _ALL, ("status",))
 CRONJOBS = Resource("batch", "v1", "CronJob", "cronjobs", True, ("cj",), _ALL, ("status",))
-SERVICECIDRS = Resource("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", False, (), (), ("status",))
-IPADDRESSES = Resource("networking.k8s.io", "v1", "IPAddress", "ipaddresses", False, ("ip",))
 ROLES = Resource("rbac.authorization.k8s.io", "v1", "Role", "roles", True)
 ROLEBINDINGS = Resource("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", True)
 CLUSTERROLES = Resource("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", False)
@@ -103,6 +103,18 @@ LOCAL_SUBJECT_ACCESS_REVIEWS = Resource(
     "authorization.k8s.io", "v1", "LocalSubjectAccessReview", "localsubjectaccessreviews", True, stored=False
 )
 TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", False, stored=False)
+SERVICECIDRS = Resource("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", False, (), (), ("status",))
+IPADDRESSES = Resource("networking.k8s.io", "v1", "IPAddress", "ipaddresses", False, ("ip",))
+CUSTOMRESOURCEDEFINITIONS = Resource(
+    "apiextensions.k8s.io",
+    "v1",
+    "CustomResourceDefinition",
+    "customresourcedefinitions",
+    False,
+    ("crd", "crds"),
+    ("api-extensions",),
+    ("status",),
+)
 SELF_SUBJECT_ACCESS_REVIEWS = Resource(
     "authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", False, stored=False
 )
@@ -134,8 +146,6 @@ RESOURCES: tuple[Resource, ...] = (
     REPLICATIONCONTROLLERS,
     JOBS,
     CRONJOBS,
-    SERVICECIDRS,
-    IPADDRESSES,
     ROLES,
     ROLEBINDINGS,
     CLUSTERROLES,
@@ -143,6 +153,9 @@ RESOURCES: tuple[Resource, ...] = (
     SUBJECT_ACCESS_REVIEWS,
     LOCAL_SUBJECT_ACCESS_REVIEWS,
     TOKEN_REVIEWS,
+    SERVICECIDRS,
+    IPADDRESSES,
+    CUSTOMRESOURCEDEFINITIONS,
     SELF_SUBJECT_ACCESS_REVIEWS,
     SELF_SUBJECT_RULES_REVIEWS,
     SELF_SUBJECT_REVIEWS,

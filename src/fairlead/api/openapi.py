@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fairlead.api import schema
+from fairlead.api.custom import publish
 from fairlead.api.kinds import Resource
 
 Object = dict[str, Any]
@@ -22,7 +23,9 @@ _PATCHES = (
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
 )
+_STRATEGIC = "application/strategic-merge-patch+json"
 _BOOLEANS = {"allowWatchBookmarks", "follow", "force", "orphanDependents", "previous", "sendInitialEvents", "stderr",
              "stdin", "stdout", "timestamps", "tty", "watch"}  # fmt: skip
 _INTEGERS = {"gracePeriodSeconds", "limit", "limitBytes", "sinceSeconds", "tailLines", "timeoutSeconds"}
@@ -193,6 +196,15 @@ class _Builder:
             return _reference(name)
         return dict(_PLAIN[of.form])
 
+    def _object(self, resource: Resource, gvk: Object) -> str:
+        """Publish the kind of a resource."""
+        if resource.definition is None:
+            return self.define(schema.schema_of(resource).name, gvk)
+        name = publish.name_of(resource)
+        metadata = _reference(self.define("meta.v1.ObjectMeta"))
+        self.schemas[name] = {**publish.v3(resource, metadata), _GVK: [gvk]}
+        return name
+
     def define_list(self, resource: Resource, item: str) -> str:
         """Publish the list kind of a resource."""
         published = f"{item}List"
@@ -214,7 +226,7 @@ class _Builder:
     def resource(self, resource: Resource) -> None:
         """Publish a resource with its paths."""
         gvk = {"group": resource.group, "version": resource.version, "kind": resource.kind}
-        name = self.define(schema.schema_of(resource).name, gvk)
+        name = self._object(resource, gvk)
         collection = resource.path("{namespace}") if resource.namespaced else resource.path()
         place = [_parameter("namespace", "path")] if resource.namespaced else []
         if not resource.stored:
@@ -312,7 +324,9 @@ def _operation(
         _GVK: gvk,
     }  # fmt: skip
     if body:
-        media = _PATCHES if action == "patch" else _MEDIA
+        custom = resource.definition is not None
+        patches = [kind for kind in _PATCHES if not (custom and kind == _STRATEGIC)]
+        media = patches if action == "patch" else _MEDIA
         operation["requestBody"] = {
             "content": {kind: {"schema": _reference(body)} for kind in media},
             **({"required": True} if action in ("post", "put", "patch") else {}),

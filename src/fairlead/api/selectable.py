@@ -128,12 +128,25 @@ _SPECIFIC: dict[tuple[str, str], _Fields] = {
 }
 
 
+def _text_at(value: Any, path: tuple[str, ...]) -> str:
+    """The text form of a scalar member; empty if it is not there."""
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, str | int) else ""
+
+
 def supported_field(resource: Resource, label: str) -> str:
     """The name `selectable_fields` uses for a field as a client names it. Errors: StatusError 400 if unsupported."""
     specific = _SPECIFIC.get((resource.group, resource.plural))
     if specific is None:
         if label in ("metadata.name", "metadata.namespace"):
             return label
+        if resource.definition is not None:
+            if label in resource.definition.selectable:
+                return label
+            raise bad_request(f"field label not supported: {label}")
         raise bad_request(
             f'"{label}" is not a known field selector: only "metadata.name", "metadata.namespace"',
         )
@@ -148,6 +161,8 @@ def selectable_fields(resource: Resource, obj: Object) -> dict[str, str]:
     metadata = obj.get("metadata") or {}
     specific = _SPECIFIC.get((resource.group, resource.plural))
     fields = {} if specific is None else specific.extract(obj)
+    if resource.definition is not None:
+        fields = {label: _text_at(obj, path) for label, path in resource.definition.selectable.items()}
     fields["metadata.name"] = metadata.get("name") or ""
     if resource.namespaced:
         fields["metadata.namespace"] = metadata.get("namespace") or ""

@@ -130,7 +130,7 @@ def checked_object(
     decode.identify(resource, obj, kind, api_version)
     what = kind or resource.kind
     version = (api_version or resource.api_version).rpartition("/")[2]
-    report = fields.check_schema(schema_for(resource, kind, api_version), obj, what, version)
+    report = report_on(resource, obj, kind, api_version)
     if ctx.field_validation != IGNORE:
         strange = decode.duplicate_fields(text) if text else []
         strange += report.unknown
@@ -139,6 +139,15 @@ def checked_object(
         for message in strange:
             ctx.warn(message)
     return report.object
+
+
+def report_on(resource: Resource, obj: Object, kind: str = "", api_version: str = "") -> fields.FieldReport:
+    """Which fields of an object are known, by the structure of the body a path takes. Raises 400 for wrong types."""
+    what, version = kind or resource.kind, (api_version or resource.api_version).rpartition("/")[2]
+    if resource.definition is not None and not kind:
+        report: fields.FieldReport = resource.definition.pruned(obj)
+        return report
+    return fields.check_schema(schema_for(resource, kind, api_version), obj, what, version)
 
 
 def schema_for(resource: Resource, kind: str, api_version: str) -> Schema:

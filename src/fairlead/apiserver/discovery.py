@@ -100,15 +100,15 @@ def api_versions(server_address: str) -> dict[str, Any]:
     return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": addresses}
 
 
-def api_group_list() -> dict[str, Any]:
+def api_group_list(resources: Sequence[Resource] = RESOURCES) -> dict[str, Any]:
     """`/apis`, legacy form."""
-    found = [_group(group, versions) for group, versions in groups().items() if group]
+    found = [_group(group, versions) for group, versions in groups(resources).items() if group]
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": found}
 
 
-def api_group(group: str) -> dict[str, Any] | None:
+def api_group(group: str, resources: Sequence[Resource] = RESOURCES) -> dict[str, Any] | None:
     """`/apis/<group>`, or None if there is no such group."""
-    versions = groups().get(group) if group else None
+    versions = groups(resources).get(group) if group else None
     return {"kind": "APIGroup", "apiVersion": "v1", **_group(group, versions)} if versions else None
 
 
@@ -117,9 +117,9 @@ def _group(group: str, versions: dict[str, list[Resource]]) -> dict[str, Any]:
     return {"name": group, "versions": found, "preferredVersion": found[0]}
 
 
-def api_resource_list(group: str, version: str) -> dict[str, Any] | None:
+def api_resource_list(group: str, version: str, served: Sequence[Resource] = RESOURCES) -> dict[str, Any] | None:
     """`/api/v1` or `/apis/<group>/<version>`, or None if it isn't served."""
-    resources = groups().get(group, {}).get(version)
+    resources = groups(served).get(group, {}).get(version)
     if resources is None:
         return None
     rows: list[dict[str, Any]] = []
@@ -161,10 +161,10 @@ def _subresources(resource: Resource) -> Iterator[tuple[str, Subresource]]:
         yield name, msgspec.structs.replace(sub, kind=f"{resource.kind}ProxyOptions") if name == "proxy" else sub
 
 
-def aggregated(core: bool, form: Literal["v2", "v2beta1"]) -> dict[str, Any]:
+def aggregated(core: bool, form: Literal["v2", "v2beta1"], served: Sequence[Resource] = RESOURCES) -> dict[str, Any]:
     """An APIGroupDiscoveryList: of `/api` (only the core group) or of `/apis` (all the others)."""
     items = []
-    for group, versions in groups().items():
+    for group, versions in groups(served).items():
         if bool(group) == core:
             continue
         rows = [

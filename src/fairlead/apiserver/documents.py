@@ -1,19 +1,20 @@
 """Requests that concern no object: discovery, OpenAPI, version, the paths there are, token keys.
 
 Between dispatch and the pure documents. Invariant: each document is made once, when first asked for, and kept encoded
-with its ETag.
+with its ETag until the resources it is of change.
 """
 
 from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 
 from fairlead.api import errors
-from fairlead.api.kinds import RESOURCES
+from fairlead.api.kinds import RESOURCES, Resource
 from fairlead.api.version import GIT_VERSION
 from fairlead.apiserver import discovery, respond
 from fairlead.apiserver.negotiation import JSON, parse_accept
@@ -35,9 +36,29 @@ class Document:
 class Documents:
     """Everything that is the same for all clients."""
 
-    def __init__(self, issuer: TokenIssuer | None, server_address: str = "") -> None:
-        self._issuer, self.server_address = issuer, server_address
+    def __init__(
+        self,
+        issuer: TokenIssuer | None,
+        resources: Callable[[], tuple[Resource, ...]] = lambda: RESOURCES,
+        server_address: str = "",
+    ) -> None:
+        self._issuer, self._resources, self.server_address = issuer, resources, server_address
         self._made: dict[str, Document] = {}
+        self._made_of: tuple[Resource, ...] = ()
+
+    @property
+    def _all(self) -> tuple[Resource, ...]:
+        """The resources there are; documents made of others are forgotten."""
+        resources = self._resources()
+        if resources is not self._made_of:
+            before = {address: self._resources_at(address) for address in {openapi_address(r) for r in self._made_of}}
+            self._made_of = resources
+            same = {f"v3 {address}" for address, found in before.items() if self._resources_at(address) == found}
+            self._made = {key: document for key, document in self._made.items() if key in same}
+        return resources
+
+    def _resources_at(self, address: str) -> list[Resource]:
+        return [resource for resource in self._made_of if openapi_address(resource) == address]
 
     def serve(self, request: web.BaseRequest, info: RequestInfo) -> web.Response:
         """The answer to a GET that is no resource request. Raises 404, 405, 406."""
@@ -56,15 +77,15 @@ class Documents:
             case ("apis",):
                 return self._root(request, core=False)
             case ("api", version):
-                return self._legacy(request, discovery.api_resource_list("", version))
+                return self._legacy(request, discovery.api_resource_list("", version, self._all))
             case ("apis", group):
-                return self._legacy(request, discovery.api_group(group))
+                return self._legacy(request, discovery.api_group(group, self._all))
             case ("apis", group, version):
-                return self._legacy(request, discovery.api_resource_list(group, version))
+                return self._legacy(request, discovery.api_resource_list(group, version, self._all))
             case ("openapi", "v2"):
                 return self._openapi_v2(request)
             case ("openapi", "v3"):
-                return self._cached(request, self._document("v3", self._v3_index))
+                return self._cached(request, self._index())
             case ("openapi", "v3", *rest):
                 return self._openapi_v3(request, "/".join(rest))
             case ("openid", "v1", "jwks") if self._issuer is not None:
@@ -93,6 +114,7 @@ class Documents:
 
     # ---- discovery
     def _root(self, request: web.BaseRequest, *, core: bool) -> web.Response:
+        resources = self._all
         for media in parse_accept(request.headers.get("Accept", "")):
             if media.name != JSON:
                 continue
@@ -101,13 +123,15 @@ class Documents:
                 if version in ("v2", "v2beta1"):
                     key = f"{'api' if core else 'apis'} {version}"
                     made = self._document(
-                        key, lambda v=version: discovery.aggregated(core, v), discovery.AGGREGATED_TYPES[version]
+                        key,
+                        lambda v=version: discovery.aggregated(core, v, resources),
+                        discovery.AGGREGATED_TYPES[version],
                     )
                     return self._cached(request, made)
             elif not wanted:
                 break
         return self._legacy(
-            request, discovery.api_versions(self.server_address) if core else discovery.api_group_list()
+            request, discovery.api_versions(self.server_address) if core else discovery.api_group_list(resources)
         )
 
     def _legacy(self, request: web.BaseRequest, body: dict[str, Any] | None) -> web.Response:
@@ -117,7 +141,7 @@ class Documents:
 
     def _paths(self) -> list[str]:
         found = ["/api", "/api/v1", "/apis"]
-        for group, versions in discovery.groups().items():
+        for group, versions in discovery.groups(self._all).items():
             if group:
                 found += [f"/apis/{group}", *(f"/apis/{group}/{version}" for version in versions)]
         found += ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/openapi/v3/api/v1", "/readyz", "/version"]
@@ -127,8 +151,10 @@ class Documents:
     def _openapi_v2(self, request: web.BaseRequest) -> web.Response:
         from fairlead.apiserver import openapi_v2
 
+        resources = self._all
+
         def swagger() -> dict[str, Any]:
-            return openapi_v2.document(RESOURCES, GIT_VERSION)
+            return openapi_v2.document(resources, GIT_VERSION)
 
         for media in parse_accept(request.headers.get("Accept", "*/*")):
             if media.name in openapi_v2.PROTOBUF_TYPES:
@@ -141,12 +167,16 @@ class Documents:
             f"only the following media types are accepted: {JSON}, {', '.join(openapi_v2.PROTOBUF_TYPES)}"
         )
 
+    def _index(self) -> Document:
+        _ = self._all
+        return self._document("v3", self._v3_index)
+
     def _v3_index(self) -> dict[str, Any]:
         """Each group version's address, with its hash, so that clients may keep it for ever."""
         from fairlead.api import openapi
 
         paths = {}
-        for path in openapi.index(RESOURCES)["paths"]:
+        for path in openapi.index(self._all)["paths"]:
             document = self._v3(path)
             if document is not None:
                 paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={document.hash}"}
@@ -155,9 +185,10 @@ class Documents:
     def _v3(self, path: str) -> Document | None:
         from fairlead.api import openapi
 
-        if path not in openapi.index(RESOURCES)["paths"]:
+        resources = self._all
+        if path not in openapi.index(resources)["paths"]:
             return None
-        return self._document(f"v3 {path}", lambda: openapi.document(path, RESOURCES))
+        return self._document(f"v3 {path}", lambda: openapi.document(path, resources))
 
     def _openapi_v3(self, request: web.BaseRequest, path: str) -> web.Response:
         document = self._v3(path)
@@ -180,6 +211,11 @@ class Documents:
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["ES256"],
         }
+
+
+def openapi_address(resource: Resource) -> str:
+    """Where a resource is documented: `apis/apps/v1`."""
+    return f"apis/{resource.group}/{resource.version}" if resource.group else f"api/{resource.version}"
 
 
 def _no_such_path() -> errors.StatusError:

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from fairlead.api import schema
+from fairlead.api.custom import publish
 from fairlead.api.kinds import Resource
 
 Object = dict[str, Any]
@@ -25,6 +26,7 @@ PROTOBUF_TYPES = (
     "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
 )
 _GVK = "x-kubernetes-group-version-kind"
+_META = "meta.v1.ObjectMeta"
 _SIMPLE: dict[str, Object] = {
     "string": {"type": "string"},
     "boolean": {"type": "boolean"},
@@ -46,10 +48,15 @@ def document(resources: Iterable[Resource], version: str) -> Object:
     definitions: dict[str, Object] = {}
     paths: dict[str, Object] = {}
     for resource in resources:
-        name = schema.schema_of(resource).name
-        _define(name, definitions)
         gvk = {"group": resource.group, "kind": resource.kind, "version": resource.version}
-        definitions[schema.long_name(name)].setdefault(_GVK, []).append(gvk)
+        if resource.definition is None:
+            name = schema.schema_of(resource).name
+            _define(name, definitions)
+            definitions[schema.long_name(name)].setdefault(_GVK, []).append(gvk)
+        else:
+            _define(_META, definitions)
+            metadata = {"$ref": f"#/definitions/{schema.long_name(_META)}"}
+            definitions[publish.name_of(resource)] = {**publish.v2(resource, metadata), _GVK: [gvk]}
         if resource.stored:
             parameters = [
                 {"name": parameter, "in": "query", "type": "boolean" if parameter == "force" else "string"}

@@ -12,11 +12,11 @@ from typing import Any
 
 import orjson
 
-from fairlead.api import apply, decode, errors, fields, patch
+from fairlead.api import apply, decode, errors, patch
 from fairlead.api.decode import decode_json
 from fairlead.api.kinds import Resource
 from fairlead.api.schema import Schema
-from fairlead.apiserver.bodies import IGNORE, STRICT, decode_yaml, schema_for
+from fairlead.apiserver.bodies import IGNORE, STRICT, decode_yaml, report_on, schema_for
 from fairlead.apiserver.negotiation import parse_media_type
 from fairlead.registry import RequestContext
 
@@ -47,9 +47,13 @@ def patch_function(
         raise errors.unsupported_media_type(
             "the body of the request was in an unknown format - accepted media types include: " + ", ".join(ACCEPTED)
         )
-    described = schema_for(resource, kind, api_version)
-    version = (api_version or resource.api_version).rpartition("/")[2]
-    change = _change(name, body, described)
+    custom = resource.definition is not None and not kind
+    if custom and name == STRATEGIC_MERGE_PATCH:
+        others = ", ".join(each for each in ACCEPTED if each != STRATEGIC_MERGE_PATCH)
+        raise errors.unsupported_media_type(
+            "the body of the request was in an unknown format - accepted media types include: " + others
+        )
+    change = _change(name, body, None if custom else schema_for(resource, kind, api_version))
 
     def patched(current: Object) -> Object:
         kind_then, version_then = current.get("kind"), current.get("apiVersion")
@@ -64,7 +68,7 @@ def patch_function(
                 f"to {wanted['apiVersion']} {wanted['kind']}"
             )
         try:
-            report = fields.check_schema(described, wanted, wanted["kind"], version)
+            report = report_on(resource, wanted, kind, api_version)
         except errors.StatusError as error:
             raise _not_fitting(wanted, error.status["message"]) from None
         if report.unknown and ctx.field_validation == STRICT:
@@ -115,9 +119,8 @@ def applied_object(
         raise apply.untyped({**config, "metadata": {}}, ".metadata: expected map, got another type")
     if metadata.get("managedFields") is not None:
         raise errors.bad_request("metadata.managedFields must be nil")
-    version = (api_version or resource.api_version).rpartition("/")[2]
     try:
-        report = fields.check_schema(schema_for(resource, kind, api_version), config, config["kind"], version)
+        report = report_on(resource, config, kind, api_version)
     except errors.StatusError as error:
         raise apply.untyped(config, error.status["message"]) from None
     if report.unknown:
@@ -126,7 +129,7 @@ def applied_object(
     return report.object
 
 
-def _change(name: str, body: bytes, described: Schema) -> Callable[[Object], Any]:
+def _change(name: str, body: bytes, described: Schema | None) -> Callable[[Object], Any]:
     if name == JSON_PATCH:
         try:
             operations = orjson.loads(body)
@@ -134,7 +137,7 @@ def _change(name: str, body: bytes, described: Schema) -> Callable[[Object], Any
             raise errors.bad_request(f"error decoding patch: {error}") from None
         return lambda current: patch.json_patch(current, operations)
     delta = decode_json(body)
-    if name == STRATEGIC_MERGE_PATCH:
+    if name == STRATEGIC_MERGE_PATCH and described is not None:
         return lambda current: patch.strategic_merge(current, delta, described)
     return lambda current: patch.merge_patch(current, delta)
 

@@ -6,7 +6,7 @@ Pure. Invariant: a path that names no served resource parses to a RequestInfo wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import unquote
 
 import msgspec
@@ -44,8 +44,14 @@ def is_true(query: Mapping[str, str], key: str) -> bool:
     return key in query and query[key] in _TRUE
 
 
-def parse(method: str, raw_path: str, query: Mapping[str, str]) -> RequestInfo:
-    """The RequestInfo of a request. `raw_path` is still percent-encoded and has no query."""
+def parse(
+    method: str,
+    raw_path: str,
+    query: Mapping[str, str],
+    find: Callable[[str, str, str], Resource | None] = by_plural,
+) -> RequestInfo:
+    """The RequestInfo of a request. `raw_path` is still percent-encoded and has no query; `find` knows what is served
+    by group, version and plural."""
     segments = tuple(unquote(s) for s in raw_path.split("/") if s)
     path = "/" + "/".join(segments)
     other = RequestInfo(path=path, verb=method.lower(), segments=segments)
@@ -74,7 +80,7 @@ def parse(method: str, raw_path: str, query: Mapping[str, str]) -> RequestInfo:
         verb = "watch"
     if not name and verb == "delete":
         verb = "deletecollection"
-    resource = _served(by_plural(group, version, plural), namespace, name, subresource)
+    resource = _served(find(group, version, plural), namespace, name, subresource)
     if extra and subresource != "proxy":
         resource = None
     return RequestInfo(

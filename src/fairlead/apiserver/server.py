@@ -59,7 +59,7 @@ class APIServer:
         self._verbs = Verbs(
             config, self._kubelets, self._streams, issuer, authenticator=self._authenticator, guard=guard
         )
-        self._documents = Documents(issuer)
+        self._documents = Documents(issuer, lambda: config.registry.catalog.resources)
         self._runner: web.ServerRunner | None = None
         self._ready = False
         self.host, self.port = "", 0
@@ -145,7 +145,7 @@ class APIServer:
             return NothingToSend()
         # Now, at the start: once the connection is upgraded or lost, its certificate can't be asked for any more.
         certificate = transport.get_extra_info("peercert")
-        info = parse(request.method, request.rel_url.raw_path, request.query)
+        info = parse(request.method, request.rel_url.raw_path, request.query, self.config.registry.catalog.find)
         user = await self._authenticator.authenticate(certificate, request.headers.get("Authorization", ""))
         if info.segments and info.segments[0] in _OPEN:
             if info.segments[0] != "version":

@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 from fairlead.api.errors import StatusError, bad_request, method_not_allowed, not_found, unavailable
 from fairlead.api.kinds import NAMESPACES, PODS, Resource
 from fairlead.registry import deleting, pods
+from fairlead.registry.definitions import Catalog, Finalizing
 from fairlead.registry.fresh import catch_up
 from fairlead.registry.housekeeping import Housekeeping
 from fairlead.registry.listing import list_objects
@@ -25,9 +26,9 @@ from fairlead.registry.requests import (
     RequestContext,
     WatchOptions,
 )
-from fairlead.registry.scale import apply_scale, scale_of
+from fairlead.registry.scale import apply_scale, scale_of, scaled_part
 from fairlead.registry.stored import without_nulls
-from fairlead.registry.strategies import make_strategies
+from fairlead.registry.strategies import Strategies
 from fairlead.registry.strategy import Rules, Surroundings, upstream_rules
 from fairlead.registry.watching import RegistryWatch
 from fairlead.registry.writing import Writer, read
@@ -64,16 +65,22 @@ class Registry:
         self.store = store
         self.options = options or RegistryOptions()
         self.watchers = 0  # how many watches are open
-        strategies = make_strategies(Surroundings(store, self.options, self._wait_for))
-        self._writer = Writer(store, self.options, rules or upstream_rules(), strategies)
+        strategies = Strategies(Surroundings(store, self.options, self._wait_for))
+        self._writer = Writer(store, self.options, rules or upstream_rules(), strategies.of)
+        self.catalog = Catalog(store)  # the resources there are
+        self._writer.committed = self.catalog.notice
+        self._finalizing = Finalizing(self.catalog, self._writer)
         self._housekeeping = Housekeeping(store, self.options)
 
     async def start(self) -> None:
-        """Begin housekeeping: Events older than their TTL, compaction."""
+        """Begin housekeeping: Events older than their TTL, compaction; know the custom resources there are."""
+        await self.catalog.refresh()
+        await self._finalizing.start()
         await self._housekeeping.start()
 
     async def stop(self) -> None:
         """End housekeeping. The store stays open: whoever opened it closes it."""
+        await self._finalizing.stop()
         await self._housekeeping.stop()
 
     @_answering
@@ -111,7 +118,7 @@ class Registry:
         self._check_subresource(resource, name, subresource)
         await catch_up(self.store)
         _, obj = await read(self.store, resource, namespace, name)
-        return scale_of(obj) if subresource == "scale" else obj
+        return scale_of(resource, obj) if subresource == "scale" else obj
 
     @_answering
     async def list(self, resource: Resource, namespace: str, options: ListOptions) -> ListResult:
@@ -154,9 +161,10 @@ class Registry:
             return await self._writer.change(resource, namespace, name, patch_fn, ctx, subresource=subresource)
 
         def change(obj: Object) -> Object:
-            return apply_scale(resource, obj, without_nulls(patch_fn(scale_of(obj))))
+            return apply_scale(resource, obj, without_nulls(patch_fn(scale_of(resource, obj))))
 
-        return scale_of(await self._writer.change(resource, namespace, name, change, ctx, subresource="", via="scale"))
+        changed = await self._writer.change(resource, namespace, name, change, ctx, subresource="", via="scale")
+        return scale_of(resource, changed)
 
     @_answering
     async def apply(
@@ -174,18 +182,11 @@ class Registry:
         each field that another manager has and wants otherwise, unless `force`."""
         self._check_subresource(resource, name, subresource)
         if subresource == "scale":
-            whole = {
-                "apiVersion": resource.api_version,
-                "kind": resource.kind,
-                "metadata": config.get("metadata") or {},
-            }
-            if "replicas" in (config.get("spec") or {}):
-                whole["spec"] = {"replicas": config["spec"]["replicas"]}
-            config = whole
+            config = scaled_part(resource, config)
         applied, created = await self._writer.apply(
             resource, namespace, name, config, ctx, force=force, subresource=subresource
         )
-        return scale_of(applied) if subresource == "scale" else applied, created
+        return scale_of(resource, applied) if subresource == "scale" else applied, created
 
     @_answering
     async def delete(

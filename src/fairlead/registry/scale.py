@@ -16,20 +16,48 @@ Object = dict[str, Any]
 _METADATA = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
 
 
-def scale_of(obj: Object) -> Object:
-    """The `autoscaling/v1 Scale` of a workload."""
-    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+def scale_of(resource: Resource, obj: Object) -> Object:
+    """The `autoscaling/v1 Scale` of a workload, or of a custom object by its definition's paths."""
     metadata = obj["metadata"]
+    if resource.definition is not None:
+        paths = resource.definition.scale
+        wanted, there = _at(obj, paths.spec) or 0, _at(obj, paths.status) or 0
+        selector = _at(obj, paths.selector) if paths.selector else None
+    else:
+        wanted = (obj.get("spec") or {}).get("replicas", 0)
+        there = (obj.get("status") or {}).get("replicas", 0)
+        selector = _selector(obj).render()
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": {key: metadata[key] for key in _METADATA if key in metadata},
-        "spec": {"replicas": spec.get("replicas", 0)},
-        "status": {
-            "replicas": status.get("replicas", 0),
-            "selector": _selector(obj).render(),
-        },
+        "spec": {"replicas": wanted},
+        "status": {"replicas": there, **({"selector": selector} if selector is not None else {})},
     }
+
+
+def _at(obj: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        obj = obj.get(name) if isinstance(obj, dict) else None
+    return obj
+
+
+def _path(resource: Resource) -> tuple[str, ...]:
+    return ("spec", "replicas") if resource.definition is None else resource.definition.scale.spec
+
+
+def scaled_part(resource: Resource, scale: Object) -> Object:
+    """The workload of which a Scale that is applied says only how many: what its applier wants of the workload."""
+    whole: Object = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": scale.get("metadata") or {}}
+    if "replicas" in (scale.get("spec") or {}):
+        _set(whole, _path(resource), scale["spec"]["replicas"])
+    return whole
+
+
+def _set(obj: Object, path: tuple[str, ...], value: Any) -> None:
+    for name in path[:-1]:
+        obj = obj.setdefault(name, {})
+    obj[path[-1]] = value
 
 
 def _selector(obj: Object) -> LabelSelector:
@@ -55,5 +83,5 @@ def apply_scale(resource: Resource, obj: Object, scale: Object) -> Object:
     if replicas < 0:
         error = invalid("spec.replicas", replicas, "must be greater than or equal to 0")
         raise unprocessable("Scale", "autoscaling", name, [error])
-    obj.setdefault("spec", {})["replicas"] = replicas
+    _set(obj, _path(resource), replicas)
     return obj

@@ -41,11 +41,11 @@ def key_of(resource: Resource, namespace: str, name: str) -> str:
     return f"{kept.group or 'core'}/{kept.plural}/{namespace if kept.namespaced else ''}/{name}"
 
 
-_HEADS = {
-    resource: b'{"kind":%b,"apiVersion":%b,"metadata":{'
-    % (orjson.dumps(resource.kind), orjson.dumps(resource.api_version))
-    for resource in kinds.RESOURCES
-}
+def _head(kind: str, api_version: str) -> bytes:
+    return b'{"kind":%b,"apiVersion":%b,"metadata":{' % (orjson.dumps(kind), orjson.dumps(api_version))
+
+
+_HEADS = {resource: _head(resource.kind, resource.api_version) for resource in kinds.RESOURCES}
 
 
 def encode(resource: Resource, obj: Object) -> bytes:
@@ -53,9 +53,10 @@ def encode(resource: Resource, obj: Object) -> bytes:
     kept = stored_resource(resource)
     if kept is not resource:
         obj = events.to_core(obj)
+    version = kept.api_version if kept.definition is None else kept.definition.stored_api_version
     metadata = {key: value for key, value in obj["metadata"].items() if key != "resourceVersion"}
     rest = {key: value for key, value in obj.items() if key not in {"kind", "apiVersion", "metadata"}}
-    return orjson.dumps({"kind": kept.kind, "apiVersion": kept.api_version, "metadata": metadata, **rest})
+    return orjson.dumps({"kind": kept.kind, "apiVersion": version, "metadata": metadata, **rest})
 
 
 def served(resource: Resource, record: Record) -> bytes:
@@ -63,14 +64,29 @@ def served(resource: Resource, record: Record) -> bytes:
     kept = stored_resource(resource)
     if kept is not resource:
         return orjson.dumps(decode(resource, record))
+    if kept.definition is not None:
+        return _served_custom(kept, record)
     head = _HEADS[kept]
     return b'%b"resourceVersion":"%d",%b' % (head, record.modified, record.value[len(head) :])
+
+
+def _served_custom(resource: Resource, record: Record) -> bytes:
+    """A custom object: stored in its definition's storage version (of then), and defaulted as its schema is now."""
+    definition = resource.definition
+    stored = _head(resource.kind, definition.stored_api_version)
+    if definition.node.has_defaults or not record.value.startswith(stored):
+        return orjson.dumps(decode(resource, record))
+    head = _head(resource.kind, resource.api_version)
+    return b'%b"resourceVersion":"%d",%b' % (head, record.modified, record.value[len(stored) :])
 
 
 def decode(resource: Resource, record: Record) -> Object:
     """The object as clients get it, decoded; the caller may change it."""
     obj: Object = orjson.loads(record.value)
     obj["metadata"]["resourceVersion"] = str(record.modified)
+    if resource.definition is not None:
+        obj["apiVersion"] = resource.api_version
+        resource.definition.default(obj)
     return obj if stored_resource(resource) is resource else events.from_core(obj)
 
 

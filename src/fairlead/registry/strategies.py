@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fairlead.api import kinds
 from fairlead.api.kinds import Resource
+from fairlead.registry.customs import CustomObjects, Definitions
 from fairlead.registry.jobs import Jobs
 from fairlead.registry.namespaces import Namespaces
 from fairlead.registry.pods import Pods
@@ -33,6 +34,7 @@ _SPECIAL: dict[Resource, type[Strategy]] = {
     kinds.EVENTS_V1: CreatedByPut,
     kinds.ENDPOINTSLICES: EndpointSlices,
     kinds.LEASES: Leases,
+    kinds.CUSTOMRESOURCEDEFINITIONS: Definitions,
     kinds.SERVICECIDRS: Workloads,
     kinds.IPADDRESSES: Generational,
     kinds.ROLES: Policies,
@@ -49,6 +51,15 @@ _SPECIAL: dict[Resource, type[Strategy]] = {
 }
 
 
-def make_strategies(around: Surroundings) -> dict[Resource, Strategy]:
-    """One for each stored resource."""
-    return {r: _SPECIAL.get(r, Strategy)(r, around) for r in kinds.RESOURCES if r.stored}
+class Strategies:
+    """One for each stored resource; for custom ones they are made when asked for."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._built_in = {r: _SPECIAL.get(r, Strategy)(r, around) for r in kinds.RESOURCES if r.stored}
+
+    def of(self, resource: Resource) -> Strategy | None:
+        """The resource's strategy; None if it is not kept."""
+        if resource.definition is not None:
+            return CustomObjects(resource, self._around)
+        return self._built_in.get(resource)

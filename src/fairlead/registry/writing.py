@@ -6,7 +6,7 @@ to: the object's own revision, its namespace's (for a new object) and its alloca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fairlead.api.errors import (
@@ -54,13 +54,14 @@ class Writer:
     """Everything that changes objects goes through `commit` here."""
 
     def __init__(
-        self, store: Store, options: RegistryOptions, rules: Rules, strategies: Mapping[Resource, Strategy]
+        self, store: Store, options: RegistryOptions, rules: Rules, strategy_of: Callable[[Resource], Strategy | None]
     ) -> None:
-        self.store, self.options, self.rules, self._strategies = store, options, rules, strategies
+        self.store, self.options, self.rules, self._strategy_of = store, options, rules, strategy_of
+        self.committed: Callable[[str], Awaitable[None]] | None = None  # told the first key of each commit
 
     def strategy(self, resource: Resource) -> Strategy:
         """The kind's strategy; 405 for kinds that are not kept."""
-        strategy = self._strategies.get(resource)
+        strategy = self._strategy_of(resource)
         if strategy is None:
             raise method_not_allowed()
         return strategy
@@ -68,9 +69,12 @@ class Writer:
     async def commit(self, *operations: Operation) -> int:
         """As the store's, with its failed writes as StatusErrors. CompareFailed passes through."""
         try:
-            return await self.store.commit(*operations)
+            revision = await self.store.commit(*operations)
         except StoreFailed as error:
             raise internal(f"Internal error occurred: {error}") from error
+        if self.committed is not None:
+            await self.committed(operations[0].key)
+        return revision
 
     async def create(
         self, resource: Resource, namespace: str, obj: Object, ctx: RequestContext, track: Track | None = None

@@ -14,7 +14,7 @@ DOCUMENTS = sorted(openapi.index(kinds.RESOURCES)["paths"])
 
 def references(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
-        if "$ref" in value:
+        if isinstance(value.get("$ref"), str):
             yield value["$ref"]
         for item in value.values():
             yield from references(item)

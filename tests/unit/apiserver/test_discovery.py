@@ -90,7 +90,7 @@ def test_every_reference_of_openapi_v2_is_defined():
 
     def references(value):
         if isinstance(value, dict):
-            if "$ref" in value:
+            if isinstance(value.get("$ref"), str):
                 yield value["$ref"].removeprefix("#/definitions/")
             for item in value.values():
                 yield from references(item)

@@ -140,7 +140,14 @@ def of_definition(name: str) -> Shape:
     return shape
 
 
-@cache
 def of_resource(resource: Resource) -> Shape:
-    """The shape of a resource's objects. Errors: KeyError for one without structure."""
+    """The shape of a resource's objects."""
+    if resource.definition is not None:
+        shape: Shape = resource.definition.shape
+        return shape
+    return _of_built_in(resource)
+
+
+@cache
+def _of_built_in(resource: Resource) -> Shape:
     return of_definition(schema.schema_of(resource).name)

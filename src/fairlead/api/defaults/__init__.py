@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fairlead.api import kinds
+from fairlead.api.custom import default_crd
 from fairlead.api.defaults.cluster import default_namespace, default_node
 from fairlead.api.defaults.data import default_secret
 from fairlead.api.defaults.endpoints import default_endpoints, default_endpointslice
@@ -40,6 +41,7 @@ _DEFAULTERS: dict[Resource, Callable[[dict[str, Any]], None]] = {
     kinds.JOBS: default_job,
     kinds.CRONJOBS: default_cronjob,
     kinds.STATEFULSETS: default_statefulset,
+    kinds.CUSTOMRESOURCEDEFINITIONS: default_crd,
     kinds.DAEMONSETS: default_daemonset,
     kinds.REPLICATIONCONTROLLERS: default_replicationcontroller,
 }
@@ -47,6 +49,9 @@ _DEFAULTERS: dict[Resource, Callable[[dict[str, Any]], None]] = {
 
 def apply(resource: Resource, obj: dict[str, Any]) -> None:
     """Fill in `obj`, an object of `resource`, in place."""
+    if resource.definition is not None:
+        resource.definition.default(obj)
+        return
     defaulter = _DEFAULTERS.get(resource)
     if defaulter is not None:
         defaulter(obj)

@@ -43,6 +43,7 @@ _PRINTERS: dict[Resource, Printer] = {
     kinds.JOBS: jobs.JOBS,
     kinds.CRONJOBS: jobs.CRONJOBS,
     kinds.CONTROLLERREVISIONS: sets.CONTROLLERREVISIONS,
+    kinds.CUSTOMRESOURCEDEFINITIONS: plain(),
 }
 _DEFAULT = plain()
 
@@ -59,7 +60,7 @@ def table(
 
     `include` says what a row carries beside its cells; `list_meta` is the list's metadata (resourceVersion, continue).
     """
-    printer = _PRINTERS.get(resource, _DEFAULT)
+    printer = _PRINTERS.get(resource, _DEFAULT) if resource.definition is None else resource.definition.printer
     rows = []
     for obj in objs:
         row: dict[str, Any] = {"cells": printer.cells(obj, now)}

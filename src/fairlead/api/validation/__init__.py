@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fairlead.api import kinds
+from fairlead.api.custom import validate_crd, validate_crd_update
 from fairlead.api.errors import FieldError, not_supported, required
 from fairlead.api.kinds import Resource
 from fairlead.api.labels import check_dns1123_label, check_dns1123_subdomain, check_path_segment
@@ -42,6 +43,7 @@ from fairlead.api.validation.jobs import (
     validate_job_update,
 )
 from fairlead.api.validation.metadata import (
+    UNQUALIFIED_FINALIZER,
     NameCheck,
     not_negative,
     validate_metadata,
@@ -130,6 +132,7 @@ _CREATE: dict[Resource, Callable[[Object], list[FieldError]]] = {
     kinds.DAEMONSETS: validate_daemonset,
     kinds.REPLICATIONCONTROLLERS: validate_replicationcontroller,
     kinds.CONTROLLERREVISIONS: validate_controllerrevision,
+    kinds.CUSTOMRESOURCEDEFINITIONS: validate_crd,
 }
 _UPDATE: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.NAMESPACES: lambda new, _: validate_namespace(new),
@@ -157,6 +160,7 @@ _UPDATE: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.DAEMONSETS: validate_daemonset_update,
     kinds.REPLICATIONCONTROLLERS: lambda new, _: validate_replicationcontroller(new),
     kinds.CONTROLLERREVISIONS: validate_controllerrevision_update,
+    kinds.CUSTOMRESOURCEDEFINITIONS: validate_crd_update,
 }
 _STATUS: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.NAMESPACES: lambda new, _: validate_namespace_status(new),
@@ -172,26 +176,40 @@ _STATUS: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
 }
 
 
+def _of_kind(resource: Resource, errors: list[FieldError]) -> list[FieldError]:
+    """What of the errors in its metadata counts for a kind."""
+    if resource.definition is None and resource is not kinds.CUSTOMRESOURCEDEFINITIONS:
+        return errors
+    return [error for error in errors if error.detail != UNQUALIFIED_FINALIZER]
+
+
 def validate_create(resource: Resource, obj: Object) -> list[FieldError]:
     """What is wrong with a new object."""
     if not resource.stored:
         return validate_review(resource, obj)
     check = _NAME_CHECKS.get(resource, check_dns1123_subdomain)
     errors = validate_metadata(obj.get("metadata") or {}, check, namespaced=resource.namespaced)
+    errors = _of_kind(resource, errors)
+    if resource.definition is not None:
+        return [*errors, *resource.definition.check(obj)]
     validator = _CREATE.get(resource)
     return errors + validator(obj) if validator else errors
 
 
 def validate_update(resource: Resource, new: Object, old: Object) -> list[FieldError]:
     """What is wrong with `new`, complete and defaulted, in the place of `old`."""
-    errors = validate_metadata_update(new.get("metadata") or {}, old.get("metadata") or {})
+    errors = _of_kind(resource, validate_metadata_update(new.get("metadata") or {}, old.get("metadata") or {}))
+    if resource.definition is not None:
+        return [*errors, *resource.definition.check_change(new, old)]
     validator = _UPDATE.get(resource)
     return errors + validator(new, old) if validator else errors
 
 
 def validate_status_update(resource: Resource, new: Object, old: Object) -> list[FieldError]:
     """What is wrong with `new`, written through the status subresource: its spec is `old`'s."""
-    errors = validate_metadata_update(new.get("metadata") or {}, old.get("metadata") or {})
+    errors = _of_kind(resource, validate_metadata_update(new.get("metadata") or {}, old.get("metadata") or {}))
+    if resource.definition is not None:
+        return [*errors, *resource.definition.check_change(new, old)]
     validator = _STATUS.get(resource)
     return errors + validator(new, old) if validator else errors
 

@@ -39,6 +39,10 @@ def immutable(new: Any, old: Any, field: str) -> list[FieldError]:
     return [] if new == old or (not new and not old) else [invalid(field, new, IMMUTABLE)]
 
 
+UNQUALIFIED_FINALIZER = "name is neither a standard finalizer name nor is it fully qualified"
+"""A rule of Kubernetes' own kinds only: custom resources and their definitions may have such finalizers."""
+
+
 def validate_metadata(metadata: Mapping[str, Any], check: NameCheck, *, namespaced: bool) -> list[FieldError]:
     """Metadata as it is on creation, after a name was generated."""
     errors: list[FieldError] = []
@@ -144,7 +148,7 @@ def validate_finalizers(finalizers: Sequence[str], field: str, *, indexed: bool)
     for index, finalizer in enumerate(finalizers):
         errors += [invalid(field, finalizer, message) for message in check_qualified_name(finalizer)]
         if "/" not in finalizer and finalizer not in _STANDARD_FINALIZERS:
-            message = "name is neither a standard finalizer name nor is it fully qualified"
+            message = UNQUALIFIED_FINALIZER
             errors.append(invalid(f"{field}[{index}]" if indexed else field, finalizer, message))
     if "orphan" in finalizers and "foregroundDeletion" in finalizers:
         message = "finalizer orphan and foregroundDeletion cannot be both set"
