@@ -134,6 +134,11 @@ def test_render_prints_the_rules(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert '10.96.0.5 . tcp . 80 comment "shop/web" : goto class-2' in done.output
     assert "elements = { 192.0.2.1 }" in done.output
+    done = CliRunner().invoke(command, ["render", "--mode", "iptables", "--hostname-override", "n1", "-f", str(file)])
+    assert (
+        '-d 10.96.0.5/32 -p tcp -m comment --comment "shop/web cluster IP" -m tcp --dport 80 -j KUBE-SVC-'
+        in done.output
+    )
     file.write_text("{apiVersion: v1, kind: Pod}")
     done = CliRunner().invoke(command, ["render", "-f", str(file)])
     assert done.exit_code == 1

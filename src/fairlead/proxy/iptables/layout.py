@@ -21,7 +21,7 @@ TABLES = (FILTER, NAT)
 
 SERVICES, NODEPORTS, POSTROUTING, MARK_MASQ = "KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-POSTROUTING", "KUBE-MARK-MASQ"
 EXTERNAL, FORWARD, FIREWALL = "KUBE-EXTERNAL-SERVICES", "KUBE-FORWARD", "KUBE-PROXY-FIREWALL"
-LOCALNET = "KUBE-FIREWALL"  # the kubelet's name of old: it kept the network from 127.0.0.0/8 in the same chain
+LOCALNET = "KUBE-PROXY-LOCALNET"  # kube-proxy puts this rule into KUBE-FIREWALL, which it shares with the kubelet
 
 SERVICE, LOCAL_SERVICE, OUTSIDE, RANGES, ENDPOINT = "KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-FW-", "KUBE-SEP-"
 OF_SERVICES = (SERVICE, LOCAL_SERVICE, OUTSIDE, RANGES, ENDPOINT)
@@ -146,7 +146,12 @@ def jumps(family: Family, place: NodePlace) -> dict[Bag, tuple[Words, ...]]:
             (*new, *portals, *jump(SERVICES)),
             (*new, *external, *jump(EXTERNAL)),
         ),
-        Bag(FILTER, "OUTPUT"): (guard, (*new, *portals, *jump(SERVICES)), *localnet),
+        Bag(FILTER, "OUTPUT"): (
+            guard,
+            (*new, *portals, *jump(SERVICES)),
+            (*new, *external, *jump(EXTERNAL)),
+            *localnet,
+        ),
         Bag(NAT, "PREROUTING"): ((*portals, *jump(SERVICES)),),
         Bag(NAT, "OUTPUT"): ((*portals, *jump(SERVICES)),),
         Bag(NAT, "POSTROUTING"): ((*comment("kubernetes postrouting rules"), *jump(POSTROUTING)),),
@@ -163,4 +168,5 @@ def is_ours(chain: str) -> bool:
         EXTERNAL,
         FORWARD,
         FIREWALL,
+        LOCALNET,
     )

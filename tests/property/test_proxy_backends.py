@@ -1,0 +1,162 @@
+"""All backends agree: any Services, endpoints, nodes and policies, any packet: the same endpoints, refusals, drops and
+masquerade. In the tracers of each backend's own rules; tests/kernel does the same with fewer, real packets."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from immutables import Map
+from msgspec.structs import replace
+from tests.property.test_proxy_nftables import addresses, services
+
+from fairlead.discovery.model import Changes, LoadBalancerAddress, Node, Service, ServiceSnapshot
+from fairlead.linux.iptables_memory import MemoryIptables
+from fairlead.proxy.compile import compile_table
+from fairlead.proxy.iptables import show as iptables
+from fairlead.proxy.iptables.backend import IptablesBackend
+from fairlead.proxy.iptables.trace import trace as iptables_trace
+from fairlead.proxy.nftables import show as nftables
+from fairlead.proxy.nftables.trace import Outcome, Packet
+from fairlead.proxy.nftables.trace import trace as nft_trace
+from fairlead.proxy.options import ProxyOptions
+from fairlead.proxy.table import ServiceTable
+
+NODE_IP, SECOND_IP, OUTSIDE = "192.0.2.1", "192.0.2.77", "198.51.100.7"
+LOCAL = frozenset({NODE_IP, SECOND_IP, "127.0.0.1"})
+EXTERNAL, BALANCER = "203.0.113.9", "203.0.113.80"
+
+options = st.builds(
+    ProxyOptions,
+    st.just("n1"),
+    cluster_cidrs=st.sampled_from([(), ("10.244.0.0/16",), ("10.244.1.0/24", "10.244.2.0/24")]),
+    masquerade_all=st.booleans(),
+    masquerade_bit=st.sampled_from([14, 3]),
+    node_port_addresses=st.sampled_from([("primary",), ("192.0.2.0/26",), ("0.0.0.0/0",)]),
+    localhost_node_ports=st.booleans(),
+    detect_local=st.sampled_from(["ClusterCIDR", "ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"]),
+    local_interface=st.just("cni0"),
+)
+
+
+@st.composite
+def exposed(draw: st.DrawFn, number: int) -> Service:
+    """A Service that may have every way in there is."""
+    base = draw(services(number))
+    # Two Services with one address are for the backend's ledgers, and there each backend has its own way to choose.
+    return replace(
+        base,
+        cluster_ips=(f"10.96.0.{number + 1}",),
+        external_ips=draw(st.sampled_from([(), (), (f"203.0.113.{10 + number}",)])),
+        load_balancer=draw(
+            st.sampled_from([(), (LoadBalancerAddress(BALANCER),), (LoadBalancerAddress(BALANCER, proxied=True),)])
+        )
+        if number == 0
+        else (),
+        source_ranges=tuple(
+            draw(
+                st.lists(
+                    st.sampled_from(["198.51.100.0/24", "10.244.1.0/24", "192.0.2.0/24", "203.0.113.80/32"]), max_size=2
+                )
+            )
+        ),
+    )
+
+
+@st.composite
+def snapshots(draw: st.DrawFn) -> ServiceSnapshot:
+    chosen = [draw(exposed(number)) for number in draw(st.sets(st.integers(0, 2), min_size=1))]
+    node = Node("n1", (NODE_IP,), pod_cidrs=("10.244.1.0/24",), zone=draw(st.sampled_from(["", "z1"])))
+    return ServiceSnapshot(Map({s.key: s for s in chosen}), Map({"n1": node}), synced=True)
+
+
+@st.composite
+def packets(draw: st.DrawFn, snapshot: ServiceSnapshot) -> Packet:
+    """From a pod here, the node, outside; to an address and port of one of the Services."""
+    service = draw(st.sampled_from(sorted(snapshot.services.values(), key=lambda s: s.key)))
+    port = draw(st.sampled_from(service.ports))
+    at_node = [NODE_IP, SECOND_IP, "127.0.0.1"] if port.node_port else []
+    ways = [*service.cluster_ips, *service.external_ips, *(lb.ip for lb in service.load_balancer), *at_node]
+    destination = draw(st.sampled_from(ways))
+    number = port.node_port if destination in at_node else port.port
+    kind = draw(st.sampled_from(["pod", "node", "outside"] if destination != "127.0.0.1" else ["node"]))
+    if kind == "node":
+        own = "127.0.0.1" if destination == "127.0.0.1" else NODE_IP
+        return Packet(own, destination, port.protocol, number, from_node=True)
+    if kind == "pod":
+        source = draw(addresses.filter(lambda a: a.startswith("10.244.1.")))
+        return Packet(source, destination, port.protocol, number, link="cni0")
+    source = draw(st.sampled_from([OUTSIDE, "198.18.0.1", BALANCER]))
+    return Packet(source, destination, port.protocol, number, link="eth0")
+
+
+def alike(outcomes: frozenset[Outcome]) -> frozenset[Outcome]:
+    """A refusal is a refusal, by reset or by ICMP."""
+    return frozenset(Outcome("reject") if o.verdict == "reset" else o for o in outcomes)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data(), snapshots(), options)
+def test_every_backend_treats_a_packet_alike(
+    data: st.DataObject, snapshot: ServiceSnapshot, chosen: ProxyOptions
+) -> None:
+    """The rules of each, as they would be loaded, asked where the packet goes."""
+    table, _ = compile_table(snapshot, chosen)
+    nft, chains = nftables.state_of("IPv4", chosen, table), iptables.chains_of("IPv4", chosen, table)
+    for _ in range(4):
+        packet = data.draw(packets(snapshot))
+        if packet.destination not in table.node.addresses and packet.destination in LOCAL:
+            # Where node ports are not served, iptables still refuses those without endpoints, as kube-proxy does.
+            served = alike(nft_trace(nft, packet, LOCAL))
+            got = iptables_trace(chains, packet, LOCAL)
+            assert got == served or {o.verdict for o in (*got, *served)} <= {"pass", "reject", "drop"}
+            continue
+        assert iptables_trace(chains, packet, LOCAL) == alike(nft_trace(nft, packet, LOCAL)), packet
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(snapshots(), min_size=1, max_size=4), options)
+def test_iptables_change_by_change_equals_all_at_once(history: list[ServiceSnapshot], chosen: ProxyOptions) -> None:
+    """Whatever came before: the tables hold what the last snapshot says, every restore was accepted, and a second look
+    finds nothing to mend. In the end nothing is left."""
+    memory = MemoryIptables()
+    backend = IptablesBackend(chosen, ("IPv4",), lambda family: memory)
+    backend.start()
+    table, before = ServiceTable(), None
+    for snapshot in history:
+        changes = None
+        if before is not None:
+            keys = {*before.services, *snapshot.services}
+            different = frozenset(k for k in keys if before.services.get(k) != snapshot.services.get(k))
+            changes = Changes(different, frozenset(["n1"]) if before.nodes != snapshot.nodes else frozenset())
+        table, changed = compile_table(snapshot, chosen, table, changes)
+        backend.apply(table, changed)
+        before = snapshot
+    wanted = iptables.chains_of("IPv4", chosen, table)
+    for name, chains in wanted.items():
+        held = {chain: rules for chain, rules in memory.read(name).items() if chain in chains or rules}
+        assert {c: sorted(r) for c, r in held.items()} == {c: sorted(r) for c, r in chains.items()}
+    assert backend.repair().changes == 0
+    backend.cleanup()
+    assert not any(rules for name in wanted for rules in memory.read(name).values())
+
+
+@settings(deadline=None, max_examples=30)
+@given(snapshots())
+def test_iptables_over_anything_that_is_there(snapshot: ServiceSnapshot) -> None:
+    """Damage of any sort is mended by one look; strangers' rules stay."""
+    memory, chosen = MemoryIptables(), ProxyOptions("n1")
+    backend = IptablesBackend(chosen, ("IPv4",), lambda family: memory)
+    backend.start()
+    backend.apply(*compile_table(snapshot, chosen))
+    whole = {name: memory.read(name) for name in memory.tables}
+    stranger = ("-s", "9.9.9.9/32", "-j", "DROP")
+    memory.tables["filter"]["FORWARD"].insert(1, stranger)
+    memory.tables["nat"]["KUBE-SERVICES"] = [stranger]
+    memory.tables["nat"].pop("KUBE-MARK-MASQ")
+    memory.tables["nat"]["KUBE-SVC-OLD"] = [("-j", "DROP")]
+    memory.tables["nat"]["OUTPUT"] = []
+    assert backend.repair().changes > 0
+    assert memory.tables["filter"]["FORWARD"].count(stranger) == 1
+    memory.tables["filter"]["FORWARD"].remove(stranger)
+    for name, chains in whole.items():
+        assert {c: sorted(r) for c, r in memory.read(name).items()} == {c: sorted(r) for c, r in chains.items()}
