@@ -91,6 +91,9 @@ REPLICATIONCONTROLLERS = Resource(
     "", "v1", "ReplicationController", "replicationcontrollers", True, ("rc",), _ALL, ("status", "scale")
 )
 JOBS = Resource("batch", "v1", "Job", "jobs", True, (), _ALL, ("status",))
+PODDISRUPTIONBUDGETS = Resource(
+    "policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", True, ("pdb",), (), ("status",)
+)
 CRONJOBS = Resource("batch", "v1", "CronJob", "cronjobs", True, ("cj",), _ALL, ("status",))
 ROLES = Resource("rbac.authorization.k8s.io", "v1", "Role", "roles", True)
 ROLEBINDINGS = Resource("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", True)
@@ -146,6 +149,7 @@ RESOURCES: tuple[Resource, ...] = (
     REPLICATIONCONTROLLERS,
     JOBS,
     CRONJOBS,
+    PODDISRUPTIONBUDGETS,
     ROLES,
     ROLEBINDINGS,
     CLUSTERROLES,

@@ -15,6 +15,7 @@ from fairlead.controllers.context import Context, ControllerOptions
 from fairlead.controllers.cronjob import CronJobController
 from fairlead.controllers.daemonset import DaemonSetController
 from fairlead.controllers.deployment import DeploymentController
+from fairlead.controllers.disruption import DisruptionController
 from fairlead.controllers.endpoints import EndpointsController
 from fairlead.controllers.endpointslice import EndpointSliceController
 from fairlead.controllers.garbage import GarbageCollector
@@ -54,6 +55,7 @@ _LATER = (
     ReplicationControllerController,
     JobController,
     CronJobController,
+    DisruptionController,
     ServiceCIDRController,
 )
 """Those that need the kinds that are followed later; the collector must know all dependents before it decides."""

@@ -25,6 +25,7 @@ from fairlead.api.kinds import (
     LEASES,
     NAMESPACES,
     NODES,
+    PODDISRUPTIONBUDGETS,
     PODS,
     REPLICASETS,
     REPLICATIONCONTROLLERS,
@@ -65,6 +66,7 @@ LATER: tuple[Resource, ...] = (
     REPLICATIONCONTROLLERS,
     JOBS,
     CRONJOBS,
+    PODDISRUPTIONBUDGETS,
     SERVICECIDRS,
     IPADDRESSES,
 )

@@ -12,7 +12,7 @@ import orjson
 
 from fairlead.api import times
 from fairlead.api.defaults import qos_class
-from fairlead.api.errors import FieldError, StatusError, access_forbidden, conflict, not_supported, required
+from fairlead.api.errors import FieldError, access_forbidden, conflict, not_supported, required
 from fairlead.api.errors import unprocessable as invalid_object
 from fairlead.api.kinds import PODS, SERVICEACCOUNTS
 from fairlead.registry.metadata import random_suffix
@@ -194,13 +194,3 @@ def bind(pod: Object, binding: Object, ctx: RequestContext) -> Object:
     scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": times.render(ctx.now)}
     status["conditions"] = [*others, scheduled]
     return pod
-
-
-def eviction_options(eviction: Object, name: str) -> DeleteOptions:
-    """How the evicted pod is to be deleted. 400 if the eviction names another pod."""
-    given = (eviction.get("metadata") or {}).get("name")
-    if given and given != name:
-        raise StatusError(
-            400, "BadRequest", f"name in URL does not match name in Eviction object: {name} against {given}"
-        )
-    return DeleteOptions.of(eviction.get("deleteOptions") or {})

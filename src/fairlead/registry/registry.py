@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from fairlead.api.errors import StatusError, bad_request, method_not_allowed, not_found, unavailable
 from fairlead.api.kinds import NAMESPACES, PODS, Resource
-from fairlead.registry import deleting, pods
+from fairlead.registry import deleting, evictions, pods
 from fairlead.registry.definitions import Catalog, Finalizing
 from fairlead.registry.fresh import catch_up
 from fairlead.registry.housekeeping import Housekeeping
@@ -101,8 +101,7 @@ class Registry:
             raise method_not_allowed()
         body = without_nulls(obj)
         if subresource == "eviction":
-            options = pods.eviction_options(body, name)
-            await deleting.delete(self._writer, PODS, namespace, name, options, ctx=ctx)
+            await evictions.evict(self._writer, namespace, name, body, ctx)
         else:
             pods.check_binding(body, name)
             await self._writer.change(

@@ -44,6 +44,7 @@ _SPECIAL: dict[Resource, type[Strategy]] = {
     kinds.REPLICASETS: Workloads,
     kinds.DEPLOYMENTS: Workloads,
     kinds.JOBS: Jobs,
+    kinds.PODDISRUPTIONBUDGETS: Workloads,
     kinds.CRONJOBS: Workloads,
     kinds.STATEFULSETS: Workloads,
     kinds.DAEMONSETS: Workloads,

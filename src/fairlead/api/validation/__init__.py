@@ -51,6 +51,7 @@ from fairlead.api.validation.metadata import (
 )
 from fairlead.api.validation.pod import validate_pod_create, validate_pod_status
 from fairlead.api.validation.pod_update import validate_pod_update
+from fairlead.api.validation.policy import validate_poddisruptionbudget, validate_poddisruptionbudget_status
 from fairlead.api.validation.rbac import (
     validate_clusterrole,
     validate_clusterrolebinding,
@@ -127,6 +128,7 @@ _CREATE: dict[Resource, Callable[[Object], list[FieldError]]] = {
     kinds.REPLICASETS: validate_replicaset,
     kinds.DEPLOYMENTS: validate_deployment,
     kinds.JOBS: validate_job,
+    kinds.PODDISRUPTIONBUDGETS: validate_poddisruptionbudget,
     kinds.CRONJOBS: validate_cronjob,
     kinds.STATEFULSETS: validate_statefulset,
     kinds.DAEMONSETS: validate_daemonset,
@@ -155,6 +157,7 @@ _UPDATE: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.REPLICASETS: lambda new, old: validate_selector_unchanged(new, old) + validate_replicaset(new),
     kinds.DEPLOYMENTS: lambda new, old: validate_selector_unchanged(new, old) + validate_deployment(new),
     kinds.JOBS: validate_job_update,
+    kinds.PODDISRUPTIONBUDGETS: lambda new, _: validate_poddisruptionbudget(new),
     kinds.CRONJOBS: lambda new, _: validate_cronjob(new),
     kinds.STATEFULSETS: validate_statefulset_update,
     kinds.DAEMONSETS: validate_daemonset_update,
@@ -170,6 +173,7 @@ _STATUS: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.REPLICASETS: validate_workload_status,
     kinds.DEPLOYMENTS: validate_workload_status,
     kinds.JOBS: validate_job_status,
+    kinds.PODDISRUPTIONBUDGETS: validate_poddisruptionbudget_status,
     kinds.STATEFULSETS: validate_statefulset_status,
     kinds.DAEMONSETS: validate_daemonset_status,
     kinds.REPLICATIONCONTROLLERS: validate_replicationcontroller_status,
