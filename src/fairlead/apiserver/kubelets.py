@@ -65,7 +65,7 @@ class Kubelets:
         """`https://address:port` of a node's kubelet. Raises 404 (no such node) or 503 (it reports no address)."""
         node = await self._config.registry.get(NODES, "", node_name)
         status = node.get("status") or {}
-        addresses = {a.get("type"): a.get("address") for a in status.get("addresses") or []}
+        addresses = {a.get("type"): a.get("address") for a in reversed(status.get("addresses") or [])}  # the first wins
         host = next((addresses[kind] for kind in _ADDRESS_ORDER if addresses.get(kind)), None)
         if not host:
             raise errors.unavailable(f"node {node_name} reports no address to reach its kubelet at")

@@ -118,7 +118,8 @@ async def _node(registry: Registry, nodes: Kubelets, name: str, scheme: str, por
     if not port or base.endswith(f":{port}"):
         return Target(base, kubelet=True)
     node = await registry.get(NODES, "", name)
-    addresses = {a.get("type"): a.get("address") for a in (node.get("status") or {}).get("addresses") or ()}
+    every = (node.get("status") or {}).get("addresses") or []
+    addresses = {a.get("type"): a.get("address") for a in reversed(every)}  # the first wins
     return Target(_address(scheme, addresses.get("InternalIP") or "", port))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 import click
 
@@ -27,20 +28,33 @@ _DEFAULT = ClusterConfig()
 @click.option("--etcd-cafile", default="", help="TLS to etcd: the authority of its certificate.")
 @click.option("--etcd-certfile", default="", help="TLS to etcd: the certificate to show it.")
 @click.option("--etcd-keyfile", default="", help="TLS to etcd: that certificate's key.")
-@click.option("--cluster-cidr", "pod_cidr", default=_DEFAULT.pod_cidr, show_default=True, help="The pods' network.")
+@click.option(
+    "--ip-family",
+    type=click.Choice(["ipv4", "dual"]),
+    default="ipv4",
+    show_default=True,
+    help="Addresses of pods and Services: IPv4 only, or both (IPv4 first).",
+)
+@click.option(
+    "--cluster-cidr",
+    "pod_cidr",
+    default=_DEFAULT.pod_cidr,
+    show_default=True,
+    help=f"The pods' network; with dual a pair, IPv4 first ({_DEFAULT.pod_cidr},{_DEFAULT.pod_cidr6}).",
+)
 @click.option(
     "--service-cluster-ip-range",
     "service_cidr",
     default=_DEFAULT.service_cidr,
     show_default=True,
-    help="The Services' network.",
+    help=f"The Services' network; with dual a pair ({_DEFAULT.service_cidr},{_DEFAULT.service_cidr6}).",
 )
 @click.option("--service-node-port-range", "node_port_range", default="30000-32767", show_default=True)
 @click.option("--cluster-domain", default=_DEFAULT.cluster_domain, show_default=True)
 @click.option("--api-server-port", "api_port", type=click.IntRange(1, 65535), help="Port on 127.0.0.1; default: any.")
 @click.option("--egress/--no-egress", default=True, show_default=True, help="Pods reach what this machine reaches.")
 @click.option("--wait", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds until ready.")
-def command(wait: float, node_port_range: str, api_port: int | None, **flags: object) -> None:
+def command(wait: float, node_port_range: str, api_port: int | None, **flags: Any) -> None:
     """Start a cluster on this machine, or one that was stopped, with the state it had."""
     import fairlead.cli.dns  # noqa: F401  (the DNS pods are forked with it in memory)
     from fairlead.cluster import lifecycle
@@ -48,12 +62,13 @@ def command(wait: float, node_port_range: str, api_port: int | None, **flags: ob
     ctx = click.get_current_context()
     began = time.monotonic()
     try:
-        config = ClusterConfig(node_port_range=_range(node_port_range), api_port=api_port or 0, **flags)  # type: ignore[arg-type]
-        given = frozenset(
+        pairs = _split_pairs(flags)
+        config = ClusterConfig(node_port_range=_range(node_port_range), api_port=api_port or 0, **flags)
+        given = pairs | {
             name
             for name in ctx.params
             if name != "wait" and ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        )
+        }
         with Progress(sys.stderr) as progress:
             made = lifecycle.up(config, given, wait, progress.step)
     except ClusterError as error:
@@ -64,6 +79,19 @@ def command(wait: float, node_port_range: str, api_port: int | None, **flags: ob
     print(f"kubectl uses it now (context {config.context} in {made.kubeconfig}).")
     name = "" if config.name == _DEFAULT.name else f" --name {config.name}"
     print(f"Look around: kubectl get pods -A -o wide.  Remove it: fairlead down{name}")
+
+
+def _split_pairs(flags: dict[str, Any]) -> frozenset[str]:
+    """`A,B` of the ranges' flags are the ranges of two families. Gives the fields that were set so."""
+    found = set()
+    for field, flag in (("pod_cidr", "--cluster-cidr"), ("service_cidr", "--service-cluster-ip-range")):
+        first, comma, second = str(flags[field]).partition(",")
+        if comma:
+            if flags["ip_family"] != "dual":
+                raise ClusterError(f"{flag} {flags[field]} has two networks", "add --ip-family dual, or give one")
+            flags[field], flags[f"{field}6"] = first.strip(), second.strip()
+            found.add(f"{field}6")
+    return frozenset(found)
 
 
 def _range(text: str) -> tuple[int, int]:

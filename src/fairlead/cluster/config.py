@@ -20,6 +20,7 @@ from fairlead.store.etcd_client import Address
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,28}[a-z0-9])?")
 MAX_NODES = 200
 
+IPFamily = Literal["ipv4", "dual"]
 ProxyMode = Literal["nftables", "iptables"]
 
 
@@ -34,8 +35,11 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     etcd_cafile: str = ""
     etcd_certfile: str = ""
     etcd_keyfile: str = ""
+    ip_family: IPFamily = "ipv4"
     pod_cidr: str = "10.244.0.0/16"
     service_cidr: str = "10.96.0.0/16"
+    pod_cidr6: str = "fd00:10:244::/56"
+    service_cidr6: str = "fd00:10:96::/112"
     node_port_range: tuple[int, int] = (30000, 32767)
     cluster_domain: str = "cluster.local"
     egress: bool = True
@@ -46,6 +50,39 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def node_names(self) -> tuple[str, ...]:
         """n1, n2, …"""
         return tuple(f"n{number}" for number in range(1, self.nodes + 1))
+
+    @property
+    def dual(self) -> bool:
+        """Whether pods and Services have addresses of both families."""
+        return self.ip_family == "dual"
+
+    @property
+    def ip_families(self) -> tuple[Literal["IPv4", "IPv6"], ...]:
+        """The primary one first."""
+        return ("IPv4", "IPv6") if self.dual else ("IPv4",)
+
+    @property
+    def pod_cidrs(self) -> tuple[str, ...]:
+        """One a family."""
+        return (self.pod_cidr, self.pod_cidr6) if self.dual else (self.pod_cidr,)
+
+    @property
+    def service_cidrs(self) -> tuple[str, ...]:
+        """One a family."""
+        return (self.service_cidr, self.service_cidr6) if self.dual else (self.service_cidr,)
+
+    @property
+    def lan6(self) -> str:
+        """The LAN's IPv6 network: a unique local one, named after its IPv4 network."""
+        a, b, c, _ = ipaddress.ip_network(self.lan).network_address.packed[:4]
+        return f"fd00:{a:02x}{b:02x}:{c:x}::/64"
+
+    def addresses_of(self, ip: str) -> tuple[str, ...]:
+        """An address on the LAN, and in a dual-stack cluster the IPv6 one with the same place."""
+        if not self.dual:
+            return (ip,)
+        place = int(ipaddress.ip_address(ip)) - int(ipaddress.ip_network(self.lan).network_address)
+        return ip, str(ipaddress.ip_network(self.lan6)[place])
 
     @property
     def on_etcd(self) -> bool:
@@ -106,6 +143,8 @@ def check(config: ClusterConfig) -> None:
         raise ClusterError(f"--cluster-cidr {pods} has no /24 for each of {config.nodes} nodes", "use a larger one")
     if services.prefixlen > 28:
         raise ClusterError(f"--service-cluster-ip-range {services} is too small", "use a /28 or larger")
+    if config.dual:
+        _check_second_family(config)
     low, high = config.node_port_range
     if not 1 <= low <= high <= 65535:
         raise ClusterError(f"--service-node-port-range {low}-{high} is no range of ports", "use e.g. 30000-32767")
@@ -115,6 +154,19 @@ def check(config: ClusterConfig) -> None:
         for other in (pods, services):
             if lan.overlaps(other):
                 raise ClusterError(f"the cluster's LAN {lan} overlaps {other}", "choose other ranges")
+
+
+def _check_second_family(config: ClusterConfig) -> None:
+    pods = _network6("--cluster-cidr", config.pod_cidr6)
+    services = _network6("--service-cluster-ip-range", config.service_cidr6)
+    if pods.overlaps(services):
+        raise ClusterError(f"--cluster-cidr {pods} and --service-cluster-ip-range {services} overlap", "move one")
+    if pods.prefixlen > 64 or 2 ** (64 - pods.prefixlen) < config.nodes:
+        raise ClusterError(f"--cluster-cidr {pods} has no /64 for each of {config.nodes} nodes", "use a larger one")
+    if not 64 <= services.prefixlen <= 124:
+        raise ClusterError(f"--service-cluster-ip-range {services} is not of a usable size", "use a /64 to a /124")
+    if not Path("/proc/sys/net/ipv6").exists():
+        raise ClusterError("--ip-family dual is not possible: this kernel has no IPv6", "use --ip-family ipv4")
 
 
 def _check_store(config: ClusterConfig) -> None:
@@ -175,3 +227,12 @@ def _network(flag: str, text: str) -> ipaddress.IPv4Network:
         return ipaddress.IPv4Network(text)
     except ValueError as error:
         raise ClusterError(f"{flag} {text!r} is not an IPv4 network ({error})", "write it like 10.96.0.0/16") from error
+
+
+def _network6(flag: str, text: str) -> ipaddress.IPv6Network:
+    try:
+        return ipaddress.IPv6Network(text)
+    except ValueError as error:
+        raise ClusterError(
+            f"{flag} {text!r} is not an IPv6 network ({error})", "write it like fd00:10:96::/112"
+        ) from error

@@ -71,7 +71,9 @@ async def _serve(layout: Layout, config: ClusterConfig, host_socket: socket.sock
     store = await _open_store(layout, config, sha256(credentials.authority.cert_pem).hexdigest())
     registry = Registry(
         store,
-        RegistryOptions(service_cidrs=(config.service_cidr,), node_port_range=config.node_port_range),
+        RegistryOptions(
+            service_cidrs=config.service_cidrs, ip_families=config.ip_families, node_port_range=config.node_port_range
+        ),
     )
     lan_socket = socket.create_server((config.api_ip, API_PORT), backlog=1024)
     server = APIServer(
@@ -86,6 +88,7 @@ async def _serve(layout: Layout, config: ClusterConfig, host_socket: socket.sock
             kubelet_cert_file=layout.pki / "apiserver-kubelet-client.crt",
             kubelet_key_file=layout.pki / "apiserver-kubelet-client.key",
             kubelet_ca_file=layout.pki / "ca.crt",
+            authorization_mode="RBAC",
         )
     )
     await registry.start()
@@ -97,6 +100,8 @@ async def _serve(layout: Layout, config: ClusterConfig, host_socket: socket.sock
             advertise_port=API_PORT,
             service_cidr=config.service_cidr,
             cluster_cidr=config.pod_cidr,
+            secondary_service_cidr=config.service_cidr6 if config.dual else "",
+            secondary_cluster_cidr=config.pod_cidr6 if config.dual else "",
             ca_pem=credentials.authority.cert_pem.decode(),
         )
         work = [

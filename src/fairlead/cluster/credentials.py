@@ -21,6 +21,9 @@ from fairlead.cluster.config import ClusterConfig
 from fairlead.cluster.errors import ClusterError
 from fairlead.cluster.layout import Layout
 
+KUBELET_CLIENTS = "fairlead:kubelet-clients"
+"""Who may ask a kubelet for logs, and to run commands: the API server's own certificate carries this organization."""
+
 _RENEW_BEFORE = timedelta(days=60)
 
 
@@ -40,16 +43,21 @@ class Credentials:
         names.append(f"kubernetes.default.svc.{config.cluster_domain}")
         ips = [config.api_ip, config.kubernetes_ip, "127.0.0.1"]
         self._leaf("apiserver", "kube-apiserver", dns_names=names, ips=ips, server=True)
-        self._leaf("apiserver-kubelet-client", "kube-apiserver-kubelet-client", ["system:masters"], client=True)
+        self._leaf("apiserver-kubelet-client", "kube-apiserver-kubelet-client", [KUBELET_CLIENTS], client=True)
         signing = self._layout.pki / "service-account.key"
         if not signing.exists():
             write_private(signing, pki.create_signing_key())
         inside = f"https://{config.api_ip}:6443"
         self._user("admin", "kubernetes-admin", ["system:masters"], f"https://127.0.0.1:{config.api_port}")
-        self._user("controllers", "system:kube-controller-manager", ["system:masters"], inside)
+        self._user("controllers", "system:kube-controller-manager", [], inside)
         for node in config.node_names:
             self._leaf(
-                f"kubelet-{node}", f"system:node:{node}", ["system:nodes"], [node], [config.node_ip(node)], server=True
+                f"kubelet-{node}",
+                f"system:node:{node}",
+                ["system:nodes"],
+                [node],
+                list(config.addresses_of(config.node_ip(node))),
+                server=True,
             )
             self._user(node, f"system:node:{node}", ["system:nodes"], inside)
 
@@ -93,7 +101,7 @@ class Credentials:
         server: bool = False,
     ) -> None:
         certificate = self._layout.pki / f"{name}.crt"
-        if certificate.exists() and _lasts(certificate.read_bytes()):
+        if certificate.exists() and _is_of(certificate.read_bytes(), cn, organizations):
             return
         pair = pki.issue(self.authority, cn, organizations, dns_names, ips, client=client, server=server)
         write_private(self._layout.pki / f"{name}.key", pair.key_pem)
@@ -101,7 +109,7 @@ class Credentials:
 
     def _user(self, name: str, cn: str, organizations: Sequence[str], server: str) -> None:
         file = self._layout.kubeconfig(name)
-        if file.exists() and _fits(file, server):
+        if file.exists() and _fits(file, server, cn, organizations):
             return
         pair = pki.issue(self.authority, cn, organizations, client=True)
         document = kubeconfig(self._config.context, server, self.authority.cert_pem, pair)
@@ -134,18 +142,21 @@ def write_private(file: Path, data: bytes) -> None:
     draft.replace(file)
 
 
-def _lasts(certificate: bytes) -> bool:
+def _is_of(certificate: bytes, cn: str, organizations: Sequence[str]) -> bool:
+    """Whether it will last, and names exactly that user and those groups."""
     try:
-        return pki.expires(certificate) - datetime.now(UTC) > _RENEW_BEFORE
+        lasts = pki.expires(certificate) - datetime.now(UTC) > _RENEW_BEFORE
+        return lasts and pki.subject_of(certificate) == (cn, tuple(organizations))
     except pki.BadCredentials:
         return False
 
 
-def _fits(file: Path, server: str) -> bool:
+def _fits(file: Path, server: str, cn: str, organizations: Sequence[str]) -> bool:
     try:
         document = yaml.safe_load(file.read_bytes())
         certificate = base64.b64decode(document["users"][0]["user"]["client-certificate-data"])
-        return bool(document["clusters"][0]["cluster"]["server"] == server) and _lasts(certificate)
+        at_home = bool(document["clusters"][0]["cluster"]["server"] == server)
+        return at_home and _is_of(certificate, cn, organizations)
     except (yaml.YAMLError, KeyError, TypeError, IndexError, ValueError):
         return False
 

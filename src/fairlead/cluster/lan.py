@@ -24,7 +24,7 @@ _BRIDGE = "lan0"
 _UPLINK = "up0"
 _DEVICE = "eth0"
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
-_EVERYWHERE = ipaddress.ip_network("0.0.0.0/0")
+_EVERYWHERE = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}
 
 
 def free_network(taken: list[str]) -> str:
@@ -44,16 +44,16 @@ def ensure(layout: Layout, config: ClusterConfig) -> None:
     lan = layout.lan_namespace
     if not namespaces.exists(lan):
         namespaces.create(lan)
-    prefix = ipaddress.ip_network(config.lan).prefixlen
     with namespaces.entered(namespaces.path(lan)):
         # Frames between nodes must not pass the LAN's own hooks: the nodes' kernels decide, as on a real switch.
         _write("net/bridge/bridge-nf-call-iptables", "0")
+        _write("net/bridge/bridge-nf-call-ip6tables", "0")
     with Links(namespaces.path(lan)) as links:
         links.set_up(links.index("lo"))
         bridge = links.ensure_bridge(_BRIDGE)
-        links.ensure_address(bridge.index, ipaddress.ip_interface(f"{config.api_ip}/{prefix}"))
+        _place(links, bridge.index, config, config.api_ip)
         _uplink(layout, config, links, bridge.index)
-        links.ensure_route(Route(_EVERYWHERE, ipaddress.ip_address(config.host_ip), bridge.index))
+        _leave_by_host(links, bridge.index, config)
         for node in config.node_names:
             _node(layout, config, links, bridge.index, node)
     if config.egress:
@@ -84,8 +84,19 @@ def own_namespaces(layout: Layout) -> list[str]:
     ]
 
 
+def _place(links: Links, index: int, config: ClusterConfig, ip: str) -> None:
+    """Give a link that address on the LAN, of each family."""
+    for network, address in zip((config.lan, config.lan6), config.addresses_of(ip), strict=False):
+        links.ensure_address(index, ipaddress.ip_interface(f"{address}/{ipaddress.ip_network(network).prefixlen}"))
+
+
+def _leave_by_host(links: Links, index: int, config: ClusterConfig) -> None:
+    """Whatever is not on the LAN goes to the machine."""
+    for via in map(ipaddress.ip_address, config.addresses_of(config.host_ip)):
+        links.ensure_route(Route(_EVERYWHERE[via.version], via, index))
+
+
 def _uplink(layout: Layout, config: ClusterConfig, lan: Links, bridge: int) -> None:
-    address = ipaddress.ip_interface(f"{config.host_ip}/{ipaddress.ip_network(config.lan).prefixlen}")
     with Links() as host:
         if lan.get(_UPLINK) is None:
             host.delete(layout.host_link)
@@ -96,7 +107,7 @@ def _uplink(layout: Layout, config: ClusterConfig, lan: Links, bridge: int) -> N
                 os.close(fd)
         index = host.index(layout.host_link)
         host.set_up(index)
-        host.ensure_address(index, address)
+        _place(host, index, config, config.host_ip)
 
 
 def _node(layout: Layout, config: ClusterConfig, lan: Links, bridge: int, node: str) -> None:
@@ -111,9 +122,8 @@ def _node(layout: Layout, config: ClusterConfig, lan: Links, bridge: int, node: 
             inside.set_up(inside.index("lo"))
             device = inside.index(_DEVICE)
             inside.set_up(device)
-            prefix = ipaddress.ip_network(config.lan).prefixlen
-            inside.ensure_address(device, ipaddress.ip_interface(f"{config.node_ip(node)}/{prefix}"))
-            inside.ensure_route(Route(_EVERYWHERE, ipaddress.ip_address(config.host_ip), device))
+            _place(inside, device, config, config.node_ip(node))
+            _leave_by_host(inside, device, config)
     finally:
         os.close(fd)
 

@@ -48,9 +48,9 @@ async def _serve(layout: Layout, config: ClusterConfig, node: str, spawner: Spaw
     stop = stop_event()
     state = layout.node_state(node)
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    network = PodNetwork(PodNetworkOptions(node, state, (config.pod_cidr,)))
-    options = ProxyOptions(node_name=node, cluster_cidrs=(config.pod_cidr,), service_cidrs=(config.service_cidr,))
-    backend = backend_for(config.proxy_mode, options, ("IPv4",))
+    network = PodNetwork(PodNetworkOptions(node, state, config.pod_cidrs))
+    options = ProxyOptions(node_name=node, cluster_cidrs=config.pod_cidrs, service_cidrs=config.service_cidrs)
+    backend = backend_for(config.proxy_mode, options, config.ip_families)
     proxy = Proxy(options, backend=backend, on_first=partial(clean_others, config.proxy_mode))
     servers = ProxyServers(proxy, config.proxy_mode)
     view = View()
@@ -59,6 +59,7 @@ async def _serve(layout: Layout, config: ClusterConfig, node: str, spawner: Spaw
             KubeletOptions(
                 node_name=node,
                 node_ip=config.node_ip(node),
+                more_node_ips=config.addresses_of(config.node_ip(node))[1:],
                 root_dir=state,
                 runtime_dir=layout.runtime / "nodes" / node,
                 cluster_dns=(config.dns_ip,),

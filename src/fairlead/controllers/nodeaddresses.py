@@ -1,4 +1,4 @@
-"""Gives every node its range of pod addresses: spec.podCIDR, a /24 of the cluster's range.
+"""Gives every node its range of pod addresses: spec.podCIDRs, a /24 (IPv6: a /64) of each of the cluster's ranges.
 
 Upstream: pkg/controller/nodeipam. Invariant: no two nodes have overlapping ranges; a range once given is never
 changed, and is free again only when its node is gone.
@@ -36,7 +36,7 @@ class NodeAddressesController:
     def __init__(self, context: Context) -> None:
         self._context, self._client = context, context.client
         self._nodes = context.cache(NODES)
-        self._given: dict[str, str] = {}  # uid → range, also those not yet in the cache
+        self._given: dict[str, list[str]] = {}  # uid → ranges, also those not yet in the cache
         self._recorder = context.recorder("cidrAllocator")
         self._queue: WorkQueue[str] = WorkQueue()
         context.informer.on(NODES, self._on_node)
@@ -50,30 +50,33 @@ class NodeAddressesController:
             self._given.pop(before["metadata"]["uid"], None)
         if after is None:
             for node in self._nodes:
-                if not _range(node):
+                if not _ranges(node):
                     self._queue.add(node["metadata"]["name"])
             return
-        if _range(after):
-            self._given[after["metadata"]["uid"]] = _range(after)
+        if _ranges(after):
+            self._given[after["metadata"]["uid"]] = _ranges(after)
         else:
             self._queue.add(after["metadata"]["name"])
 
     async def _reconcile(self, name: str) -> None:
         node = self._nodes.get(name)
-        if node is None or _range(node):
+        if node is None or _ranges(node):
             return
         uid = node["metadata"]["uid"]
         options = self._context.options
-        given = self._given.get(uid) or next_range(options.cluster_cidr, options.node_mask, self._given.values())
-        if not given:
+        taken = [given for ranges in self._given.values() for given in ranges]
+        given = self._given.get(uid) or [
+            next_range(cidr, 64 if ":" in cidr else options.node_mask, taken) for cidr in options.cluster_cidrs
+        ]
+        if not all(given):
             message = f"Node {name} status is now: CIDRNotAvailable"
             self._recorder.event(node, "Normal", "CIDRNotAvailable", message)
             return
         self._given[uid] = given
-        patch = {"metadata": {"uid": uid}, "spec": {"podCIDR": given, "podCIDRs": [given]}}
+        patch = {"metadata": {"uid": uid}, "spec": {"podCIDR": given[0], "podCIDRs": given}}
         await self._client.patch(NODES, name, patch)
 
 
-def _range(node: Object) -> str:
+def _ranges(node: Object) -> list[str]:
     spec = node.get("spec") or {}
-    return str(spec.get("podCIDR") or (spec.get("podCIDRs") or [""])[0])
+    return list(spec.get("podCIDRs") or filter(None, [spec.get("podCIDR")]))

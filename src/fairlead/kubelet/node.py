@@ -193,6 +193,7 @@ class NodeReporter:
         self._changed.clear()
         node = await self._client.get(NODES, name)
         status = self._status((node.get("status") or {}).get("conditions") or [])
+        status["addresses"].append({"$patch": "replace"})  # their merge key is the type, and two are InternalIP
         await self._client.patch(NODES, name, {"status": status}, kind="strategic", subresource="status")
 
     async def _report(self) -> None:

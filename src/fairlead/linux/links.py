@@ -47,6 +47,7 @@ _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 _RTN_UNICAST = 1
 
 _IFINFO = struct.Struct("=BxHiII")
+_IFA_F_NODAD = 0x02
 _IFADDR = struct.Struct("=BBBBI")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 
@@ -205,7 +206,9 @@ class Links:
         """The link has that address."""
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
         raw = address.ip.packed
-        payload = _IFADDR.pack(family, address.network.prefixlen, 0, _SCOPE_UNIVERSE, index)
+        # IPv6 addresses are ours alone: without the search for duplicates they can be used at once.
+        flags = _IFA_F_NODAD if address.version == 6 else 0
+        payload = _IFADDR.pack(family, address.network.prefixlen, flags, _SCOPE_UNIVERSE, index)
         payload += attribute(_IFA_LOCAL, raw) + attribute(_IFA_ADDRESS, raw)
         self._request(_RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, payload)
 

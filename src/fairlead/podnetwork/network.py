@@ -30,6 +30,7 @@ _SYSCTLS = {
     # The LAN's port is the way back of what came in by another (NodePort through this node).
     "net/ipv4/conf/all/rp_filter": "0",
 }
+_SYSCTLS6 = {"net/ipv6/conf/all/forwarding": "1", "net/bridge/bridge-nf-call-ip6tables": "1"}
 
 
 class PodNetworkOptions(msgspec.Struct, frozen=True):
@@ -121,7 +122,8 @@ class PodNetwork:
         return set().union(*(book.owners() for book in self._books))
 
     def _set_up(self, wanted: NodePlan) -> None:
-        for key, value in _SYSCTLS.items():
+        dual = any(network.version == 6 for network in wanted.pod_cidrs)
+        for key, value in (_SYSCTLS | (_SYSCTLS6 if dual else {})).items():
             write_sysctl(key, value)
         mac = mac_address(wanted.gateways[0].ip)
         bridge = self._links.ensure_bridge(BRIDGE, mac)

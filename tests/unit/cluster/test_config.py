@@ -17,6 +17,16 @@ def test_addresses_follow_from_the_networks() -> None:
     assert (config.kubernetes_ip, config.dns_ip) == ("10.96.0.1", "10.96.0.10")
 
 
+def test_a_dual_cluster_has_two_of_each() -> None:
+    """The second family's addresses have the place of the first's."""
+    config = ClusterConfig(lan="172.29.7.0/24", ip_family="dual")
+    assert config.lan6 == "fd00:ac1d:7::/64"
+    assert config.addresses_of(config.node_ip("n2")) == ("172.29.7.12", "fd00:ac1d:7::c")
+    assert config.service_cidrs == ("10.96.0.0/16", "fd00:10:96::/112")
+    assert config.ip_families == ("IPv4", "IPv6")
+    assert ClusterConfig(lan="172.29.7.0/24").addresses_of("172.29.7.12") == ("172.29.7.12",)
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
@@ -28,6 +38,10 @@ def test_addresses_follow_from_the_networks() -> None:
         (ClusterConfig(service_cidr="10.96.0.1/16"), "is not an IPv4 network"),
         (ClusterConfig(service_cidr="10.96.0.0/30"), "too small"),
         (ClusterConfig(node_port_range=(100, 50)), "--service-node-port-range 100-50"),
+        (ClusterConfig(ip_family="dual", pod_cidr6="fd00::/64"), "no /64 for each of 2 nodes"),
+        (ClusterConfig(ip_family="dual", pod_cidr6="10.0.0.0/8"), "--cluster-cidr '10.0.0.0/8' is not an IPv6 network"),
+        (ClusterConfig(ip_family="dual", service_cidr6="fd00:10:244::/112"), "overlap"),
+        (ClusterConfig(ip_family="dual", service_cidr6="fd00:1::/126"), "not of a usable size"),
         (ClusterConfig(store="mysql"), "--store mysql is not supported"),
         (ClusterConfig(store="etcd://"), "is no etcd address"),
         (ClusterConfig(store="etcd:localhost"), "is no etcd address"),
