@@ -21,12 +21,19 @@ import yaml
 from tests.conformance.fake_kubelet import FakeKubelet
 from tests.conformance.manifests import TOKEN
 
-from fairlead.api.kinds import NAMESPACES, SERVICEACCOUNTS, by_plural
+from fairlead.api.kinds import CLUSTERROLEBINDINGS, NAMESPACES, SERVICEACCOUNTS, by_plural
 from fairlead.apiserver import APIServer, ServerConfig, pki
 from fairlead.registry import Registry, RequestContext, User
 from fairlead.store.sqlite import SQLiteStore
 
 DEADLINE = 30.0
+ROBOT_MAY_ALL = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "ClusterRoleBinding",
+    "metadata": {"name": "robot"},
+    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+    "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "robot"}],
+}
 
 
 def find_kubectls() -> list[str]:
@@ -57,6 +64,8 @@ class Cluster:
         self._write("ca.crt", self.ca.cert_pem)
         self._pair("server", pki.issue(self.ca, "apiserver", ips=["127.0.0.1"], server=True))
         self._pair("admin", pki.issue(self.ca, "admin", ["system:masters"], client=True))
+        self._pair("bob", pki.issue(self.ca, "bob", ["crew"], client=True))
+        self._pair("node", pki.issue(self.ca, "system:node:mine", ["system:nodes"], client=True))
         self._pair("kubelet-client", pki.issue(self.ca, "kube-apiserver-kubelet-client", client=True))
 
     def _write(self, name: str, data: bytes) -> None:
@@ -94,9 +103,11 @@ class Cluster:
                 kubelet_cert_file=where / "kubelet-client.crt",
                 kubelet_key_file=where / "kubelet-client.key",
                 kubelet_ca_file=where / "ca.crt",
+                authorization_mode="RBAC",
             )
         )
         await self.server.start()
+        await self.registry.create(CLUSTERROLEBINDINGS, "", ROBOT_MAY_ALL, RequestContext())
 
     def make_namespace(self, name: str) -> None:
         """A namespace with its default service account, as the controllers would leave it."""

@@ -169,7 +169,10 @@ class APIServer:
             attributes = msgspec.structs.replace(attributes, verb="create")
             decision = await self.config.authorizer.authorize(attributes)
         if not decision.allowed:
-            raise forbidden(attributes, decision.reason)
+            refusal = forbidden(attributes, decision.reason)
+            if user.name.startswith("system:"):
+                log.info("%s", refusal)  # a part of the cluster lacks a right, or oversteps
+            raise refusal
 
     def _health(self, request: web.BaseRequest, info: RequestInfo) -> web.Response:
         kind = info.segments[0]

@@ -16,6 +16,7 @@ import uvloop
 from fairlead.client import Client, Watched, follow
 from fairlead.cluster.config import ClusterConfig
 from fairlead.cluster.controlplane import enter, start_logging, stop_event
+from fairlead.cluster.credentials import KUBELET_CLIENTS
 from fairlead.cluster.layout import Layout
 from fairlead.discovery.confirmed import newest_slice
 from fairlead.discovery.fold import WATCHED, fold
@@ -69,6 +70,7 @@ async def _serve(layout: Layout, config: ClusterConfig, node: str, spawner: Spaw
                 server_cert_file=layout.pki / f"kubelet-{node}.crt",
                 server_key_file=layout.pki / f"kubelet-{node}.key",
                 client_ca_file=layout.pki / "ca.crt",
+                client_groups=(KUBELET_CLIENTS,),
                 withdraw_seconds=_WITHDRAW_SECONDS,
             ),
             client,
