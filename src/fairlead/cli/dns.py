@@ -24,6 +24,7 @@ import click
 @click.option("--ttl", type=click.IntRange(0, 3600), default=5, show_default=True)
 @click.option("--metrics-port", type=click.IntRange(0, 65535), default=0, help="For Prometheus. Default: none.")
 @click.option("--workers", type=click.IntRange(1, 1024), default=1, show_default=True, help="Processes on the port.")
+@click.option("--share-port", is_flag=True, help="Another server may have it too: to hand over at a restart.")
 @click.option("--check", is_flag=True, help="Read the configuration, say what is wrong with it, and end.")
 def command(
     *,
@@ -38,6 +39,7 @@ def command(
     ttl: int,
     metrics_port: int,
     workers: int,
+    share_port: bool,
     check: bool,
 ) -> None:
     """Serve the cluster's DNS: its own names from the API's watch, all others from the upstreams in resolv.conf."""
@@ -57,6 +59,7 @@ def command(
         ttl=ttl,
         metrics_port=metrics_port,
         workers=workers,
+        share_port=share_port,
     )
     if not check:
         serve(options)

@@ -49,4 +49,5 @@ class DNSOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrent: int = 1000  # forwarded queries under way; one more is REFUSED
     max_connections: int = 1000  # TCP clients at once; one more is closed
     lame_duck: float = 0.5  # how long to go on answering after SIGTERM
+    share_port: bool = False  # another server of the same user may have it too: to hand over at a restart
     workers: int = 1  # answering processes that share the port

@@ -132,7 +132,9 @@ def _run(
             children.append(_fork(lambda worker=worker: answering.main(options, worker), others))  # type: ignore[misc]
         for ours, _ in pairs[1:]:
             ours.close()
-        first = answering.Worker(config, nonce, pairs[0][0] if pairs else None, 0, shared=count > 1)
+        first = answering.Worker(
+            config, nonce, pairs[0][0] if pairs else None, 0, shared=options.share_port or count > 1
+        )
         first.children = children
         return answering.main(options, first)
     finally:

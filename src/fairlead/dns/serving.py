@@ -61,7 +61,7 @@ class Sockets:
             if pages:
                 for address in config.pages():
                     if address not in made.pages and (beside is None or address not in beside.pages):
-                        made.pages[address] = _bound("tcp", address[0], address[1], False)
+                        made.pages[address] = _bound("tcp", address[0], address[1], shared)
         except DNSError:
             made.close()
             raise
