@@ -79,6 +79,8 @@ async def run_controllers(client: Client, options: ControllerOptions) -> None:
                 group.create_task(controller.run(), name=type(controller).__name__)
             group.create_task(context.later.run(), name="later-informer")
             await context.later.synced.wait()
+            group.create_task(context.customs.run(), name="custom-kinds")
+            await context.customs.synced()
             for follower in later:
                 group.create_task(follower.run(), name=type(follower).__name__)
             log.debug("%d controllers run", len(controllers) + len(later))

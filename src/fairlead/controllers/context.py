@@ -16,12 +16,13 @@ from fairlead.api.kinds import (
     CONFIGMAPS,
     CONTROLLERREVISIONS,
     CRONJOBS,
+    CUSTOMRESOURCEDEFINITIONS,
     DAEMONSETS,
     DEPLOYMENTS,
     ENDPOINTS,
     ENDPOINTSLICES,
-    JOBS,
     IPADDRESSES,
+    JOBS,
     LEASES,
     NAMESPACES,
     NODES,
@@ -40,6 +41,7 @@ from fairlead.client.events import EventRecorder, utc_now
 from fairlead.client.informer import Cache, Handler, Informer
 from fairlead.client.reflector import Watched
 from fairlead.client.rest import Client
+from fairlead.controllers.customkinds import CustomKinds
 
 Object = dict[str, Any]
 
@@ -60,6 +62,7 @@ FOLLOWED: tuple[Resource, ...] = (
 """Followed from the start: what a cluster needs to become ready."""
 
 LATER: tuple[Resource, ...] = (
+    CUSTOMRESOURCEDEFINITIONS,
     CONTROLLERREVISIONS,
     STATEFULSETS,
     DAEMONSETS,
@@ -112,6 +115,8 @@ class Context:
         slim = {CONFIGMAPS: keep_metadata_but_root_ca, SECRETS: keep_metadata}
         self.informer = Informer(client, *(Watched(r) for r in FOLLOWED), transforms=slim)
         self.later = Informer(client, *(Watched(r) for r in LATER))
+        self.customs = CustomKinds(client)
+        self.later.on(CUSTOMRESOURCEDEFINITIONS, self.customs.on_definition)
         self._recorders: dict[str, EventRecorder] = {}
 
     def cache(self, resource: Resource) -> Cache:

@@ -47,9 +47,9 @@ class Vertex(msgspec.Struct, frozen=True):
         return self.terminating and ORPHAN in self.finalizers
 
 
-def vertex_of(obj: Object) -> Vertex | None:
-    """The object's place in the graph; None for kinds that are not served."""
-    resource = by_kind(obj.get("apiVersion", ""), obj.get("kind", ""))
+def vertex_of(obj: Object, resource: Resource | None = None) -> Vertex | None:
+    """The object's place in the graph; None for kinds that are not served. `resource`: of a custom object."""
+    resource = resource or by_kind(obj.get("apiVersion", ""), obj.get("kind", ""))
     if resource is None:
         return None
     metadata = obj["metadata"]
@@ -124,21 +124,22 @@ class GarbageCollector:
     """Follows every kind and cleans up."""
 
     def __init__(self, context: Context) -> None:
-        self._client = context.client
+        self._client, self._customs = context.client, context.customs
         self._graph = Graph()
         self._absent: OrderedDict[str, None] = OrderedDict()  # uids of owners the server did not have
         self._queue: WorkQueue[str] = WorkQueue()
         for resource in (*FOLLOWED, *LATER):
             context.on(resource, self._on_change)
+        context.customs.on(lambda resource, before, after: self._on_change(before, after, resource))
 
     async def run(self) -> None:
         """Until cancelled."""
         await work(self._queue, self._reconcile, "garbage", workers=8)
 
-    def _on_change(self, before: Object | None, after: Object | None) -> None:
+    def _on_change(self, before: Object | None, after: Object | None, resource: Resource | None = None) -> None:
         if before is not None and (after is None or before["metadata"]["uid"] != after["metadata"]["uid"]):
             self._on_gone(before["metadata"]["uid"])
-        vertex = vertex_of(after) if after is not None else None
+        vertex = vertex_of(after, resource) if after is not None else None
         if vertex is None:
             return
         was = self._graph.put(vertex)
@@ -226,7 +227,7 @@ class GarbageCollector:
         uid = reference["uid"]
         if uid in self._absent:
             return False
-        resource = by_kind(reference["apiVersion"], reference["kind"])
+        resource = self._customs.by_kind(reference["apiVersion"], reference["kind"])
         if resource is None:
             return True
         try:
@@ -248,8 +249,19 @@ class GarbageCollector:
         try:
             await self._client.patch(vertex.resource, vertex.name, patch, vertex.namespace, "strategic")
         except StatusError as error:
-            if not is_gone(error):
+            if error.code == 415:  # custom resources know no strategic merge
+                await self._release_by_merge(vertex, uids)
+            elif not is_gone(error):
                 raise
+
+    async def _release_by_merge(self, vertex: Vertex, uids: tuple[str, ...]) -> None:
+        live = await self._client.get(vertex.resource, vertex.name, vertex.namespace)
+        metadata = live["metadata"]
+        if metadata["uid"] != vertex.uid:
+            return
+        kept = [reference for reference in metadata.get("ownerReferences") or () if reference["uid"] not in uids]
+        patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "ownerReferences": kept}}
+        await self._client.patch(vertex.resource, vertex.name, patch, vertex.namespace)
 
     async def _remove_finalizer(self, vertex: Vertex, finalizer: str) -> None:
         live = await self._client.get(vertex.resource, vertex.name, vertex.namespace)

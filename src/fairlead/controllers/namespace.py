@@ -92,6 +92,7 @@ class NamespaceController:
         for resource in (*FOLLOWED, *LATER):
             if resource.namespaced:
                 context.on(resource, self._on_content)
+        context.customs.on(lambda resource, before, after: self._on_content(before, after))
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -103,7 +104,7 @@ class NamespaceController:
 
     def _on_content(self, before: Object | None, after: Object | None) -> None:
         if after is None and before is not None:
-            namespace = self._namespaces.get(before["metadata"]["namespace"])
+            namespace = self._namespaces.get(before["metadata"].get("namespace", ""))
             if namespace is not None and pods.is_terminating(namespace):
                 self._queue.add(namespace["metadata"]["name"])
 
@@ -116,7 +117,8 @@ class NamespaceController:
         remaining: dict[str, int] = {}
         finalizers: dict[str, int] = {}
         failure = ""
-        for resource in CONTENTS:
+        customs = (resource for resource in self._context.customs.resources if resource.namespaced)
+        for resource in (*CONTENTS, *customs):
             try:
                 for obj in await self._emptied(resource, name):
                     remaining[resource.group_plural] = remaining.get(resource.group_plural, 0) + 1
