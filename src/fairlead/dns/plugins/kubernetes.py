@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from fairlead.dns.corefile import Directive
+from fairlead.dns.export import records
 from fairlead.dns.message import AA, AAAA, AXFR, CNAME, IN, IXFR, NOERROR, NXDOMAIN, REFUSED, SERVFAIL, SOA, A, Record
-from fairlead.dns.names import MAX_NAME, is_reverse
+from fairlead.dns.names import MAX_NAME, is_reverse, split_name
 from fairlead.dns.options import Watch
 from fairlead.dns.plugins.base import (
     Handler,
@@ -141,6 +142,8 @@ class Kubernetes(Plugin):
             )
             for domain in self.domains
         )
+        for view in self.views:
+            site.wholes[split_name(view.domain)] = lambda view=view: (view.soa(), records(view))  # type: ignore[misc]
         site.ready.append(lambda: "" if site.book.synced else "kubernetes")
         return ClusterNames(self.views, self.reverse, self.falls, following, site).handle
 
