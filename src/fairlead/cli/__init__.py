@@ -16,6 +16,7 @@ import click
 _COMMANDS = {
     "up": "Start a cluster on this machine, or one that was stopped.",
     "down": "Remove a cluster and everything of it.",
+    "explain": "Say why a pod can, or cannot, reach a Service.",
     "status": "Say what runs and what is ready.",
     "kubeconfig": "Print a cluster's kubeconfig.",
     "proxy": "Keep a node's rules for Services, in kube-proxy's place, in any cluster.",

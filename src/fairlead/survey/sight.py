@@ -1,0 +1,215 @@
+"""What is read of one network namespace: links, routes, rules, sysctls, tracked connections, listening sockets.
+
+Stands on linux. Each function is for the thread that is inside the namespace, or takes the process it looks at.
+Invariant: nothing is changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import socket
+import struct
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from fairlead.explain.evidence import FlowView, LinkView, Listener, RouteAnswer
+from fairlead.linux import netlink
+from fairlead.linux.conntrack import ConntrackSocket
+from fairlead.linux.netlink import NLM_F_DUMP, Message, NetlinkSocket, attribute, attribute_map
+
+_GETLINK, _GETADDR, _GETROUTE = 18, 22, 26
+_IFINFO, _IFADDR, _RTMSG = struct.Struct("=BxHiII"), struct.Struct("=BBBBI"), struct.Struct("=BBBBBBBBI")
+_IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 3, 4, 10, 18
+_INFO_SLAVE_DATA, _BRPORT_MODE = 5, 4
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
+_LISTEN, _UNCONNECTED = "0A", "07"
+SYSCTLS = (
+    "net.ipv4.ip_forward",
+    "net.bridge.bridge-nf-call-iptables",
+    "net.ipv4.conf.all.rp_filter",
+)
+_PROTOCOLS = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP, "SCTP": 132}
+
+
+def links() -> tuple[LinkView, ...]:
+    """The links, with their addresses."""
+    with NetlinkSocket(netlink.NETLINK_ROUTE) as route:
+        found: dict[int, tuple[str, bool, int, int, bool | None]] = {}
+        for message in route.query(Message(_GETLINK, NLM_F_DUMP, _IFINFO.pack(0, 0, 0, 0, 0))):
+            _, _, index, flags, _ = _IFINFO.unpack_from(message.payload)
+            values = attribute_map(message.payload[_IFINFO.size :])
+            name = values[_IFLA_IFNAME].rstrip(b"\0").decode()
+            master = struct.unpack("=I", values[_IFLA_MASTER])[0] if _IFLA_MASTER in values else 0
+            slave = attribute_map(values.get(_IFLA_LINKINFO, b"")).get(_INFO_SLAVE_DATA)
+            mode = attribute_map(slave).get(_BRPORT_MODE) if slave else None
+            hairpin = bool(mode[0]) if mode else None
+            found[index] = name, bool(flags & 1), struct.unpack("=I", values[_IFLA_MTU])[0], master, hairpin
+        addresses: dict[int, list[str]] = {}
+        for message in route.query(Message(_GETADDR, NLM_F_DUMP, _IFADDR.pack(0, 0, 0, 0, 0))):
+            _, prefix, _, _, index = _IFADDR.unpack_from(message.payload)
+            values = attribute_map(message.payload[_IFADDR.size :])
+            raw = values.get(_IFA_LOCAL) or values[_IFA_ADDRESS]
+            addresses.setdefault(index, []).append(f"{ipaddress.ip_address(raw)}/{prefix}")
+    return tuple(
+        LinkView(name, up, mtu, found[master][0] if master in found else "", hairpin, tuple(addresses.get(index, ())))
+        for index, (name, up, mtu, master, hairpin) in sorted(found.items())
+    )
+
+
+def routes(targets: Iterable[str], names: tuple[LinkView, ...] = ()) -> dict[str, RouteAnswer]:
+    """The kernel's answer for each address: what `ip route get` says."""
+    answers = {}
+    with NetlinkSocket(netlink.NETLINK_ROUTE) as route:
+        for target in sorted(set(targets)):
+            address = ipaddress.ip_address(target)
+            family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+            payload = _RTMSG.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+            payload += attribute(_RTA_DST, address.packed)
+            try:
+                received = next(iter(route.query(Message(_GETROUTE, 0, payload))))
+            except OSError as error:
+                words = error.strerror or str(error)
+                answers[target] = RouteAnswer(target, error=words)
+                continue
+            values = attribute_map(received.payload[_RTMSG.size :])
+            device = ""
+            if _RTA_OIF in values:
+                with contextlib.suppress(OSError):
+                    device = socket.if_indextoname(struct.unpack("=I", values[_RTA_OIF])[0])
+            gateway = str(ipaddress.ip_address(values[_RTA_GATEWAY])) if _RTA_GATEWAY in values else ""
+            answers[target] = RouteAnswer(target, device, gateway)
+    return answers
+
+
+def ruleset() -> tuple[dict[str, Any], ...]:
+    """nft's listing of all tables, with handles, without sets' elements. Raises OSError."""
+    done = subprocess.run(
+        ["nft", "-j", "-t", "-a", "list", "ruleset"],
+        capture_output=True,
+        check=False,
+        timeout=10,
+        stdin=subprocess.DEVNULL,
+    )
+    if done.returncode:
+        raise OSError(done.returncode, f"nft list ruleset: {done.stderr.decode(errors='replace').strip()[:200]}")
+    return tuple(json.loads(done.stdout)["nftables"])
+
+
+def sysctls() -> dict[str, str]:
+    """The settings that forwarding depends on; what isn't there is left out."""
+    found = {}
+    for name in SYSCTLS:
+        with contextlib.suppress(OSError):
+            found[name] = (Path("/proc/sys") / name.replace(".", "/")).read_text().strip()
+    return found
+
+
+def flows(protocols: Iterable[str], destinations: Iterable[str]) -> tuple[FlowView, ...]:
+    """The tracked IPv4 connections to these original destinations."""
+    found = []
+    with ConntrackSocket() as table:
+        for protocol in sorted(set(protocols)):
+            for destination in sorted(set(destinations)):
+                if ":" in destination:
+                    continue
+                for flow in table.flows(socket.AF_INET, _PROTOCOLS[protocol], destination):
+                    o, r = flow.original, flow.reply
+                    ends = (r.source, r.source_port)
+                    found.append(FlowView(protocol, o.source, o.source_port, o.destination, o.destination_port, *ends))
+    return tuple(found)
+
+
+def conntrack_room() -> tuple[int, int]:
+    """(entries, the most there may be) of this namespace."""
+    try:
+        folder = Path("/proc/sys/net/netfilter")
+        return int((folder / "nf_conntrack_count").read_text()), int((folder / "nf_conntrack_max").read_text())
+    except (OSError, ValueError):
+        return 0, 0
+
+
+def namespace_of(pid: int) -> str:
+    """The identity of a process' network namespace."""
+    return str(Path(f"/proc/{pid}/ns/net").readlink())
+
+
+def processes_by_namespace() -> dict[str, list[int]]:
+    """All processes that can be looked at, by network namespace."""
+    found: dict[str, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                found.setdefault(str((entry / "ns/net").readlink()), []).append(int(entry.name))
+    return found
+
+
+def listeners(pid: int, processes: Iterable[int]) -> tuple[Listener, ...]:
+    """The sockets that listen in the network namespace of `pid`, with the process (of `processes`) that has each."""
+    owners = _socket_owners(processes)
+    found = []
+    for kind, wanted in (("tcp", _LISTEN), ("tcp6", _LISTEN), ("udp", _UNCONNECTED), ("udp6", _UNCONNECTED)):
+        try:
+            lines = Path(f"/proc/{pid}/net/{kind}").read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] != wanted:
+                continue
+            address, _, port = fields[1].partition(":")
+            owner = owners.get(fields[9], 0)
+            name, state = _process(owner) if owner else ("", "")
+            protocol = kind[:3].upper()
+            found.append(Listener(protocol, parse_address(address), int(port, 16), owner, name, state))
+    return tuple(found)
+
+
+def parse_address(text: str) -> str:
+    """An address as /proc/net/tcp has it: 32-bit words in the machine's byte order."""
+    raw = bytes.fromhex(text)
+    packed = b"".join(struct.pack("=I", word) for (word,) in struct.iter_unpack("!I", raw))
+    return str(ipaddress.ip_address(packed))
+
+
+def _socket_owners(processes: Iterable[int]) -> dict[str, int]:
+    owners: dict[str, int] = {}
+    for pid in processes:
+        with contextlib.suppress(OSError):
+            for fd in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    link = str(fd.readlink())
+                    if link.startswith("socket:["):
+                        owners.setdefault(link[8:-1], pid)
+    return owners
+
+
+def _process(pid: int) -> tuple[str, str]:
+    """(name, state) from /proc/PID/stat."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return "", ""
+    name = text[text.index("(") + 1 : text.rindex(")")]
+    return name, text[text.rindex(")") + 2]
+
+
+def process_state(pid: int) -> str:
+    """The state letter of a process, "" if it is gone."""
+    return _process(pid)[1]
+
+
+def environment(processes: Iterable[int]) -> dict[str, str] | None:
+    """The environment of a pod's program: of the process with the lowest number that has one."""
+    for pid in sorted(processes):
+        with contextlib.suppress(OSError):
+            data = Path(f"/proc/{pid}/environ").read_bytes()
+            pairs = (entry.decode(errors="replace").partition("=") for entry in data.split(b"\0") if b"=" in entry)
+            values = {key: value for key, _, value in pairs}
+            if "KUBERNETES_SERVICE_HOST" in values:
+                return values
+    return None
