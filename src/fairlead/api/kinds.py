@@ -91,6 +91,11 @@ REPLICATIONCONTROLLERS = Resource(
     "", "v1", "ReplicationController", "replicationcontrollers", True, ("rc",), _ALL, ("status", "scale")
 )
 JOBS = Resource("batch", "v1", "Job", "jobs", True, (), _ALL, ("status",))
+INGRESSES = Resource("networking.k8s.io", "v1", "Ingress", "ingresses", True, ("ing",), (), ("status",))
+INGRESSCLASSES = Resource("networking.k8s.io", "v1", "IngressClass", "ingressclasses", False)
+NETWORKPOLICIES = Resource("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", True, ("netpol",))
+PRIORITYCLASSES = Resource("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", False, ("pc",))
+RUNTIMECLASSES = Resource("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", False)
 PODDISRUPTIONBUDGETS = Resource(
     "policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", True, ("pdb",), (), ("status",)
 )
@@ -150,6 +155,11 @@ RESOURCES: tuple[Resource, ...] = (
     JOBS,
     CRONJOBS,
     PODDISRUPTIONBUDGETS,
+    INGRESSES,
+    INGRESSCLASSES,
+    NETWORKPOLICIES,
+    PRIORITYCLASSES,
+    RUNTIMECLASSES,
     ROLES,
     ROLEBINDINGS,
     CLUSTERROLES,

@@ -24,6 +24,7 @@ from fairlead.controllers.namespace import NamespaceController
 from fairlead.controllers.nodeaddresses import NodeAddressesController
 from fairlead.controllers.nodelifecycle import NodeLifecycleController
 from fairlead.controllers.podgc import PodGCController
+from fairlead.controllers.priorityclasses import PriorityClassController
 from fairlead.controllers.replicaset import ReplicaSetController
 from fairlead.controllers.replicationcontroller import ReplicationControllerController
 from fairlead.controllers.scheduler import Scheduler
@@ -56,6 +57,7 @@ _LATER = (
     JobController,
     CronJobController,
     DisruptionController,
+    PriorityClassController,
     ServiceCIDRController,
 )
 """Those that need the kinds that are followed later; the collector must know all dependents before it decides."""

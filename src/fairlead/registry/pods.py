@@ -15,6 +15,7 @@ from fairlead.api.defaults import qos_class
 from fairlead.api.errors import FieldError, access_forbidden, conflict, not_supported, required
 from fairlead.api.errors import unprocessable as invalid_object
 from fairlead.api.kinds import PODS, SERVICEACCOUNTS
+from fairlead.registry.classes import add_priority, apply_runtime_class
 from fairlead.registry.metadata import random_suffix
 from fairlead.registry.requests import DeleteOptions, Dice, RequestContext
 from fairlead.registry.stored import key_of
@@ -28,7 +29,6 @@ TOKEN_SECONDS = 3607  # an hour and a bit: what kubelets renew, and what tells s
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 DEFAULT_ACCOUNT = "default"
 TAINT_SECONDS = 300
-PRIORITY_CLASSES = {"system-node-critical": 2000001000, "system-cluster-critical": 2000000000}
 
 _ACCOUNT_PATIENCE_SECONDS = 3.0
 
@@ -42,7 +42,8 @@ class Pods(Generational):
         spec = obj.setdefault("spec", {})
         if not self.around.options.pod_admission:
             return
-        _add_priority(obj, spec)
+        await add_priority(self.around.store, obj)
+        await apply_runtime_class(self.around.store, obj)
         add_tolerations(spec)
         if MIRROR_ANNOTATION in (obj["metadata"].get("annotations") or {}):
             return
@@ -91,27 +92,6 @@ class Pods(Generational):
         if not spec.get("nodeName") or status.get("phase") in {"Failed", "Succeeded"}:
             return 0
         return period if period >= 0 else 1
-
-
-def _add_priority(obj: Object, spec: Object) -> None:
-    name = spec.get("priorityClassName")
-    if name and name not in PRIORITY_CLASSES:
-        pod_name = obj["metadata"].get("name") or obj["metadata"].get("generateName", "")
-        raise access_forbidden(
-            f'pods "{pod_name}" is forbidden: no PriorityClass with name {name} was found', PODS.plural, "", pod_name
-        )
-    priority = PRIORITY_CLASSES[name] if name else 0
-    if spec.get("priority", priority) != priority:
-        pod_name = obj["metadata"].get("name") or obj["metadata"].get("generateName", "")
-        raise access_forbidden(
-            f'pods "{pod_name}" is forbidden: the integer value of priority ({spec["priority"]}) must not be provided '
-            f"in pod spec; priority admission controller computed {priority} from the given PriorityClass name",
-            PODS.plural,
-            "",
-            pod_name,
-        )
-    spec["priority"] = priority
-    spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
 
 
 def add_tolerations(spec: Object) -> None:

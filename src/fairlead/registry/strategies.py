@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fairlead.api import kinds
 from fairlead.api.kinds import Resource
+from fairlead.registry.classes import Ingresses, NetworkPolicies, PriorityClasses
 from fairlead.registry.customs import CustomObjects, Definitions
 from fairlead.registry.jobs import Jobs
 from fairlead.registry.namespaces import Namespaces
@@ -45,6 +46,10 @@ _SPECIAL: dict[Resource, type[Strategy]] = {
     kinds.DEPLOYMENTS: Workloads,
     kinds.JOBS: Jobs,
     kinds.PODDISRUPTIONBUDGETS: Workloads,
+    kinds.INGRESSES: Ingresses,
+    kinds.INGRESSCLASSES: Generational,
+    kinds.NETWORKPOLICIES: NetworkPolicies,
+    kinds.PRIORITYCLASSES: PriorityClasses,
     kinds.CRONJOBS: Workloads,
     kinds.STATEFULSETS: Workloads,
     kinds.DAEMONSETS: Workloads,

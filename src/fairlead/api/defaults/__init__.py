@@ -17,6 +17,7 @@ from fairlead.api.defaults.cluster import default_namespace, default_node
 from fairlead.api.defaults.data import default_secret
 from fairlead.api.defaults.endpoints import default_endpoints, default_endpointslice
 from fairlead.api.defaults.jobs import default_cronjob, default_job
+from fairlead.api.defaults.networking import default_ingressclass, default_networkpolicy, default_priorityclass
 from fairlead.api.defaults.pod import default_pod, qos_class
 from fairlead.api.defaults.rbac import default_binding
 from fairlead.api.defaults.service import default_service
@@ -39,6 +40,9 @@ _DEFAULTERS: dict[Resource, Callable[[dict[str, Any]], None]] = {
     kinds.CLUSTERROLEBINDINGS: default_binding,
     kinds.DEPLOYMENTS: default_deployment,
     kinds.JOBS: default_job,
+    kinds.INGRESSCLASSES: default_ingressclass,
+    kinds.NETWORKPOLICIES: default_networkpolicy,
+    kinds.PRIORITYCLASSES: default_priorityclass,
     kinds.CRONJOBS: default_cronjob,
     kinds.STATEFULSETS: default_statefulset,
     kinds.CUSTOMRESOURCEDEFINITIONS: default_crd,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from fairlead.api import kinds
 from fairlead.api.kinds import Resource
-from fairlead.api.tables import cluster, config, events, jobs, network, pods, policy, rbac, sets, workloads
+from fairlead.api.tables import cluster, config, events, jobs, network, networking, pods, policy, rbac, sets, workloads
 from fairlead.api.tables.cells import Printer, plain
 
 Include = Literal["Metadata", "Object", "None"]
@@ -42,6 +42,11 @@ _PRINTERS: dict[Resource, Printer] = {
     kinds.REPLICATIONCONTROLLERS: sets.REPLICATIONCONTROLLERS,
     kinds.JOBS: jobs.JOBS,
     kinds.PODDISRUPTIONBUDGETS: policy.PODDISRUPTIONBUDGETS,
+    kinds.PRIORITYCLASSES: policy.PRIORITYCLASSES,
+    kinds.RUNTIMECLASSES: policy.RUNTIMECLASSES,
+    kinds.INGRESSES: networking.INGRESSES,
+    kinds.INGRESSCLASSES: networking.INGRESSCLASSES,
+    kinds.NETWORKPOLICIES: networking.NETWORKPOLICIES,
     kinds.CRONJOBS: jobs.CRONJOBS,
     kinds.CONTROLLERREVISIONS: sets.CONTROLLERREVISIONS,
     kinds.CUSTOMRESOURCEDEFINITIONS: plain(),

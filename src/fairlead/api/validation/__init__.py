@@ -49,9 +49,23 @@ from fairlead.api.validation.metadata import (
     validate_metadata,
     validate_metadata_update,
 )
+from fairlead.api.validation.networking import (
+    validate_ingress,
+    validate_ingress_update,
+    validate_ingressclass,
+    validate_ingressclass_update,
+    validate_networkpolicy,
+)
 from fairlead.api.validation.pod import validate_pod_create, validate_pod_status
 from fairlead.api.validation.pod_update import validate_pod_update
-from fairlead.api.validation.policy import validate_poddisruptionbudget, validate_poddisruptionbudget_status
+from fairlead.api.validation.policy import (
+    validate_poddisruptionbudget,
+    validate_poddisruptionbudget_status,
+    validate_priorityclass,
+    validate_priorityclass_update,
+    validate_runtimeclass,
+    validate_runtimeclass_update,
+)
 from fairlead.api.validation.rbac import (
     validate_clusterrole,
     validate_clusterrolebinding,
@@ -129,6 +143,11 @@ _CREATE: dict[Resource, Callable[[Object], list[FieldError]]] = {
     kinds.DEPLOYMENTS: validate_deployment,
     kinds.JOBS: validate_job,
     kinds.PODDISRUPTIONBUDGETS: validate_poddisruptionbudget,
+    kinds.INGRESSES: validate_ingress,
+    kinds.INGRESSCLASSES: validate_ingressclass,
+    kinds.NETWORKPOLICIES: validate_networkpolicy,
+    kinds.PRIORITYCLASSES: validate_priorityclass,
+    kinds.RUNTIMECLASSES: validate_runtimeclass,
     kinds.CRONJOBS: validate_cronjob,
     kinds.STATEFULSETS: validate_statefulset,
     kinds.DAEMONSETS: validate_daemonset,
@@ -158,6 +177,11 @@ _UPDATE: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.DEPLOYMENTS: lambda new, old: validate_selector_unchanged(new, old) + validate_deployment(new),
     kinds.JOBS: validate_job_update,
     kinds.PODDISRUPTIONBUDGETS: lambda new, _: validate_poddisruptionbudget(new),
+    kinds.INGRESSES: validate_ingress_update,
+    kinds.INGRESSCLASSES: validate_ingressclass_update,
+    kinds.NETWORKPOLICIES: lambda new, _: validate_networkpolicy(new),
+    kinds.PRIORITYCLASSES: validate_priorityclass_update,
+    kinds.RUNTIMECLASSES: validate_runtimeclass_update,
     kinds.CRONJOBS: lambda new, _: validate_cronjob(new),
     kinds.STATEFULSETS: validate_statefulset_update,
     kinds.DAEMONSETS: validate_daemonset_update,
