@@ -39,5 +39,7 @@ class ServerConfig(msgspec.Struct, kw_only=True):
     authorizer: Authorizer = AlwaysAllow()  # with RBAC, the server puts its own here
     body_limit: int = 3 * 1024 * 1024  # bytes, as upstream
     watch_timeout: tuple[float, float] = (1800.0, 3600.0)  # seconds; without timeoutSeconds a watch ends in between
+    first_request_seconds: float = 32.0  # until then a new connection has sent a request's headers, or is ended
+    reload_seconds: float = 10.0  # how often the certificate files are looked at for new ones
     slow_client_seconds: float = 30.0  # a watcher that takes nothing for so long is cut off, alone
     shutdown_seconds: float = 5.0  # what running requests get to finish in

@@ -144,7 +144,16 @@ class Documents:
         for group, versions in discovery.groups(self._all).items():
             if group:
                 found += [f"/apis/{group}", *(f"/apis/{group}/{version}" for version in versions)]
-        found += ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/openapi/v3/api/v1", "/readyz", "/version"]
+        found += [
+            "/healthz",
+            "/livez",
+            "/metrics",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/openapi/v3/api/v1",
+            "/readyz",
+            "/version",
+        ]
         return sorted(found)
 
     # ---- OpenAPI

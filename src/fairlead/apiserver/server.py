@@ -10,13 +10,14 @@ import asyncio
 import logging
 import socket
 import ssl
+import time
 import traceback
 
 import msgspec
 from aiohttp import web
 
 from fairlead.api import errors
-from fairlead.apiserver import respond
+from fairlead.apiserver import certificates, metrics, respond
 from fairlead.apiserver.authentication import ANONYMOUS, Authenticator
 from fairlead.apiserver.authorization import Attributes, forbidden
 from fairlead.apiserver.call import Call
@@ -24,6 +25,7 @@ from fairlead.apiserver.config import ServerConfig
 from fairlead.apiserver.documents import Documents
 from fairlead.apiserver.impersonation import impersonated
 from fairlead.apiserver.kubelets import Kubelets
+from fairlead.apiserver.metrics import Metrics
 from fairlead.apiserver.rbac.upkeep import Policy
 from fairlead.apiserver.request import RequestInfo, parse
 from fairlead.apiserver.streams import Listener, NothingToSend, Streams
@@ -36,6 +38,7 @@ log = logging.getLogger("fairlead.apiserver")
 
 _OPEN = frozenset({"livez", "readyz", "healthz", "version"})
 _RUNNING = frozenset({"exec", "attach", "portforward"})
+_IDLE_SECONDS = 120.0  # how long a connection may wait for its next request
 _HEADER_LIMIT = 64 * 1024
 _LINGER_SECONDS = 2.0  # how long the rest of a refused body is read, so that the client sees the refusal
 
@@ -60,6 +63,8 @@ class APIServer:
             config, self._kubelets, self._streams, issuer, authenticator=self._authenticator, guard=guard
         )
         self._documents = Documents(issuer, lambda: config.registry.catalog.resources)
+        self._metrics = Metrics(self._gauges)
+        self._certificates: asyncio.Task[None] | None = None
         self._runner: web.ServerRunner | None = None
         self._ready = False
         self.host, self.port = "", 0
@@ -83,11 +88,13 @@ class APIServer:
         listener = Listener(
             self._handle,
             self._streams,
+            first_request_seconds=config.first_request_seconds,
             access_log=None,
             lingering_time=_LINGER_SECONDS,
             max_field_size=_HEADER_LIMIT,
             max_line_size=_HEADER_LIMIT,
             tcp_keepalive=True,
+            keepalive_timeout=_IDLE_SECONDS,
         )
         runner = web.ServerRunner(listener, shutdown_timeout=config.shutdown_seconds)
         self._runner = runner
@@ -107,6 +114,7 @@ class APIServer:
         self._documents.server_address = (
             f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
         )
+        self._certificates = asyncio.create_task(certificates.keep_loaded(context, config), name="certificates")
         self._ready = True
         log.info("listening on %s", self.url)
 
@@ -116,6 +124,8 @@ class APIServer:
         runner, self._runner = self._runner, None
         if runner is None:
             return
+        if self._certificates is not None:
+            self._certificates.cancel()
         for site in list(runner.sites):
             await site.stop()
         self._streams.stop()
@@ -127,8 +137,26 @@ class APIServer:
 
     # ---- one request
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        begun, kind = time.perf_counter(), self._metrics.begun(request.method)
+        seen: list[RequestInfo] = []
+        code = 499  # what stays when the client is gone before an answer
         try:
-            return await self._answer(request)
+            answer = await self._respond(request, seen)
+            code = answer.status
+            return answer
+        finally:
+            self._metrics.ended(kind, seen[0] if seen else None, code, time.perf_counter() - begun)
+
+    def _gauges(self) -> dict[str, tuple[str, float]]:
+        return {
+            "apiserver_longrunning_requests": ("Open watches, logs, execs and forwarded ports.", len(self._streams)),
+            "apiserver_registered_watchers": ("Open watches of the registry.", self.config.registry.watchers),
+            "fairlead_store_revision": ("The newest revision of the store.", self.config.registry.store.revision),
+        }
+
+    async def _respond(self, request: web.BaseRequest, seen: list[RequestInfo]) -> web.StreamResponse:
+        try:
+            return await self._answer(request, seen)
         except errors.StatusError as failure:
             return respond.error(request, failure)
         except asyncio.CancelledError:
@@ -139,13 +167,14 @@ class APIServer:
             _log_failure(request, failure)
             return respond.error(request, errors.internal("Internal error occurred: see the API server's log"))
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest, seen: list[RequestInfo]) -> web.StreamResponse:
         transport = request.transport
         if transport is None:
             return NothingToSend()
         # Now, at the start: once the connection is upgraded or lost, its certificate can't be asked for any more.
         certificate = transport.get_extra_info("peercert")
         info = parse(request.method, request.rel_url.raw_path, request.query, self.config.registry.catalog.find)
+        seen.append(info)
         user = await self._authenticator.authenticate(certificate, request.headers.get("Authorization", ""))
         if info.segments and info.segments[0] in _OPEN:
             if info.segments[0] != "version":
@@ -156,6 +185,8 @@ class APIServer:
             user = await impersonated(user, request.headers, self.config.authorizer)
             await self._authorize(user, info, request.query.get("fieldSelector", ""))
         if not info.is_resource:
+            if info.segments == ("metrics",):
+                return self._show_metrics(request)
             return self._documents.serve(request, info)
         if info.resource is None:
             raise errors.not_found(info.plural, info.group, "")
@@ -173,6 +204,11 @@ class APIServer:
             if user.name.startswith("system:"):
                 log.info("%s", refusal)  # a part of the cluster lacks a right, or oversteps
             raise refusal
+
+    def _show_metrics(self, request: web.BaseRequest) -> web.Response:
+        if request.method not in ("GET", "HEAD"):
+            raise errors.method_not_allowed()
+        return respond.raw(request, self._metrics.render(), content_type=metrics.CONTENT_TYPE)
 
     def _health(self, request: web.BaseRequest, info: RequestInfo) -> web.Response:
         kind = info.segments[0]

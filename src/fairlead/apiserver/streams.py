@@ -6,6 +6,7 @@ first byte until its handler is done, and its `end` is called at most once, on t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -64,13 +65,34 @@ class NothingToSend(web.StreamResponse):
 
 
 class Listener(web.Server):
-    """aiohttp's low-level server, telling `Streams` about lost connections."""
+    """aiohttp's low-level server, telling `Streams` about lost connections, and ending those that ask for nothing."""
 
-    def __init__(self, handler: Any, streams: Streams, **options: Any) -> None:
-        super().__init__(handler, **options)
-        self._streams = streams
+    def __init__(self, handler: Any, streams: Streams, *, first_request_seconds: float, **options: Any) -> None:
+        super().__init__(self._first(handler), **options)
+        self._streams, self._patience = streams, first_request_seconds
+        self._silent: dict[Any, asyncio.TimerHandle] = {}
+
+    def _first(self, handler: Any) -> Any:
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            self._speaks(request.protocol)
+            answer: web.StreamResponse = await handler(request)
+            return answer
+
+        return handle
+
+    def _speaks(self, connection: Any) -> None:
+        timer = self._silent.pop(connection, None)
+        if timer is not None:
+            timer.cancel()
+
+    def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
+        """A connection is there; the headers of its first request must come in time."""
+        super().connection_made(handler, transport)
+        loop = asyncio.get_running_loop()
+        self._silent[handler] = loop.call_later(self._patience, transport.abort)
 
     def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
         """A connection ended."""
+        self._speaks(handler)
         self._streams.lost(handler)
         super().connection_lost(handler, exc)

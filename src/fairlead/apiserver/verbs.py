@@ -62,7 +62,7 @@ class Verbs:
         if info.subresource == "proxy":
             return await self._proxying.serve(call)
         allowed = verbs_of(resource, info.subresource)
-        if info.verb not in allowed:
+        if info.verb not in allowed or (info.verb in ("update", "patch") and not info.name):
             raise errors.method_not_allowed()
         if info.subresource == "log":
             return await logs.serve(call, self._kubelets, self._streams)
