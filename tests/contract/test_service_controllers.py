@@ -11,7 +11,7 @@ import pytest
 from tests.contract.client_over_http import real_client, real_server
 
 from fairlead.api.errors import StatusError
-from fairlead.api.kinds import IPADDRESSES, NAMESPACES, SERVICECIDRS, SERVICES
+from fairlead.api.kinds import ENDPOINTS, ENDPOINTSLICES, IPADDRESSES, NAMESPACES, SERVICECIDRS, SERVICES
 from fairlead.client import Client
 from fairlead.controllers import ControllerOptions, run_controllers
 
@@ -109,3 +109,29 @@ async def test_a_servicecidr_goes_when_its_last_address_does(client: Client) -> 
         return False
 
     await eventually(gone)
+
+
+async def test_endpoints_of_a_selectorless_service_are_mirrored(client: Client) -> None:
+    """Created, changed and deleted with the Endpoints; not when a selector comes."""
+    body: Object = {
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": {"name": "db", "namespace": "default"},
+        "subsets": [{"addresses": [{"ip": "10.9.8.7"}], "ports": [{"name": "http", "port": 8080}]}],
+    }
+    await client.create(SERVICES, service("db"))
+    made = await client.create(ENDPOINTS, body)
+
+    async def mirrored() -> list[str]:
+        listed = await client.list(ENDPOINTSLICES, "default", label_selector="kubernetes.io/service-name=db")
+        return sorted(e["addresses"][0] for s in listed["items"] for e in s["endpoints"])
+
+    async def says(*ips: str) -> bool:
+        return await mirrored() == sorted(ips)
+
+    await eventually(lambda: says("10.9.8.7"))
+    made["subsets"][0]["addresses"].append({"ip": "10.9.8.8"})
+    await client.update(ENDPOINTS, made)
+    await eventually(lambda: says("10.9.8.7", "10.9.8.8"))
+    await client.delete(ENDPOINTS, "db", "default")
+    await eventually(says)

@@ -18,6 +18,7 @@ from fairlead.controllers.deployment import DeploymentController
 from fairlead.controllers.disruption import DisruptionController
 from fairlead.controllers.endpoints import EndpointsController
 from fairlead.controllers.endpointslice import EndpointSliceController
+from fairlead.controllers.endpointslicemirroring import EndpointSliceMirroringController
 from fairlead.controllers.garbage import GarbageCollector
 from fairlead.controllers.job import JobController
 from fairlead.controllers.namespace import NamespaceController
@@ -44,6 +45,7 @@ _ALL = (
     ReplicaSetController,
     DeploymentController,
     EndpointSliceController,
+    EndpointSliceMirroringController,
     EndpointsController,
     NodeLifecycleController,
     NamespaceController,

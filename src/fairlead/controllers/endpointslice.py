@@ -6,17 +6,15 @@ last written for it, so endpoints are never written twice; nothing waits on a ti
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from fairlead.api.errors import StatusError
 from fairlead.api.kinds import ENDPOINTSLICES, NODES, PODS, SERVICES
 from fairlead.client.informer import Cache
-from fairlead.client.rest import is_gone
 from fairlead.client.workqueue import WorkQueue, work
-from fairlead.controllers import pods, service_endpoints, slices
+from fairlead.controllers import hints, pods, service_endpoints, slices
 from fairlead.controllers.context import Context
-from fairlead.controllers.expectations import Written
+from fairlead.controllers.slicewriter import SliceWriter
 
 Object = dict[str, Any]
 
@@ -25,7 +23,7 @@ class EndpointSliceController:
     """Keeps the slices of every Service."""
 
     def __init__(self, context: Context) -> None:
-        self._context, self._client = context, context.client
+        self._context = context
         self._services, self._pods = context.cache(SERVICES), context.cache(PODS)
         self._nodes, self._slices = context.cache(NODES), context.cache(ENDPOINTSLICES)
         self._slices.add_index("service", _service_of)
@@ -33,8 +31,9 @@ class EndpointSliceController:
         self._pods.add_index("node", lambda p: [pods.node_name(p)])
         self._recorder = context.recorder("endpoint-slice-controller")
         self._queue: WorkQueue[str] = WorkQueue()
-        self._written = Written()
-        self._held: set[str] = set()  # wanted to reconcile while the cache was behind
+        self._writer = SliceWriter(context.client, self._slices, self._queue)
+        self._zones: hints.Zones | None = None
+        self._no_hints: dict[str, str] = {}  # Service → why its endpoints are not shared out
         self._triggers = service_endpoints.TriggerTimes()
         context.informer.on(SERVICES, self._on_service)
         context.informer.on(PODS, self._on_pod)
@@ -56,14 +55,18 @@ class EndpointSliceController:
     def _on_slice(self, before: Object | None, after: Object | None) -> None:
         obj = after if after is not None else before
         assert obj is not None
-        metadata = obj["metadata"]
         for key in {*_service_of(obj), *(_service_of(before) if before is not None else ())}:
-            own = self._written.saw(key, metadata["uid"], metadata.get("resourceVersion", "0"), after is None)
-            if not own or key in self._held:
+            if self._writer.saw(key, before, after):
                 self._queue.add(key)
 
     def _on_node(self, before: Object | None, after: Object | None) -> None:
-        """A node that comes, goes or changes its zone changes its pods' endpoints."""
+        """A node that comes, goes or changes its zone changes its pods' endpoints; so does what all the zones have, for
+        the Services whose endpoints are shared out among them."""
+        if hints.share_of(before) != hints.share_of(after):
+            self._zones = None
+            for service in self._services.list():
+                if hints.is_auto(service):
+                    self._queue.add(_key(service))
         if before is not None and after is not None and _zone(before) == _zone(after):
             return
         node = after or before or {}
@@ -76,13 +79,11 @@ class EndpointSliceController:
         service = self._services.get(name, namespace)
         if service is None or pods.is_terminating(service):
             self._triggers.forget(key)
-            self._held.discard(key)
+            self._no_hints.pop(key, None)
+            self._writer.forget(key)
             return
-        if not self._written.current(key):
-            self._held.add(key)  # the next event of a slice brings it back; should none come, the writes expire
-            self._queue.add_after(key, 31.0)
+        if not self._writer.current(key):
             return
-        self._held.discard(key)
         selector = service["spec"].get("selector")
         if not selector or service["spec"].get("type") == "ExternalName":
             return
@@ -100,54 +101,29 @@ class EndpointSliceController:
         nodes = {n: obj for n in {pods.node_name(p) for p in members} if (obj := self._nodes.get(n)) is not None}
         trigger = self._triggers.compute(key, service, members)
         limit = self._context.options.max_endpoints_per_slice
-        decided = slices.plan(service, members, nodes, existing, limit=limit, trigger_time=trigger)
+        zones = self._zones_now() if hints.is_auto(service) else None
+        decided = slices.plan(service, members, nodes, existing, limit=limit, trigger_time=trigger, zones=zones)
         await self._act(key, service, decided)
+
+    def _zones_now(self) -> hints.Zones:
+        """The zones' shares, computed once after each change of a node."""
+        if self._zones is None:
+            self._zones = hints.Zones.of(self._nodes.list())
+        return self._zones
 
     async def _act(self, key: str, service: Object, decided: slices.SlicePlan) -> None:
         """Write. A node that is missing brings its pods' Services back when it appears."""
-        writes = [
-            *(self._create(key, s) for s in decided.create),
-            *(self._update(key, s) for s in decided.update),
-            *(self._delete(key, s) for s in decided.delete),
-        ]
-        answers = await asyncio.gather(*writes, return_exceptions=True)
-        failed = [a for a in answers if isinstance(a, BaseException)]
-        if failed:
-            error = failed[0]
-            if isinstance(error, StatusError) and error.code == 403 and _is_ending(error):
-                return  # the namespace is on its way out: there is nothing to keep
-            if not (isinstance(error, StatusError) and error.code == 409):
-                self._recorder.event(
-                    service,
-                    "Warning",
-                    "FailedToUpdateEndpointSlices",
-                    f"Error updating Endpoint Slices for Service {key}: {error}",
-                )
-            raise error
-
-    async def _create(self, key: str, obj: Object) -> None:
-        self._wrote(key, await self._client.create(ENDPOINTSLICES, obj))
-
-    async def _update(self, key: str, obj: Object) -> None:
-        self._wrote(key, await self._client.update(ENDPOINTSLICES, obj))
-
-    async def _delete(self, key: str, obj: Object) -> None:
-        metadata = obj["metadata"]
-        self._written.deletes(key, metadata["uid"])
+        if decided.no_hints != self._no_hints.get(key, ""):
+            self._no_hints[key] = decided.no_hints
+            if decided.no_hints:
+                self._recorder.event(service, "Warning", "TopologyAwareHintsDisabled", decided.no_hints)
         try:
-            await self._client.delete(
-                ENDPOINTSLICES, metadata["name"], metadata["namespace"], preconditions={"uid": metadata["uid"]}
-            )
+            await self._writer.write(key, decided)
         except StatusError as error:
-            if not is_gone(error):
-                self._written.drop(key, metadata["uid"])
-                raise
-
-    def _wrote(self, key: str, obj: Object) -> None:
-        metadata = obj["metadata"]
-        cached = self._slices.get(metadata["name"], metadata["namespace"])
-        version = cached["metadata"]["resourceVersion"] if cached is not None else ""
-        self._written.wrote(key, metadata["uid"], metadata["resourceVersion"], version)
+            if error.code != 409:
+                text = f"Error updating Endpoint Slices for Service {key}: {error}"
+                self._recorder.event(service, "Warning", "FailedToUpdateEndpointSlices", text)
+            raise
 
 
 def services_of(services: Cache, *pod_states: Object | None) -> list[Object]:
@@ -175,11 +151,7 @@ def _service_of(each: Object) -> list[str]:
 
 
 def _zone(node: Object) -> str:
-    return str((node["metadata"].get("labels") or {}).get(slices.ZONE, ""))
-
-
-def _is_ending(error: StatusError) -> bool:
-    return "because it is being terminated" in error.message
+    return str((node["metadata"].get("labels") or {}).get(hints.ZONE, ""))
 
 
 def _key(obj: Object) -> str:

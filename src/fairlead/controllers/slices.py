@@ -7,13 +7,14 @@ and as few slices are written as can be: a slice that need not change does not, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import orjson
 
 from fairlead.api.kinds import SERVICES
-from fairlead.controllers import owners, pods
+from fairlead.controllers import hints, owners, pods
+from fairlead.controllers.hints import ZONE, Zones
 from fairlead.controllers.service_endpoints import (
     HEADLESS,
     address_of,
@@ -30,17 +31,35 @@ SERVICE_NAME = "kubernetes.io/service-name"
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 CONTROLLER = "endpointslice-controller.k8s.io"
 TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
-ZONE = "topology.kubernetes.io/zone"
 _RESERVED = frozenset({SERVICE_NAME, MANAGED_BY, HEADLESS})
 
 
 class SlicePlan(msgspec.Struct):
-    """Slices to create, to update and to delete. `missing_nodes`: pods left out because their node is not known."""
+    """Slices to create, to update and to delete. `missing_nodes`: pods left out because their node is not known;
+    `no_hints`: why the topology the Service asks for can't be had."""
 
     create: list[Object]
     update: list[Object]
     delete: list[Object]
     missing_nodes: list[str]
+    no_hints: str = ""
+
+
+class Shape(Protocol):
+    """What the slices that are packed together have in common."""
+
+    @property
+    def limit(self) -> int:
+        """Endpoints in one slice."""
+        ...
+
+    def metadata_of(self, each: Object | None) -> Object:
+        """The metadata an existing slice, or a new one (None), must have."""
+        ...
+
+    def slice(self, each: Object | None, ports: Sequence[Object], endpoints: list[Object]) -> Object:
+        """A slice to write."""
+        ...
 
 
 def plan(
@@ -51,8 +70,10 @@ def plan(
     *,
     limit: int = 100,
     trigger_time: str = "",
+    zones: Zones | None = None,
 ) -> SlicePlan:
-    """Decide for one Service. `members`: its pods; `existing`: the managed slices with its name."""
+    """Decide for one Service. `members`: its pods; `existing`: the managed slices with its name; `zones`: of the
+    cluster, for Services that want their endpoints shared out among them."""
     result = SlicePlan([], [], [], [])
     uid = service["metadata"]["uid"]
     wanted = families(service)
@@ -64,7 +85,9 @@ def plan(
         else:
             result.delete.append(each)
     for family in wanted:
-        _plan_family(_Shape(service, family, limit, trigger_time), members, nodes, by_family[family], result)
+        _plan_family(
+            _Shape(service, family, limit, trigger_time, zones or Zones()), members, nodes, by_family[family], result
+        )
     return result
 
 
@@ -75,6 +98,7 @@ class _Shape(msgspec.Struct, frozen=True):
     family: str
     limit: int
     trigger_time: str
+    zones: Zones
 
     def metadata_of(self, each: Object | None) -> Object:
         """The labels and owner a slice must have; a new one's whole metadata if None."""
@@ -121,7 +145,7 @@ def _plan_family(
 ) -> None:
     existing_by_ports: dict[bytes, list[Object]] = {}
     for each in existing:
-        existing_by_ports.setdefault(_ports_key(each.get("ports") or []), []).append(each)
+        existing_by_ports.setdefault(ports_key(each.get("ports") or []), []).append(each)
     desired: dict[bytes, tuple[list[Object], dict[str, Object]]] = {}
     for pod in members:
         address = address_of(pod, shape.family)
@@ -132,8 +156,10 @@ def _plan_family(
             result.missing_nodes.append(pod["metadata"]["name"])
             continue
         ports = ports_for(shape.service, pod)
-        group = desired.setdefault(_ports_key(ports), (ports, {}))
+        group = desired.setdefault(ports_key(ports), (ports, {}))
         group[1][_identity(target_of(pod), address)] = endpoint_of(shape.service, pod, node, address)
+    every = [endpoint for _, endpoints in desired.values() for endpoint in endpoints.values()]
+    result.no_hints = result.no_hints or hints.assign(shape.service, every, shape.zones)
     create: list[Object] = []
     update: list[Object] = []
     delete: list[Object] = []
@@ -161,7 +187,7 @@ def _is_placeholder(shape: _Shape, each: Object) -> bool:
 
 
 def pack(
-    shape: _Shape,
+    shape: Shape,
     ports: Sequence[Object],
     desired: Mapping[str, Object],
     existing: Sequence[Object],
@@ -177,11 +203,11 @@ def pack(
         kept: list[Object] = []
         changed = False
         for endpoint in each.get("endpoints") or []:
-            wanted = left.pop(_identity_of(endpoint), None)
+            wanted = left.pop(identity(endpoint), None)
             if wanted is None:
                 changed = True
             else:
-                changed = changed or wanted != _normal(endpoint)
+                changed = changed or wanted != normal(endpoint)
                 kept.append(wanted)
         if changed and not kept:
             delete.append(each)
@@ -203,7 +229,7 @@ def pack(
         if fitting and len(rest) < shape.limit:
             best = max(fitting, key=lambda u: len(u["endpoints"]))
             unchanged.remove(best)
-            edited.append((best, [*(_normal(e) for e in best["endpoints"]), *rest]))
+            edited.append((best, [*(normal(e) for e in best["endpoints"]), *rest]))
             break
         create.append(shape.slice(None, ports, rest[: shape.limit]))
         rest = rest[shape.limit :]
@@ -238,7 +264,7 @@ def endpoint_of(service: Object, pod: Object, node: Object | None, address: str)
     return endpoint
 
 
-def _normal(endpoint: Object) -> Object:
+def normal(endpoint: Object) -> Object:
     """As `endpoint_of` writes it, whatever the server added."""
     target = {k: v for k, v in (endpoint.get("targetRef") or {}).items() if k in {"kind", "namespace", "name", "uid"}}
     return {**endpoint, "targetRef": target} if target else endpoint
@@ -248,11 +274,12 @@ def _identity(target: Object, address: str) -> str:
     return f"{address} {target.get('uid', '')}"
 
 
-def _identity_of(endpoint: Object) -> str:
+def identity(endpoint: Object) -> str:
+    """Equal for the same address of the same pod."""
     return _identity(endpoint.get("targetRef") or {}, (endpoint.get("addresses") or [""])[0])
 
 
-def _ports_key(ports: Iterable[Object]) -> bytes:
+def ports_key(ports: Iterable[Object]) -> bytes:
     """Equal for the same ports in any order."""
     plain = [
         [p.get("name") or "", p.get("protocol") or "TCP", p.get("port") or 0, p.get("appProtocol") or ""] for p in ports
