@@ -91,7 +91,7 @@ class NatRules:
 
     def _disturbed(self) -> None:
         notice = self._monitor.drain()
-        if (notice.lost or not notice.tables.isdisjoint(self._wanted)) and self._repair is None:
+        if (notice.lost or any(table in self._wanted for table in notice.tables)) and self._repair is None:
             delay = max(0.0, self._repaired_at + _BREATH - self._loop.time())
             self._repair = self._loop.call_later(delay, self._put_back)
 
