@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fairlead.api.errors import StatusError
 from fairlead.api.kinds import CLUSTERROLEBINDINGS, CLUSTERROLES, ROLEBINDINGS, ROLES, of_object
@@ -164,7 +166,7 @@ def test_nobody_grants_what_he_does_not_hold():
     assert refused.value.code == 403
     assert refused.value.message == (
         'roles.rbac.authorization.k8s.io "more" is forbidden: user "bob" (groups=["system:authenticated"]) is '
-        'attempting to grant RBAC permissions not currently held:\n'
+        "attempting to grant RBAC permissions not currently held:\n"
         '{APIGroups:[""], Resources:["secrets"], Verbs:["get" "list"]}'
     )
     bind = binding("b", "ClusterRole/reader", "User/eve", namespace="a")
@@ -237,6 +239,35 @@ def test_a_decision_takes_microseconds():
     again = (time.perf_counter() - begun) / len(asked)
     assert first < 500e-6, first
     assert again < 100e-6, again
+
+
+@pytest.mark.parametrize(
+    ("file", "account", "follows"),
+    [
+        ("proxy.yaml", "fairlead-proxy", "services nodes namespaces endpointslices.discovery.k8s.io"),
+        ("dns.yaml", "fairlead-dns", "services namespaces pods endpointslices.discovery.k8s.io"),
+        ("", "kube-dns", "services namespaces pods endpointslices.discovery.k8s.io"),
+    ],
+)
+def test_parts_may_follow_what_they_follow_and_nothing_secret(file, account, follows):
+    """The rights in deploy/, and those of a cluster's own DNS: list and watch, never Secrets, never a change."""
+    index = PolicyIndex()
+    found = defaults.objects()
+    if file:
+        text = (Path(__file__).parents[3] / "deploy" / file).read_text()
+        found = [obj for obj in yaml.safe_load_all(text) if obj and obj["apiVersion"].startswith(defaults.GROUP)]
+    for obj in found:
+        resource = of_object(obj)
+        assert resource is not None
+        index.feed(resource, obj)
+    who = f"system:serviceaccount:kube-system:{account}"
+    for what in follows.split():
+        plural, _, group = what.partition(".")
+        assert ask(index, who, "list", plural, group=group), what
+        assert ask(index, who, "watch", plural, group=group), what
+        assert not ask(index, who, "update", plural, "default", group=group), what
+    assert not ask(index, who, "get", "secrets", "kube-system")
+    assert not ask(index, who, "create", "serviceaccounts/token", "kube-system")
 
 
 def test_compact_and_render():

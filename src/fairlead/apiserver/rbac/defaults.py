@@ -249,8 +249,8 @@ ROLES: dict[str, tuple[Rule, ...]] = {
         ("create patch update", "events.k8s.io", "events"),
     ),
     "system:fairlead:dns": (
-        (_READ, "core", "endpoints namespaces nodes pods services"),
-        (_READ, "discovery.k8s.io", "endpointslices"),
+        ("list watch", "core", "namespaces pods services"),
+        ("list watch", "discovery.k8s.io", "endpointslices"),
     ),
 }
 
