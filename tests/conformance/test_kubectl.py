@@ -290,13 +290,16 @@ def test_who_may_what(kubectl):
 
 
 def test_tokens_for_service_accounts(kubectl):
-    """`create token` gives a token the server takes."""
+    """`create token` gives a token the server takes, for what the account may do."""
     if kubectl.minor < 24:
         return
     kubectl("create", "serviceaccount", "robot")
     token = kubectl("create", "token", "robot").strip()
-    who = kubectl("--user=nobody", f"--token={token}", "get", "cm", "-o", "name")
-    assert who == ""
+    get = ("--user=nobody", f"--token={token}", "get", "cm", "-o", "name")
+    assert f"system:serviceaccount:{kubectl.namespace}:robot" in kubectl.fails(*get)
+    account = f"--serviceaccount={kubectl.namespace}:robot"
+    kubectl("create", "rolebinding", "robot-reads", "--clusterrole=view", account)
+    assert kubectl(*get) == ""
     assert "Unauthorized" in kubectl.fails("--user=nobody", f"--token={token}x", "get", "cm")
 
 
