@@ -133,10 +133,10 @@ def test_requests_reach_services_and_pods(shop, curl, backend, here):
         assert (status, json.loads(body)["method"], json.loads(body)["length"]) == (200, method, 5_000_000)
     assert curl(f"{path}/x", "-I")[0] == 200
     assert curl(f"{path}/x?status=418")[0] == 418
-    status, _, body = curl(
-        f"{path}/x", "-H", "Authorization: Bearer conformance-token", "-H", "Impersonate-Nothing: 1", user=""
-    )
+    shop("create", "rolebinding", "robot-edits", "--clusterrole=edit", "--user=robot")
+    _, _, body = curl(f"{path}/x", "-H", "Authorization: Bearer conformance-token", user="")
     assert "authorization" not in json.loads(body)["headers"]
+    _, _, body = curl(f"{path}/x", "-H", "Impersonate-User: robot")
     assert not [key for key in json.loads(body)["headers"] if key.startswith("impersonate")]
 
 
