@@ -1,0 +1,179 @@
+"""The workload kinds on a running cluster, in the shapes the Kubernetes documentation shows, driven by kubectl."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.cluster.conftest import Cluster
+
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster-workloads")]
+
+TEMPLATE = """
+    metadata:
+      labels: {{app: {app}}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - {{name: main, image: fairlead/host, command: {command}}}
+"""
+SLEEP = '["sh", "-c", "trap exit TERM; sleep infinity & wait"]'  # ends at once when told to
+
+
+def manifest(kind: str, name: str, spec: str, *, command: str = SLEEP) -> str:
+    """A workload whose pods are labeled with its name."""
+    head = f"apiVersion: apps/v1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n"
+    return f"{head}  selector: {{matchLabels: {{app: {name}}}}}\n{spec}  template:" + TEMPLATE.format(
+        app=name, command=command
+    )
+
+
+def job(name: str, command: str, spec: str = "") -> str:
+    """A Job."""
+    template = (
+        f"{{spec: {{restartPolicy: Never, containers: [{{name: main, image: fairlead/host, command: {command}}}]}}}}"
+    )
+    return f"apiVersion: batch/v1\nkind: Job\nmetadata: {{name: {name}}}\nspec:\n{spec}  template: {template}\n"
+
+
+def pods(cluster: Cluster, app: str) -> list[dict[str, Any]]:
+    """The pods of a workload that are not being deleted."""
+    found = cluster.get("pods", "-l", f"app={app}")["items"]
+    return [p for p in found if not p["metadata"].get("deletionTimestamp")]
+
+
+def rolled_out(cluster: Cluster, what: str) -> None:
+    cluster.kubectl("rollout", "status", what, "--timeout=60s")
+
+
+def test_a_statefulset_keeps_names_order_and_history(cluster: Cluster) -> None:
+    """Pods come in order, with names in DNS; an update reaches all, an undo goes back; scaling ends the last."""
+    service = "apiVersion: v1\nkind: Service\nmetadata: {name: db}\n"
+    service += "spec: {clusterIP: None, selector: {app: db}, ports: [{port: 80}]}\n"
+    cluster.apply(service + "---\n" + manifest("StatefulSet", "db", "  serviceName: db\n  replicas: 3\n"))
+    rolled_out(cluster, "sts/db")
+    made = sorted(pods(cluster, "db"), key=lambda p: p["metadata"]["creationTimestamp"])
+    assert sorted(p["metadata"]["name"] for p in made) == ["db-0", "db-1", "db-2"]
+    ready = [
+        c["lastTransitionTime"] for p in pods(cluster, "db") for c in p["status"]["conditions"] if c["type"] == "Ready"
+    ]
+    assert ready == sorted(ready)
+    found = cluster.wait_for(
+        lambda: cluster.kubectl("exec", "db-0", "--", "sh", "-c", "hostname; getent hosts db-2.db"), "db-2 in DNS"
+    )
+    third = next(p for p in made if p["metadata"]["name"] == "db-2")
+    assert found.split()[:2] == ["db-0", third["status"]["podIP"]]
+    first = third["metadata"]["labels"]["controller-revision-hash"]
+
+    cluster.kubectl("set", "env", "sts/db", "A=1")
+    rolled_out(cluster, "sts/db")
+    hashes = {p["metadata"]["labels"]["controller-revision-hash"] for p in pods(cluster, "db")}
+    assert len(hashes) == 1
+    assert first not in hashes
+    assert cluster.kubectl("rollout", "history", "sts/db").split()[-4:] == ["1", "<none>", "2", "<none>"]
+    cluster.kubectl("rollout", "undo", "sts/db")
+    rolled_out(cluster, "sts/db")
+    assert {p["metadata"]["labels"]["controller-revision-hash"] for p in pods(cluster, "db")} == {first}
+
+    cluster.kubectl("scale", "sts/db", "--replicas=1")
+    cluster.wait_for(lambda: [p["metadata"]["name"] for p in pods(cluster, "db")] == ["db-0"], "db-0 alone")
+    cluster.kubectl("delete", "sts", "db", "--cascade=foreground", "--timeout=60s")
+    assert not cluster.get("pods", "-l", "app=db")["items"]
+
+
+def test_a_daemonset_is_on_every_node_that_fits(cluster: Cluster) -> None:
+    """One pod a node; it leaves a node that is tainted NoExecute and comes back; an update reaches all."""
+    cluster.apply(manifest("DaemonSet", "log", "  updateStrategy: {rollingUpdate: {maxUnavailable: 100%}}\n"))
+    rolled_out(cluster, "ds/log")
+    nodes = sorted(n["metadata"]["name"] for n in cluster.get("nodes")["items"])
+    assert sorted(p["spec"]["nodeName"] for p in pods(cluster, "log")) == nodes
+    cluster.kubectl("taint", "node", nodes[0], "dedicated=db:NoExecute")
+    try:
+        cluster.wait_for(
+            lambda: [p["spec"]["nodeName"] for p in pods(cluster, "log")] == nodes[1:], "the taint's effect"
+        )
+        assert cluster.get("ds", "log")["status"]["desiredNumberScheduled"] == len(nodes) - 1
+    finally:
+        cluster.kubectl("taint", "node", nodes[0], "dedicated-")
+    cluster.wait_for(lambda: len(pods(cluster, "log")) == len(nodes), "the pod's return")
+    cluster.kubectl("set", "env", "ds/log", "A=1")
+    rolled_out(cluster, "ds/log")
+    cluster.kubectl("delete", "ds", "log")
+
+
+def test_jobs_run_to_their_end(cluster: Cluster) -> None:
+    """A simple, an indexed, a failing and a forgotten one; each pod's end is counted once."""
+    indexed = "  completionMode: Indexed\n  completions: 3\n  parallelism: 2\n"
+    cluster.apply(
+        "---\n".join(
+            [
+                job("pi", '["echo", "3.14"]'),
+                job("indexed", '["sh", "-c", "echo $JOB_COMPLETION_INDEX"]', indexed),
+                job("fails", '["false"]', "  backoffLimit: 0\n"),
+                job("brief", '["true"]', "  ttlSecondsAfterFinished: 0\n"),
+            ]
+        )
+    )
+    cluster.kubectl("wait", "--for=condition=complete", "job/pi", "job/indexed", "--timeout=60s")
+    cluster.kubectl("wait", "--for=condition=failed", "job/fails", "--timeout=60s")
+    assert cluster.kubectl("logs", "job/pi").strip() == "3.14"
+    status = cluster.get("job", "indexed")["status"]
+    assert (status["succeeded"], status["completedIndexes"]) == (3, "0-2")
+    logs = cluster.kubectl("logs", "-l", "job-name=indexed").split()
+    assert sorted(logs) == ["0", "1", "2"]
+    failed = cluster.get("job", "fails")["status"]
+    assert (failed["failed"], failed["conditions"][-1]["reason"]) == (1, "BackoffLimitExceeded")
+    cluster.wait_for(lambda: "brief" not in cluster.kubectl("get", "jobs"), "the end of the Job with a TTL of 0")
+    cluster.kubectl("delete", "jobs", "--all", "--timeout=60s")
+    cluster.wait_for(lambda: not cluster.get("pods", "-l", "job-name")["items"], "the end of the Jobs' pods")
+
+
+def test_a_cronjob_makes_jobs(cluster: Cluster) -> None:
+    """On the minute, or by hand; a schedule that means nothing is refused."""
+    cluster.kubectl(
+        "create", "cronjob", "hello", "--image=fairlead/host", "--schedule=* * * * *", "--", "echo", "hello"
+    )
+    cluster.kubectl("create", "job", "now", "--from=cronjob/hello")
+    cluster.kubectl("wait", "--for=condition=complete", "job/now", "--timeout=60s")
+    refused = cluster._run(
+        ["kubectl", "create", "cronjob", "x", "--image=x", "--schedule=61 * * * *", "--", "x"], False, None
+    )
+    assert "end of range (61) above maximum (59): 61" in refused.stderr
+    last = cluster.wait_for(lambda: cluster.get("cronjob", "hello")["status"]["lastSuccessfulTime"], "a success", 75)
+    assert last
+    cluster.kubectl("delete", "cronjob", "hello")
+
+
+def test_a_budget_holds_a_drain_back(cluster: Cluster) -> None:
+    """While it allows nothing the pod stays, with 429 and the reason; once there is one more it goes."""
+    cluster.apply(
+        manifest("Deployment", "zk", "  replicas: 1\n")
+        + "---\napiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: zk}\n"
+        + "spec: {minAvailable: 1, selector: {matchLabels: {app: zk}}}\n"
+    )
+    rolled_out(cluster, "deploy/zk")
+    cluster.wait_for(lambda: cluster.get("pdb", "zk")["status"]["currentHealthy"] == 1, "the budget's count")
+    name = pods(cluster, "zk")[0]["metadata"]["name"]
+    eviction = f'{{"apiVersion":"policy/v1","kind":"Eviction","metadata":{{"name":"{name}","namespace":"default"}}}}'
+    command = ["kubectl", "create", "--raw", f"/api/v1/namespaces/default/pods/{name}/eviction", "-f", "-"]
+    refused = cluster._run(command, False, eviction)
+    assert "Cannot evict pod as it would violate the pod's disruption budget" in refused.stderr
+    cluster.kubectl("scale", "deploy/zk", "--replicas=2")
+    cluster.wait_for(lambda: cluster.get("pdb", "zk")["status"]["disruptionsAllowed"] == 1, "a disruption to spare")
+    assert cluster._run(command, True, eviction).returncode == 0
+    cluster.wait_for(lambda: name not in [p["metadata"]["name"] for p in pods(cluster, "zk")], "the eviction")
+    cluster.kubectl("delete", "deploy/zk", "pdb/zk")
+
+
+def test_a_replicationcontroller_is_a_replicaset(cluster: Cluster) -> None:
+    """Made, scaled, healed and deleted as one."""
+    spec = (
+        "{replicas: 2, template: {metadata: {labels: {app: old}}, spec: {terminationGracePeriodSeconds: 1, containers: "
+    )
+    spec += f"[{{name: main, image: fairlead/host, command: {SLEEP}}}]}}}}}}"
+    cluster.apply(f"apiVersion: v1\nkind: ReplicationController\nmetadata: {{name: old}}\nspec: {spec}\n")
+    cluster.wait_for(lambda: cluster.get("rc", "old")["status"]["readyReplicas"] == 2, "two pods")
+    cluster.kubectl("scale", "rc/old", "--replicas=1")
+    cluster.wait_for(lambda: len(pods(cluster, "old")) == 1, "one pod")
+    cluster.kubectl("delete", "rc", "old")
+    cluster.wait_for(lambda: not cluster.get("pods", "-l", "app=old")["items"], "no pod")
