@@ -135,3 +135,32 @@ async def test_endpoints_of_a_selectorless_service_are_mirrored(client: Client) 
     await eventually(lambda: says("10.9.8.7", "10.9.8.8"))
     await client.delete(ENDPOINTS, "db", "default")
     await eventually(says)
+
+
+async def test_warnings_are_headers(tmp_path: Path) -> None:
+    """Every request for Endpoints is answered with the deprecation, a Service with what it does oddly."""
+    import aiohttp
+
+    async with real_server(tmp_path) as server, aiohttp.ClientSession() as session:
+        headers = {"Authorization": "Bearer t0ken"}
+
+        async def warned(method: str, path: str, body: Object | None = None) -> list[str]:
+            async with session.request(method, server.url + path, json=body, headers=headers, ssl=False) as answer:
+                assert answer.status < 300, await answer.text()
+                return answer.headers.getall("Warning", [])
+
+        await warned("POST", "/api/v1/namespaces", {"metadata": {"name": "default"}})
+        said = ['299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"']
+        path = "/api/v1/namespaces/default/endpoints"
+        body: Object = {"metadata": {"name": "e"}}
+        assert await warned("POST", path, body) == said
+        assert await warned("GET", path) == said
+        assert await warned("GET", path + "/e") == said
+        assert await warned("GET", path + "?watch=1&timeoutSeconds=1") == said
+        assert await warned("DELETE", path + "/e") == said
+        odd = service("odd", externalIPs=["1.2.3.4"], trafficDistribution="PreferClose")
+        assert await warned("POST", "/api/v1/namespaces/default/services", odd) == [
+            '299 - "spec.externalIPs is deprecated"',
+            r'299 - "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\""',
+        ]
+        assert await warned("GET", "/api/v1/namespaces/default/services") == []

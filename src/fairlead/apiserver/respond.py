@@ -17,6 +17,7 @@ from aiohttp import web
 from fairlead.api import tables
 from fairlead.api.errors import StatusError
 from fairlead.api.kinds import Resource
+from fairlead.api.warnings import DEPRECATED
 from fairlead.apiserver.negotiation import JSON, Representation, accepts_gzip
 from fairlead.registry import ListResult
 
@@ -74,6 +75,13 @@ def value(
     response = raw(request, payload, status=status, content_type=content_type, headers=headers)
     for text in warnings:
         response.headers.add("Warning", warning(text))
+    return response
+
+
+def of_kind(response: web.Response, resource: Resource) -> web.Response:
+    """The answer to a request that only reads or deletes, with the warning that its kind itself is worth."""
+    if resource in DEPRECATED:
+        response.headers.add("Warning", warning(DEPRECATED[resource]))
     return response
 
 

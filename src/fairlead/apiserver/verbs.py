@@ -104,12 +104,12 @@ class Verbs:
         obj = await self._registry.get(
             resource, call.namespace, call.info.name, call.context(), subresource=call.info.subresource
         )
-        return respond.one(call.request, form, resource, obj, call.now)
+        return respond.of_kind(respond.one(call.request, form, resource, obj, call.now), resource)
 
     async def _list(self, call: Call, resource: Resource) -> web.StreamResponse:
         form = call.form()
         result = await self._registry.list(resource, call.namespace, call.list_options())
-        return respond.many(call.request, form, resource, result, call.now)
+        return respond.of_kind(respond.many(call.request, form, resource, result, call.now), resource)
 
     async def _create(self, call: Call, resource: Resource) -> web.StreamResponse:
         info, form, ctx = call.info, call.form(), self._context(call)
@@ -189,7 +189,8 @@ class Verbs:
         gone = await self._registry.delete(resource, call.namespace, call.info.name, options, ctx)
         waiting = gone.get("kind") != "Status" and options.propagation_policy == "Foreground"
         status = 202 if waiting else 200
-        return respond.one(call.request, form, resource, gone, call.now, status=status, warnings=ctx.warnings)
+        answer = respond.one(call.request, form, resource, gone, call.now, status=status, warnings=ctx.warnings)
+        return respond.of_kind(answer, resource)
 
     async def _delete_collection(self, call: Call, resource: Resource) -> web.StreamResponse:
         form, ctx = call.form(), self._context(call)
@@ -199,7 +200,7 @@ class Verbs:
         ctx.dry_run = ctx.dry_run or dry_run
         options = delete_options(call.query, body)
         gone = await self._registry.delete_collection(resource, call.namespace, options, call.list_options(), ctx)
-        return respond.many(call.request, form, resource, gone, call.now)
+        return respond.of_kind(respond.many(call.request, form, resource, gone, call.now), resource)
 
     async def _delete_body(self, call: Call) -> tuple[Object, bool]:
         """The DeleteOptions in the body ({} without one), and whether it says dryRun."""

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from fairlead.api import tables
 from fairlead.api.kinds import Resource
+from fairlead.api.warnings import DEPRECATED
 from fairlead.apiserver import respond
 from fairlead.apiserver.call import Call, integer
 from fairlead.apiserver.config import ServerConfig
@@ -40,6 +41,8 @@ async def serve(call: Call, config: ServerConfig, streams: Streams) -> web.Strea
     try:
         with streams.open(call.request, watch.close):
             response = web.StreamResponse(headers=_headers(call.request))
+            if resource in DEPRECATED:
+                response.headers.add("Warning", respond.warning(DEPRECATED[resource]))
             response.enable_chunked_encoding()
             await response.prepare(call.request)
             writer = _Encoder(call, resource, form)

@@ -22,6 +22,7 @@ from fairlead.api.errors import (
     unprocessable,
 )
 from fairlead.api.kinds import NAMESPACES, Resource
+from fairlead.api.warnings import warnings_for
 from fairlead.registry.fresh import catch_up, find
 from fairlead.registry.listing import parse_revision
 from fairlead.registry.metadata import fill_for_create, generated_name, is_finished, keep_for_update
@@ -135,6 +136,8 @@ class Writer:
         if errors:
             name = metadata.get("name") or metadata.get("generateName", "")
             raise unprocessable(resource.kind, resource.group, name, errors)
+        for text in warnings_for(resource, new):
+            ctx.warn(text)
 
     async def put(
         self, resource: Resource, namespace: str, name: str, obj: Object, ctx: RequestContext, *, subresource: str
@@ -283,6 +286,8 @@ class Writer:
             errors = self.rules.check_update(resource, new, old)
         if errors:
             raise unprocessable(resource.kind, resource.group, metadata["name"], errors)
+        for text in [] if subresource else warnings_for(resource, new):
+            ctx.warn(text)
 
     def _gone(self, strategy: Strategy, new: Object) -> bool:
         """Whether the last thing that held back a deletion is gone with this update."""
