@@ -72,7 +72,8 @@ def cidr_warnings(path: str, text: str) -> Iterator[str]:
 
 
 def _non_standard(path: str, what: str, text: str, better: str) -> str:
-    return f'{path}: non-standard {what} "{text}" will be considered invalid in a future Kubernetes release: use "{better}"'
+    future = "will be considered invalid in a future Kubernetes release"
+    return f'{path}: non-standard {what} "{text}" {future}: use "{better}"'
 
 
 def _service(obj: Object) -> Iterator[str]:
