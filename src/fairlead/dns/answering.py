@@ -24,7 +24,7 @@ from fairlead.dns.names import packed_address, wire_name
 from fairlead.dns.options import DNSOptions
 from fairlead.dns.pipe import Frames
 from fairlead.dns.serving import DNSError, Serving, Sockets
-from fairlead.dns.sockets import own_addresses
+from fairlead.dns.sockets import accelerated, own_addresses
 from fairlead.dns.upstream import Address, addresses_of, parse_address
 
 log = logging.getLogger("fairlead.dns")
@@ -144,7 +144,8 @@ class _Process:
         await serving.put(worker.config, self._sockets)
         reloading = loop.create_task(self._follow_corefile())
         names = ", ".join(str(listener) for listener in serving.servers)
-        log.info("answering on %s (port %d)", names, self._sockets.port())
+        loop_in = "C" if accelerated else "Python"
+        log.info("answering on %s (port %d), inner loop in %s", names, self._sockets.port(), loop_in)
         code = await self._ended
         serving.leaving = True
         reloading.cancel()

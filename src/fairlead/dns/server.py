@@ -21,7 +21,7 @@ from fairlead.dns.book import Book, Touched
 from fairlead.dns.message import AA, HEADER, QR, REFUSED, SERVFAIL, Query, Writer
 from fairlead.dns.reply import BRIEFLY, NEVER, Reply, Request, Silence, Transfer, failed, packed_client
 from fairlead.dns.router import Chain, Router
-from fairlead.dns.sockets import SLOT_SIZE, SLOTS, Address, Batch
+from fairlead.dns.sockets import SLOT_SIZE, SLOTS, Address, Batch, accelerated
 from fairlead.dns.table import ByClient, Entry, Table
 
 log = logging.getLogger("fairlead.dns")
@@ -78,7 +78,7 @@ class Server:
         drain: Callable[[], None]
         try:
             batch = Batch(udp)
-            drain = lambda: self._drain_batch(batch)  # noqa: E731
+            drain = lambda: (self._drain_fast if accelerated else self._drain_batch)(batch)  # noqa: E731
         except OSError as error:
             log.warning("answering datagrams one by one: %s", error.strerror)
             drain = lambda: self._drain_single(udp)  # noqa: E731
@@ -168,6 +168,26 @@ class Server:
                     first = slot + 1
             batch.send(first, count)
             if counted:
+                self._tallied(seen)
+            if count < SLOTS:
+                return
+
+    def _drain_fast(self, batch: Batch) -> None:
+        """The same with the inner part in C."""
+        young = self.table.young
+        counted = self.router.counted
+        for _ in range(_BATCHES):
+            seen: list[Value] | None = [] if counted else None
+            count, rest = batch.drain(young, seen)
+            for slot, key, entry in rest:
+                value = self._uncommon(entry, key, batch, slot)
+                if value is None:
+                    continue
+                if seen is not None:
+                    seen.append(value)
+                if batch.put(slot, value if isinstance(value, bytes) else value.turn()):
+                    batch.send(slot, slot + 1)
+            if seen:
                 self._tallied(seen)
             if count < SLOTS:
                 return

@@ -22,12 +22,14 @@ from fairlead.dns.forward import Forwarder, ForwardOptions, Outside
 from fairlead.dns.health import serve_status
 from fairlead.dns.records import Delta, ServiceRecords, whole
 from fairlead.dns.server import Server, StreamLimits
-from fairlead.dns.sockets import SLOTS, Batch, bind_tcp, bind_udp, unpack_address
+from fairlead.dns.sockets import SLOTS, Batch, accelerated, bind_tcp, bind_udp, unpack_address
 from fairlead.dns.table import Table
 from fairlead.dns.upstream import Address, Upstream, addresses_of, parse_address
 from fairlead.dns.zone import Zone
 
 DEADLINE = 5.0
+LOOPS = ["batch", "single", *(["fast"] if accelerated else [])]
+"""The ways to take datagrams: recvmmsg in Python, one by one, and in C where that is built."""
 
 
 class Running(Server):
@@ -44,7 +46,7 @@ class Running(Server):
 @asynccontextmanager
 async def running(
     *upstreams: tuple[str, int],
-    single: bool = False,
+    drain: str = "",
     cache: Cache | None = None,
     options: ForwardOptions = ForwardOptions(deadline=1.0),  # noqa: B008 - frozen
     timeout: float = 0.2,
@@ -60,10 +62,10 @@ async def running(
     server.port = tcp.getsockname()[1]
     udp = bind_udp("127.0.0.1", server.port)
     await server.start(udp, tcp)
-    if single:
+    if drain:
         loop = asyncio.get_running_loop()
         loop.remove_reader(udp)
-        loop.add_reader(udp, server._drain_single, udp)
+        loop.add_reader(udp, getattr(server, f"_drain_{drain}"), udp if drain == "single" else Batch(udp))
     try:
         yield server
     finally:
@@ -135,10 +137,10 @@ def nowhere() -> tuple[str, int]:
         return address
 
 
-@pytest.mark.parametrize("transport", ["udp", "udp one by one", "tcp"])
+@pytest.mark.parametrize("transport", ["tcp", *LOOPS])
 async def test_the_zone_over_the_wire(transport: str) -> None:
     """Every row of the zone's tables, asked twice (a miss, then a hit) of a running server."""
-    async with running(single=transport == "udp one by one") as server:
+    async with running(drain="" if transport == "tcp" else transport) as server:
         for question, kind, answer, additional in ANSWERS:
             for _ in range(2):
                 message = await ask(server, question, kind, tcp=transport == "tcp")
@@ -152,9 +154,10 @@ async def test_the_zone_over_the_wire(transport: str) -> None:
                     assert shown(message) == (expected, [], [f"cluster.local. 5 IN SOA {SOA}"], []), question
 
 
-async def test_a_change_is_seen_by_the_next_question() -> None:
+@pytest.mark.parametrize("drain", LOOPS)
+async def test_a_change_is_seen_by_the_next_question(drain: str) -> None:
     """Positive, changed, negative, and back: no answer is older than the zone."""
-    async with running() as server:
+    async with running(drain=drain) as server:
 
         async def address() -> list[str]:
             message = await ask(server, "web.shop.svc.cluster.local", "A")
@@ -192,9 +195,10 @@ async def test_becoming_synced_turns_servfail_into_answers() -> None:
         assert (await ask(server, "web.shop.svc.cluster.local", "A")).rcode() == dns.rcode.NOERROR
 
 
-async def test_a_burst_is_answered_completely() -> None:
+@pytest.mark.parametrize("drain", LOOPS)
+async def test_a_burst_is_answered_completely(drain: str) -> None:
     """More packets than one batch holds, hits and misses and silence mixed: each client gets the answer to its own."""
-    async with running() as server:
+    async with running(drain=drain) as server:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
             sock.connect(("127.0.0.1", server.port))
