@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -161,6 +162,50 @@ def test_a_node_s_own_credentials_reach_no_further(inside: Cluster) -> None:
     assert as_node("label", "node", "n1", "tested=yes").returncode == 0
     assert "cannot patch" in as_node("label", "node", "n2", "tested=yes").stderr
     assert "no relationship found" in as_node("-n", "inside", "get", "secret", "unused").stderr
+
+
+def test_a_certificate_on_request(inside: Cluster, tmp_path: Path) -> None:
+    """Asked for, approved, signed by the cluster's authority, and good for what RBAC gives its user; a node's own
+    request needs nobody once nodes may."""
+    key, asked = tmp_path / "eve.key", tmp_path / "eve.csr"
+    ask = ["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    subprocess.run([*ask, "-keyout", key, "-out", asked, "-subj", "/O=crew/CN=eve"], check=True, capture_output=True)
+    request = {
+        "apiVersion": "certificates.k8s.io/v1",
+        "kind": "CertificateSigningRequest",
+        "metadata": {"name": "eve"},
+        "spec": {
+            "request": base64.b64encode(asked.read_bytes()).decode(),
+            "signerName": "kubernetes.io/kube-apiserver-client",
+            "usages": ["client auth"],
+            "expirationSeconds": 3600,
+        },
+    }
+    inside.apply(json.dumps(request))
+    inside.kubectl("certificate", "approve", "eve")
+    made = inside.wait_for(lambda: inside.get("csr", "eve")["status"].get("certificate"), "the certificate")
+    certificate = tmp_path / "eve.crt"
+    certificate.write_bytes(base64.b64decode(made))
+    inside.kubectl("-n", "inside", "create", "rolebinding", "crew", "--clusterrole=view", "--group=crew")
+    inside.kubectl("config", "set-credentials", "eve", f"--client-certificate={certificate}", f"--client-key={key}")
+    as_eve = ("--user=eve",)
+    assert "echo" in inside.kubectl(*as_eve, "-n", "inside", "get", "pods", "-o", "name")
+    refused = inside._run(["kubectl", *as_eve, "get", "nodes"], False, None).stderr
+    assert 'User "eve" cannot list resource "nodes"' in refused
+    node = "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient"
+    inside.kubectl("create", "clusterrolebinding", "renew", f"--clusterrole={node}", "--group=system:nodes")
+    subject = "/O=system:nodes/CN=system:node:n1"
+    subprocess.run([*ask, "-keyout", key, "-out", asked, "-subj", subject], check=True, capture_output=True)
+    request["metadata"] = {"name": "n1"}
+    request["spec"] |= {
+        "request": base64.b64encode(asked.read_bytes()).decode(),
+        "signerName": "kubernetes.io/kube-apiserver-client-kubelet",
+        "usages": ["client auth", "digital signature"],
+    }
+    mine = f"--kubeconfig={inside.state / inside.name / 'kubeconfig' / 'n1.yaml'}"
+    command = ["ip", "netns", "exec", f"fl-{inside.name}", "kubectl", mine, "create", "-f", "-"]
+    inside._run(command, True, json.dumps(request))
+    inside.wait_for(lambda: inside.get("csr", "n1")["status"].get("certificate"), "the node's new certificate")
 
 
 def test_the_cluster_s_parts_ask_for_nothing_they_may_not(inside: Cluster) -> None:

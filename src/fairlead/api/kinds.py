@@ -100,6 +100,16 @@ PODDISRUPTIONBUDGETS = Resource(
     "policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", True, ("pdb",), (), ("status",)
 )
 CRONJOBS = Resource("batch", "v1", "CronJob", "cronjobs", True, ("cj",), _ALL, ("status",))
+CERTIFICATESIGNINGREQUESTS = Resource(
+    "certificates.k8s.io",
+    "v1",
+    "CertificateSigningRequest",
+    "certificatesigningrequests",
+    False,
+    ("csr",),
+    (),
+    ("status", "approval"),
+)
 ROLES = Resource("rbac.authorization.k8s.io", "v1", "Role", "roles", True)
 ROLEBINDINGS = Resource("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", True)
 CLUSTERROLES = Resource("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", False)
@@ -160,6 +170,7 @@ RESOURCES: tuple[Resource, ...] = (
     NETWORKPOLICIES,
     PRIORITYCLASSES,
     RUNTIMECLASSES,
+    CERTIFICATESIGNINGREQUESTS,
     ROLES,
     ROLEBINDINGS,
     CLUSTERROLES,

@@ -22,6 +22,7 @@ _GROUP_ORDER = (
     "authentication.k8s.io",
     "authorization.k8s.io",
     "rbac.authorization.k8s.io",
+    "certificates.k8s.io",
     "coordination.k8s.io",
     "discovery.k8s.io",
 )
@@ -45,6 +46,7 @@ class Subresource(msgspec.Struct, frozen=True):
 SUBRESOURCES: dict[str, Subresource] = {
     "status": Subresource(_STATUS_VERBS),
     "scale": Subresource(_STATUS_VERBS, "Scale", "autoscaling", "v1"),
+    "approval": Subresource(_STATUS_VERBS),
     "finalize": Subresource(("update",)),
     "log": Subresource(("get",)),
     "exec": Subresource(("create", "get"), "PodExecOptions", "", "v1"),

@@ -12,6 +12,7 @@ import hashlib
 import ipaddress
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 from cryptography import x509
@@ -81,31 +82,75 @@ def issue(
     """
     if not (client or server):
         raise ValueError("a certificate needs a use: client, server or both")
-    issuer, issuer_key = _load(ca)
     key = ec.generate_private_key(ec.SECP256R1())
+    asked = Requested(cn, tuple(organizations), tuple(dns_names), tuple(ips), (), key.public_key())
+    seconds = days * 24 * 3600
+    return KeyPair(sign_request(ca, asked, client=client, server=server, seconds=seconds, now=now), _key_pem(key))
+
+
+class Requested(msgspec.Struct, frozen=True):
+    """What a certificate is asked for. `others` are alternative names that are neither DNS names nor addresses."""
+
+    cn: str
+    organizations: tuple[str, ...]
+    dns_names: tuple[str, ...]
+    ips: tuple[str, ...]
+    others: tuple[str, ...]
+    public_key: Any
+
+
+def read_request(pem: bytes) -> Requested:
+    """A certificate signing request (PKCS#10, PEM). Raises BadCredentials if it can't be read or is not signed by the
+    key it names."""
+    try:
+        request = x509.load_pem_x509_csr(pem)
+        valid = request.is_signature_valid
+        found = [e.value for e in request.extensions if isinstance(e.value, x509.SubjectAlternativeName)]
+    except (ValueError, x509.ExtensionNotFound):
+        raise BadCredentials("the certificate signing request is not readable PEM") from None
+    if not valid:
+        raise BadCredentials("the certificate signing request is not signed by its own key")
+    names = [name for alternative in found for name in alternative]
+    subject = request.subject
+    common = [str(a.value) for a in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    return Requested(
+        common[0] if common else "",
+        tuple(str(a.value) for a in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)),
+        tuple(name.value for name in names if isinstance(name, x509.DNSName)),
+        tuple(str(name.value) for name in names if isinstance(name, x509.IPAddress)),
+        tuple(str(name.value) for name in names if not isinstance(name, x509.DNSName | x509.IPAddress)),
+        request.public_key(),
+    )
+
+
+def sign_request(
+    ca: KeyPair, asked: Requested, *, client: bool, server: bool, seconds: int, now: datetime | None = None
+) -> bytes:
+    """The certificate (PEM) that was asked for, signed by `ca`, for those uses. As `issue`; whether it may be had is
+    the caller's to decide."""
+    issuer, issuer_key = _load(ca)
     start = (now or datetime.now(UTC)) - _CLOCK_SKEW
     uses = [ExtendedKeyUsageOID.CLIENT_AUTH] * client + [ExtendedKeyUsageOID.SERVER_AUTH] * server
     identifier = x509.SubjectKeyIdentifier.from_public_key(issuer_key.public_key())
     builder = (
         x509.CertificateBuilder()
-        .subject_name(_name(cn, organizations))
+        .subject_name(_name(asked.cn, asked.organizations))
         .issuer_name(issuer.subject)
-        .public_key(key.public_key())
+        .public_key(asked.public_key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
-        .not_valid_after(min(start + timedelta(days=days), issuer.not_valid_after_utc))
+        .not_valid_after(min(start + _CLOCK_SKEW + timedelta(seconds=seconds), issuer.not_valid_after_utc))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(asked.public_key), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
     )
-    names: list[x509.GeneralName] = [x509.DNSName(name) for name in dns_names]
-    names += [x509.IPAddress(ipaddress.ip_address(ip)) for ip in ips]
+    names: list[x509.GeneralName] = [x509.DNSName(name) for name in asked.dns_names]
+    names += [x509.IPAddress(ipaddress.ip_address(ip)) for ip in asked.ips]
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    certificate = builder.sign(issuer_key, hashes.SHA256())
-    return KeyPair(certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key))
+    return builder.sign(issuer_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 def create_signing_key() -> bytes:

@@ -11,8 +11,8 @@ from typing import Any
 from aiohttp import web
 
 from fairlead.api import errors
-from fairlead.api.kinds import Resource
-from fairlead.apiserver import bodies, execs, logs, patches, portforward, respond, watch
+from fairlead.api.kinds import CERTIFICATESIGNINGREQUESTS, Resource
+from fairlead.apiserver import bodies, execs, logs, patches, portforward, respond, signers, watch
 from fairlead.apiserver.authentication import Authenticator
 from fairlead.apiserver.call import Call, delete_options
 from fairlead.apiserver.config import ServerConfig
@@ -64,6 +64,8 @@ class Verbs:
         allowed = verbs_of(resource, info.subresource)
         if info.verb not in allowed or (info.verb in ("update", "patch") and not info.name):
             raise errors.method_not_allowed()
+        if resource == CERTIFICATESIGNINGREQUESTS and info.verb in ("update", "patch"):
+            await signers.check(self._registry, self._config.authorizer, call)
         if info.subresource == "log":
             return await logs.serve(call, self._kubelets, self._streams)
         if info.subresource in ("exec", "attach"):

@@ -18,7 +18,7 @@ import uvloop
 from fairlead.apiserver.config import ServerConfig
 from fairlead.apiserver.server import APIServer
 from fairlead.client import Client
-from fairlead.cluster import addons, routes
+from fairlead.cluster import addons, routes, signing
 from fairlead.cluster.config import ClusterConfig
 from fairlead.cluster.credentials import Credentials
 from fairlead.cluster.layout import Layout
@@ -108,6 +108,7 @@ async def _serve(layout: Layout, config: ClusterConfig, host_socket: socket.sock
             asyncio.create_task(run_controllers(client, options), name="controllers"),
             asyncio.create_task(addons.keep(client, config), name="addons"),
             asyncio.create_task(routes.keep(client), name="routes"),
+            asyncio.create_task(signing.keep(client, credentials.authority), name="signing"),
         ]
         for beside in work[1:]:
             beside.add_done_callback(_say_failure)

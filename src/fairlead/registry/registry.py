@@ -262,4 +262,4 @@ class Registry:
         return None
 
 
-_SERVED = frozenset({"status", "scale", "finalize"})
+_SERVED = frozenset({"status", "scale", "finalize", "approval"})

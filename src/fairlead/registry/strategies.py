@@ -11,6 +11,7 @@ from fairlead.registry.namespaces import Namespaces
 from fairlead.registry.pods import Pods
 from fairlead.registry.policies import Policies
 from fairlead.registry.services import Services
+from fairlead.registry.signing import SigningRequests
 from fairlead.registry.strategy import (
     CreatedByPut,
     EndpointSlices,
@@ -38,6 +39,7 @@ _SPECIAL: dict[Resource, type[Strategy]] = {
     kinds.CUSTOMRESOURCEDEFINITIONS: Definitions,
     kinds.SERVICECIDRS: Workloads,
     kinds.IPADDRESSES: Generational,
+    kinds.CERTIFICATESIGNINGREQUESTS: SigningRequests,
     kinds.ROLES: Policies,
     kinds.ROLEBINDINGS: Policies,
     kinds.CLUSTERROLES: Policies,

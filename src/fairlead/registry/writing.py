@@ -29,6 +29,7 @@ from fairlead.registry.metadata import fill_for_create, generated_name, is_finis
 from fairlead.registry.namespaces import Namespaces, open_namespace
 from fairlead.registry.ownership import Application, Track, claim_changed, claim_new
 from fairlead.registry.requests import RegistryOptions, RequestContext
+from fairlead.registry.signing import SigningRequests
 from fairlead.registry.stored import copy, decode, encode, key_of, without_nulls
 from fairlead.registry.strategy import Rules, Strategy
 from fairlead.store.interface import (
@@ -279,6 +280,9 @@ class Writer:
         elif subresource == "finalize" and isinstance(strategy, Namespaces):
             strategy.prepare_for_finalize(new, old)
             errors = []
+        elif subresource == "approval" and isinstance(strategy, SigningRequests):
+            strategy.prepare_for_approval(new, old, ctx)
+            errors = self.rules.check_status_update(resource, new, old)
         elif subresource == "binding":
             errors = []  # `pods.bind` changes what no update may
         else:

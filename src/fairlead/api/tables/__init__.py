@@ -13,7 +13,20 @@ from typing import Any, Literal
 
 from fairlead.api import kinds
 from fairlead.api.kinds import Resource
-from fairlead.api.tables import cluster, config, events, jobs, network, networking, pods, policy, rbac, sets, workloads
+from fairlead.api.tables import (
+    certificates,
+    cluster,
+    config,
+    events,
+    jobs,
+    network,
+    networking,
+    pods,
+    policy,
+    rbac,
+    sets,
+    workloads,
+)
 from fairlead.api.tables.cells import Printer, plain
 
 Include = Literal["Metadata", "Object", "None"]
@@ -33,6 +46,7 @@ _PRINTERS: dict[Resource, Printer] = {
     kinds.LEASES: config.LEASES,
     kinds.EVENTS: events.EVENTS,
     kinds.EVENTS_V1: events.EVENTS,
+    kinds.CERTIFICATESIGNINGREQUESTS: certificates.SIGNING_REQUESTS,
     kinds.ROLEBINDINGS: rbac.BINDINGS,
     kinds.CLUSTERROLEBINDINGS: rbac.BINDINGS,
     kinds.REPLICASETS: workloads.REPLICASETS,

@@ -16,6 +16,7 @@ from fairlead.api.custom import validate_crd, validate_crd_update
 from fairlead.api.errors import FieldError, not_supported, required
 from fairlead.api.kinds import Resource
 from fairlead.api.labels import check_dns1123_label, check_dns1123_subdomain, check_path_segment
+from fairlead.api.validation.certificates import validate_signing_request, validate_signing_request_status
 from fairlead.api.validation.cluster import (
     validate_namespace,
     validate_namespace_status,
@@ -135,6 +136,7 @@ _CREATE: dict[Resource, Callable[[Object], list[FieldError]]] = {
     kinds.EVENTS: lambda obj: validate_event(kinds.EVENTS, obj),
     kinds.EVENTS_V1: lambda obj: validate_event(kinds.EVENTS_V1, obj),
     kinds.LEASES: validate_lease,
+    kinds.CERTIFICATESIGNINGREQUESTS: validate_signing_request,
     kinds.ROLES: validate_role,
     kinds.ROLEBINDINGS: validate_rolebinding,
     kinds.CLUSTERROLES: validate_clusterrole,
@@ -190,6 +192,7 @@ _UPDATE: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.CUSTOMRESOURCEDEFINITIONS: validate_crd_update,
 }
 _STATUS: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
+    kinds.CERTIFICATESIGNINGREQUESTS: validate_signing_request_status,
     kinds.NAMESPACES: lambda new, _: validate_namespace_status(new),
     kinds.NODES: validate_node_update,
     kinds.PODS: validate_pod_status,

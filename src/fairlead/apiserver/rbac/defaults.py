@@ -239,6 +239,13 @@ ROLES: dict[str, tuple[Rule, ...]] = {
         ("create", "networking.k8s.io", "ipaddresses servicecidrs"),
         ("create", "policy", "poddisruptionbudgets"),
         ("create", "scheduling.k8s.io", "priorityclasses"),
+        ("approve", *_SIGNERS, "kubernetes.io/kube-apiserver-client-kubelet"),
+        (
+            "sign",
+            *_SIGNERS,
+            "kubernetes.io/kube-apiserver-client kubernetes.io/kube-apiserver-client-kubelet "
+            "kubernetes.io/kubelet-serving",
+        ),
         ("get", "/healthz /livez /readyz /metrics"),
     ),
     "system:fairlead:node": (
