@@ -149,6 +149,30 @@ def test_what_the_schema_forbids_is_refused(kubectl, group):
     assert spec["extra"] == {"any": {"x": 1}}
 
 
+def test_rules_are_asked(kubectl):
+    """CEL rules hold on creation and change, with their messages; a rule that does not compile is refused."""
+    group = f"r{next(_counter)}.example.com"
+    crd = json.loads(json.dumps(definition(group)))
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    spec["x-kubernetes-validations"] = [
+        {"rule": "self.replicas < 5 || self.mode == 'fast'", "message": "only fast ones may have five"},
+        {"rule": "self.cronSpec == oldSelf.cronSpec", "message": "cronSpec is immutable"},
+    ]
+    kubectl.apply(crd)
+    kubectl("wait", "--for=condition=established", f"crd/crontabs.{group}", "--timeout=10s")
+    said = kubectl.fails("create", "-f", "-", stdin=yaml.safe_dump(tab(group, replicas=6, mode="slow")))
+    assert 'spec: Invalid value: "object": only fast ones may have five' in said
+    kubectl.apply(tab(group, replicas=6, mode="fast"))
+    said = kubectl.fails(
+        "apply", "-f", "-", stdin=yaml.safe_dump(tab(group, replicas=6, mode="fast", cronSpec="1 2 3 4 5"))
+    )
+    assert "cronSpec is immutable" in said
+    kubectl("delete", "crd", f"crontabs.{group}", "--timeout=20s")
+    spec["x-kubernetes-validations"] = [{"rule": "self.fly()"}]
+    said = kubectl.fails("create", "-f", "-", stdin=yaml.safe_dump(crd))
+    assert "undeclared reference to 'fly'" in said
+
+
 def test_status_and_scale(kubectl, group, cluster):
     """Status is written apart; scale reads and writes where the definition says."""
     kind = f"crontabs.{group}"

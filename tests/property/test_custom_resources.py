@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead.api import custom
-from fairlead.api.custom import checking, pruning, structural
+from fairlead.api.custom import cel, checking, pruning, structural
 from fairlead.api.custom.structural import Node
 
 words = st.sampled_from(["a", "b", "spec", "name"])
@@ -93,4 +93,21 @@ def test_any_object_is_pruned_defaulted_and_judged(root, obj):
     second = pruning.pruned(node, report.object, "A", "v1")
     assert (second.object, second.unknown) == (report.object, ())
     for error in checking.check(node, made):
+        assert str(error)
+
+
+bits = st.sampled_from(
+    ["self", ".a", ".b", "oldSelf", "[0]", "==", "&&", "||", "!", "(", ")", "1", "1.5", "'x'", "+", "-", "/", "?", ":",
+     ",",
+     "has(", ".all(x,", ".map(x,", "x", "size(", ".matches(", "[", "]", "{", "}", "in", "null", ".?a", "duration('1h')",
+     ".orValue(", "quantity(", ".sum()", "type(", "timestamp(", "ip(", ".split(", "-9223372036854775808"]
+)  # fmt: skip
+
+
+@given(st.lists(bits, max_size=10).map(" ".join) | st.text(max_size=20), json, json)
+def test_any_rule_on_anything_ends_in_a_value_or_a_fault(text, new, old):
+    """Whatever is written as a rule, and whatever it meets: refused with its definition, or an error of the object."""
+    if cel.problems({"rule": text}):
+        return
+    for error in cel.apply((cel.make({"rule": text}),), (new, old), "spec", "object"):
         assert str(error)

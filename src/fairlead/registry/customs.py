@@ -33,8 +33,6 @@ class Definitions(Generational):
         finalizers = obj["metadata"].setdefault("finalizers", [])
         if FINALIZER not in finalizers:
             finalizers.append(FINALIZER)
-        if any(_has_rules(version) for version in obj["spec"]["versions"]):
-            ctx.warn("x-kubernetes-validations: CEL rules are kept and published, but not evaluated by this server")
 
     def begin_deletion(self, obj: Object) -> None:
         text = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon"
@@ -73,10 +71,6 @@ class Definitions(Generational):
             stored.append(storage)
         status["storedVersions"] = stored
         return []
-
-
-def _has_rules(version: Object) -> bool:
-    return custom.structural.has_rules((version.get("schema") or {}).get("openAPIV3Schema"))
 
 
 def names_taken(group: str, others: list[Object]) -> dict[str, set[str]]:

@@ -12,13 +12,14 @@ import ipaddress
 import math
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
 import orjson
 
 from fairlead.api import times
+from fairlead.api.custom import cel
 from fairlead.api.custom.structural import LIST_KEYS, LIST_TYPE, Node
 from fairlead.api.errors import (
     FieldError,
@@ -32,13 +33,68 @@ from fairlead.api.errors import (
 
 _TYPE_META = frozenset({"apiVersion", "kind", "metadata"})
 _MAX_ERRORS = 100
+_FREE = Node({})
 
 
-def check(node: Node, value: Any, path: str = "") -> list[FieldError]:
-    """What is wrong with a value."""
+def check(node: Node, value: Any, path: str = "", old: Any = cel.ABSENT) -> list[FieldError]:
+    """What is wrong with a value (that was `old` before, for rules on changes). Rules are asked of what is sound."""
     errors: list[FieldError] = []
     _check(node, value, path, errors)
+    if not errors and node.has_rules:
+        if node.has_formats:
+            value, old = _typed(node, value), _typed(node, old)
+        _ask_rules(node, (value, old), path, errors)
     return errors[:_MAX_ERRORS]
+
+
+def _typed(node: Node, value: Any) -> Any:
+    """The value as rules see it: strings of some formats are times, durations and bytes."""
+    if not node.has_formats:
+        return value
+    if node.type == "number" and isinstance(value, int):
+        return float(value)
+    if isinstance(value, str):
+        return cel.typed(value, node.schema.get("format") or "")
+    if isinstance(value, dict):
+        inner = {name: node.properties.get(name) or node.additional for name in value}
+        return {name: _typed(inner[name] or _FREE, member) for name, member in value.items()}
+    if isinstance(value, list) and node.items is not None:
+        return [_typed(node.items, item) for item in value]
+    return value
+
+
+def _ask_rules(node: Node, pair: tuple[Any, Any], path: str, errors: list[FieldError]) -> None:
+    """The rules of a place and below it. What an item was before is known in lists with keys only."""
+    if not node.has_rules:
+        return
+    value, old = pair
+    if node.rules:
+        errors.extend(cel.apply(node.rules, (_visible(value, path), _visible(old, path)), path, _type_name(value)))
+    if isinstance(value, dict):
+        prefix = f"{path}." if path else ""
+        for name, member in value.items():
+            inner = node.properties.get(name) or node.additional
+            if inner is not None:
+                before = old.get(name, cel.ABSENT) if isinstance(old, dict) else cel.ABSENT
+                _ask_rules(inner, (member, before), prefix + name, errors)
+    elif isinstance(value, list) and node.items is not None:
+        keys = node.schema.get(LIST_KEYS) or ()
+        known = {_keys(item, keys): item for item in old} if keys and isinstance(old, list) else {}
+        for index, item in enumerate(value):
+            before = known.get(_keys(item, keys), cel.ABSENT) if keys else cel.ABSENT
+            _ask_rules(node.items, (item, before), f"{path}[{index}]", errors)
+
+
+def _keys(item: Any, keys: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(item.get(key) if isinstance(item, dict) else None for key in keys)
+
+
+def _visible(value: Any, path: str) -> Any:
+    """Of an object's metadata rules see the name alone."""
+    if path or not isinstance(value, dict) or not isinstance(value.get("metadata"), dict):
+        return value
+    names = {key: name for key, name in value["metadata"].items() if key in ("name", "generateName")}
+    return {**value, "metadata": names}
 
 
 def _type_name(value: Any) -> str:

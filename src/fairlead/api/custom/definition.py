@@ -77,7 +77,7 @@ class Definition:
 
     def check_change(self, new: Object, old: Object) -> list[FieldError]:
         """What is wrong with a changed object, but for what was wrong before and was not touched (KEP-4008)."""
-        errors = self.check(new)
+        errors = checking.check(self.node, new, old=old)
         if not errors:
             return errors
         before = {orjson.dumps([error.field, error.value, error.detail]) for error in self.check(old)}

@@ -8,11 +8,12 @@ Source: the API documentation on structural schemas; KEP-1111.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from fairlead.api import fields
 from fairlead.api import schema as described
+from fairlead.api.custom import cel
+from fairlead.api.custom.patterns import compiled
 from fairlead.api.errors import FieldError, StatusError, forbidden, invalid, not_supported, required
 
 Object = dict[str, Any]
@@ -22,6 +23,8 @@ EMBEDDED = "x-kubernetes-embedded-resource"
 INT_OR_STRING = "x-kubernetes-int-or-string"
 LIST_TYPE, LIST_KEYS, MAP_TYPE = "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-map-type"
 RULES = "x-kubernetes-validations"
+CEL_FORMATS = ("date-time", "date", "duration", "byte")
+"""Strings of these formats have a type of their own in rules (and a number is a double, however it is written)."""
 
 _PROPS = "apiextensions.v1.JSONSchemaProps"
 TYPES = ("array", "boolean", "integer", "number", "object", "string")
@@ -41,12 +44,15 @@ class Node:
         "default",
         "embedded",
         "has_defaults",
+        "has_formats",
+        "has_rules",
         "int_or_string",
         "items",
         "pattern",
         "preserve",
         "properties",
         "required",
+        "rules",
         "schema",
         "type",
     )
@@ -58,7 +64,7 @@ class Node:
         self.embedded = bool(schema.get(EMBEDDED))
         self.int_or_string = bool(schema.get(INT_OR_STRING))
         self.required: tuple[str, ...] = tuple(schema.get("required") or ())
-        self.pattern = _compiled(schema["pattern"]) if schema.get("pattern") else None
+        self.pattern = compiled(schema["pattern"]) if schema.get("pattern") else None
         self.properties = {name: Node(inner, junctor) for name, inner in (schema.get("properties") or {}).items()}
         items = schema.get("items")
         self.items = Node(items, junctor) if isinstance(items, dict) else None
@@ -73,25 +79,13 @@ class Node:
             del self.alternatives["anyOf"]
         if isinstance(schema.get("not"), dict):
             self.alternatives["not"] = [Node(schema["not"], True)]
+        self.rules = tuple(cel.make(rule) for rule in schema.get(RULES) or () if not cel.problems(rule))
+        inside = [inner for inner in (*self.properties.values(), self.items, self.additional) if inner]
+        self.has_rules: bool = bool(self.rules) or any(inner.has_rules for inner in inside)
+        special = self.type == "number" or schema.get("format") in CEL_FORMATS
+        self.has_formats: bool = special or any(inner.has_formats for inner in inside)
         self.default: Any = schema.get("default")
-        self.has_defaults: bool = self.default is not None or any(
-            inner.has_defaults for inner in (*self.properties.values(), self.items, self.additional) if inner
-        )
-
-
-def _compiled(pattern: str) -> re.Pattern[str] | None:
-    """A pattern in Go's syntax, which Python's all but is; None for what only Go knows (then it is not checked)."""
-    text = re.sub(r"\\z", r"\\Z", pattern)
-    text = text.replace("\\pL", "[^\\W\\d_]").replace("\\p{L}", "[^\\W\\d_]")
-    for name, characters in _POSIX.items():
-        text = text.replace(f"[:{name}:]", characters)
-    try:
-        return re.compile(text)
-    except re.error:
-        return None
-
-
-_POSIX = {"alpha": "a-zA-Z", "alnum": "a-zA-Z0-9", "digit": "0-9", "lower": "a-z", "upper": "A-Z", "space": "\\s"}
+        self.has_defaults: bool = self.default is not None or any(inner.has_defaults for inner in inside)
 
 
 def check(schema: Any, path: str) -> list[FieldError]:
@@ -167,6 +161,9 @@ def _check_node(schema: Object, path: str, errors: list[FieldError], place: str,
     if schema.get("pattern"):
         _check_pattern(schema["pattern"], path, errors)
     _check_lists(schema, path, errors)
+    for index, rule in enumerate(schema.get(RULES) or ()):
+        for member, text in cel.problems(rule):
+            errors.append(invalid(f"{path}.{RULES}[{index}].{member}", rule.get(member) or "", text))
     for name, inner in (schema.get("properties") or {}).items():
         if isinstance(inner, dict):
             _check_node(inner, f"{path}.properties[{name}]", errors, "object fields")
@@ -196,7 +193,7 @@ def _check_unsupported(schema: Object, path: str, errors: list[FieldError]) -> N
 
 
 def _check_pattern(pattern: str, path: str, errors: list[FieldError]) -> None:
-    if _compiled(pattern) is None:
+    if compiled(pattern) is None:
         errors.append(invalid(f"{path}.pattern", pattern, "must be a valid regular expression"))
 
 
@@ -247,10 +244,3 @@ def _check_values(schema: Any, path: str, errors: list[FieldError], *, int_or_st
             _check_values(inner, f"{path}.{word}[{index}]", errors, int_or_string=int_or_string)
     if isinstance(schema.get("not"), dict):
         _check_values(schema["not"], f"{path}.not", errors, int_or_string=False)
-
-
-def has_rules(schema: Any) -> bool:
-    """Whether there are CEL rules anywhere in it."""
-    if isinstance(schema, dict):
-        return bool(schema.get(RULES)) or any(has_rules(inner) for inner in schema.values())
-    return isinstance(schema, list) and any(has_rules(inner) for inner in schema)
