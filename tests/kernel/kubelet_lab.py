@@ -96,7 +96,7 @@ class Lab:
     ) -> Object:
         """Create a pod of one container, bound to the node, defaulted as the API server does."""
         main = {"name": "main", "image": "fairlead/host", "command": list(command), **(container or {})}
-        if not command:
+        if not main["command"]:
             main.pop("command")
         obj: Object = {
             "apiVersion": "v1",

@@ -19,6 +19,7 @@ _COMMANDS = {
     "explain": "Say why a pod can, or cannot, reach a Service.",
     "status": "Say what runs and what is ready.",
     "kubeconfig": "Print a cluster's kubeconfig.",
+    "image": "Load, pull, list and remove the images that pods can run.",
     "proxy": "Keep a node's rules for Services, in kube-proxy's place, in any cluster.",
     "dns": "Serve the cluster's DNS (what the pods behind kube-dns run).",
 }

@@ -19,6 +19,11 @@ def state_root() -> Path:
     return Path(os.environ.get("FAIRLEAD_STATE") or "/var/lib/fairlead").absolute()
 
 
+def images_directory() -> Path:
+    """The images of this machine, for all its clusters. No cluster can have that name."""
+    return state_root() / ".images"
+
+
 class Layout(msgspec.Struct, frozen=True):
     """The places of the cluster `name`."""
 
@@ -101,6 +106,6 @@ class Layout(msgspec.Struct, frozen=True):
 def clusters() -> list[str]:
     """The names of the clusters that have their state here, sorted."""
     try:
-        return sorted(p.name for p in state_root().iterdir() if p.is_dir())
+        return sorted(p.name for p in state_root().iterdir() if p.is_dir() and p != images_directory())
     except (FileNotFoundError, PermissionError):
         return []

@@ -17,7 +17,7 @@ from fairlead.client import Client, Watched, follow
 from fairlead.cluster.config import ClusterConfig
 from fairlead.cluster.controlplane import enter, start_logging, stop_event
 from fairlead.cluster.credentials import KUBELET_CLIENTS
-from fairlead.cluster.layout import Layout
+from fairlead.cluster.layout import Layout, images_directory
 from fairlead.discovery.confirmed import newest_slice
 from fairlead.discovery.fold import WATCHED, fold
 from fairlead.discovery.model import ServiceSnapshot
@@ -72,6 +72,7 @@ async def _serve(layout: Layout, config: ClusterConfig, node: str, spawner: Spaw
                 client_ca_file=layout.pki / "ca.crt",
                 client_groups=(KUBELET_CLIENTS,),
                 withdraw_seconds=_WITHDRAW_SECONDS,
+                images_dir=images_directory(),
             ),
             client,
             network,

@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from fairlead.kubelet import rootfs
+from fairlead.kubelet.ocispec import OCIPlan
 from fairlead.linux import libc, processes
 
 START_ERROR_EXIT_CODE = 128
@@ -68,6 +69,8 @@ class ContainerPlan(msgspec.Struct, frozen=True):
     stdin_once: bool = False
     log_max_bytes: int = 10 * 1024 * 1024
     log_max_files: int = 5
+    oci: OCIPlan | None = None
+    """Of a container of an image; None: of the machine's own files."""
 
 
 class StartFailure(Exception):

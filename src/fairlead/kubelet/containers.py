@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fairlead.kubelet.backoff import RestartBackoff
+from fairlead.kubelet.containerimage import Absent, ContainerImage
 from fairlead.kubelet.environment import EnvironmentProblem, container_environment, references, service_environment
 from fairlead.kubelet.hooks import run_hook
 from fairlead.kubelet.plans import PlanProblem, PodPlaces, container_plan
 from fairlead.kubelet.probes import Kind, Prober, Target
-from fairlead.kubelet.runtime import HOST_IMAGE, Record, Sandbox, SandboxGone, StartError
+from fairlead.kubelet.runtime import Record, Sandbox, SandboxGone, StartError
 from fairlead.kubelet.status import ContainerView
 from fairlead.kubelet.surroundings import Surroundings
 
 log = logging.getLogger("fairlead.kubelet")
 Object = dict[str, Any]
-_ERROR_SHOWN = 2.0  # seconds that ErrImagePull stands before it becomes ImagePullBackOff
 _MESSAGE_BYTES = 4096
 _MESSAGE_LOG_BYTES = 2048
 _MESSAGE_LOG_LINES = 80
@@ -53,8 +53,8 @@ class PodContainer:
         self.prober: Prober | None = None
         self.backoff = RestartBackoff()
         self._said_backoff = -1
-        self._image_backoff = RestartBackoff()
-        self._image_failed = 0.0
+        self._image = ContainerImage(around, pod, container, self.event, wake)
+        self._image_ids: dict[int, str] = {}
         self._probed_attempt = -1
 
     # -- what is known ------------------------------------------------------------------------------------------------
@@ -81,7 +81,17 @@ class PodContainer:
             started=self.running and (prober is None or prober.started),
             termination_message=self._message(self.current),
             previous_termination_message=self._message(previous),
+            image_id=self._image_id(),
         )
+
+    def _image_id(self) -> str:
+        """Of the latest attempt's image; "" for the machine's own files."""
+        if self.current is None:
+            return ""
+        attempt = self.current.attempt
+        if attempt not in self._image_ids:
+            self._image_ids[attempt] = self._around.runtime.image_id(self._pod()["metadata"]["uid"], self.name, attempt)
+        return self._image_ids[attempt]
 
     def _ready(self, prober: Prober | None) -> bool:
         if self.init and self.container.get("restartPolicy") != "Always":
@@ -108,21 +118,23 @@ class PodContainer:
         """
         pod, uid = self._pod(), self._pod()["metadata"]["uid"]
         attempt = self.current.attempt + 1 if self.current is not None else 0
-        if (wait := self._image_wait()) is not None:
-            return wait
+        image = await self._image.get()
+        if isinstance(image, Absent):
+            self.waiting = image.waiting
+            return image.seconds
         runtime = self._around.runtime
         directory = runtime.container_dir(uid, self.name, attempt)
         log_file = runtime.log_dir(pod) / self.name / f"{attempt}.log"
         places = PodPlaces(places.memory, directory, log_file, places.masked, places.volumes, places.hostname)
         try:
             environment = await self._environment(pod)
-            plan = container_plan(pod, self.container, environment, places)
+            plan = container_plan(pod, self.container, environment, places, image.image)
         except (EnvironmentProblem, PlanProblem) as problem:
             if self.waiting != (problem.reason, str(problem)):
                 self.event("Warning", "Failed", f"Error: {problem}")
             self.waiting = (problem.reason, str(problem))
             return 2.0
-        self.event("Normal", "Pulled", f'Container image "{self.container["image"]}" already present on machine')
+        self.event("Normal", "Pulled", image.message)
         directory.mkdir(parents=True, exist_ok=True)
         message_file = directory / "termination-log"
         message_file.touch()
@@ -158,32 +170,6 @@ class PodContainer:
             )
             self._around.recorder.event(pod, "Warning", "InvalidEnvironmentVariableNames", message)
         return found.variables
-
-    def _image_wait(self) -> float | None:
-        """None if the image is here; else what to wait before saying so again."""
-        image = str(self.container["image"])
-        name = image.partition("@")[0]
-        head, _, tag = name.rpartition(":")
-        if (head if head and "/" not in tag else name) in (HOST_IMAGE, f"docker.io/{HOST_IMAGE}"):
-            return None
-        now = self._around.now().timestamp()
-        if self._image_failed and now - self._image_failed < _ERROR_SHOWN:
-            return _ERROR_SHOWN
-        if self._image_failed and (left := self._image_backoff.remaining(self._image_failed, now)) > 0:
-            message = f'Back-off pulling image "{image}"'
-            if self.waiting is None or self.waiting[0] != "ImagePullBackOff":
-                self.event("Normal", "BackOff", message)
-                self.event("Warning", "Failed", "Error: ImagePullBackOff")
-            self.waiting = ("ImagePullBackOff", message)
-            return left
-        why = f"only the image {HOST_IMAGE} (this machine's own files) is available; fairlead can't pull images yet"
-        self.event("Normal", "Pulling", f'Pulling image "{image}"')
-        self.event("Warning", "Failed", f'Failed to pull image "{image}": {why}')
-        self.event("Warning", "Failed", "Error: ErrImagePull")
-        self._image_backoff.restarted(now, now)
-        self._image_failed = now
-        self.waiting = ("ErrImagePull", f'failed to pull image "{image}": {why}')
-        return _ERROR_SHOWN
 
     async def _after_start(self, sandbox: Sandbox, ip: str) -> None:
         hook = (self.container.get("lifecycle") or {}).get("postStart")

@@ -70,6 +70,8 @@ class KubeletOptions(msgspec.Struct, frozen=True):
     lease_renew_seconds: float = 10.0
     status_report_seconds: float = 300.0
     withdraw_seconds: float = 0.0
+    images_dir: Path | None = None
+    """The machine's image store; None: only the image fairlead/host can be run."""
     more_node_ips: tuple[str, ...] = ()
 
     @property

@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 
+from fairlead.images.store import Image
+from fairlead.kubelet import imageplans, ocispec
 from fairlead.kubelet.container import DEFAULT_CAPABILITIES, ContainerPlan
 from fairlead.kubelet.expansion import expand
 from fairlead.kubelet.rootfs import Bind, RootPlan
@@ -62,16 +64,19 @@ def refusal(pod: Object) -> str:
 
 
 def container_plan(
-    pod: Object, container: Object, environment: tuple[tuple[str, str], ...], places: PodPlaces
+    pod: Object,
+    container: Object,
+    environment: tuple[tuple[str, str], ...],
+    places: PodPlaces,
+    image: Image | None = None,
 ) -> ContainerPlan:
     """Everything about one container. Raises PlanProblem."""
+    if image is not None:
+        return _of_image(pod, container, environment, places, image=image)
     security = {**(pod["spec"].get("securityContext") or {}), **(container.get("securityContext") or {})}
     uid = int(security.get("runAsUser") or 0)
     if security.get("runAsNonRoot") and uid == 0:
-        names = f"{pod['metadata']['name']}_{pod['metadata']['namespace']}({pod['metadata']['uid']})"
-        message = (
-            f'container has runAsNonRoot and image will run as root (pod: "{names}", container: {container["name"]})'
-        )
+        message = f"container has runAsNonRoot and image will run as root {_where(pod, container)}"
         raise PlanProblem("CreateContainerConfigError", message)
     home, gid, groups = _user(uid)
     if security.get("runAsGroup") is not None:
@@ -105,6 +110,89 @@ def container_plan(
         stdin=bool(container.get("stdin")),
         stdin_once=bool(container.get("stdinOnce")),
     )
+
+
+def _of_image(
+    pod: Object, container: Object, environment: tuple[tuple[str, str], ...], places: PodPlaces, *, image: Image
+) -> ContainerPlan:
+    security = {**(pod["spec"].get("securityContext") or {}), **(container.get("securityContext") or {})}
+    try:
+        runtime = imageplans.runtime()
+        who = imageplans.user(image, security)
+    except imageplans.ImageProblem as problem:
+        raise PlanProblem("CreateContainerError", str(problem)) from problem
+    if why := imageplans.verify_not_root(image, security, who.uid, _where(pod, container)):
+        raise PlanProblem("CreateContainerConfigError", why)
+    words = imageplans.command(container, image)
+    if not words:
+        raise PlanProblem("CreateContainerError", "failed to generate container spec: no command specified")
+    tty, privileged = bool(container.get("tty")), bool(security.get("privileged"))
+    variables = {"PATH": _PATH, "HOSTNAME": places.hostname, "HOME": who.home, **({"TERM": "xterm"} if tty else {})}
+    variables |= imageplans.environment(image)
+    variables.update(environment)
+    extra = [int(g) for g in security.get("supplementalGroups") or ()]
+    if security.get("fsGroup") is not None:
+        extra.append(int(security["fsGroup"]))
+    groups = tuple(sorted({*who.groups, *extra}))
+    capabilities = CAPABILITIES if privileged else _capabilities(container["name"], security)
+    argv = tuple(expand(word, dict(environment)) for word in words)
+    cwd = container.get("workingDir") or image.config.get("WorkingDir") or "/"
+    no_new_privileges = security.get("allowPrivilegeEscalation") is False
+    env = tuple(variables.items())
+    profile = (security.get("seccompProfile") or {}).get("type")
+    if profile == "Localhost":
+        raise PlanProblem("CreateContainerError", "seccompProfile of type Localhost is not supported by fairlead (yet)")
+    process = ocispec.process(
+        argv,
+        env,
+        cwd=cwd,
+        user=(who.uid, who.gid, groups),
+        capabilities=capabilities,
+        no_new_privileges=no_new_privileges,
+        tty=tty,
+    )
+    binds = _binds(pod, container, variables, places)
+    config = ocispec.config(
+        process,
+        binds,
+        shm=str(places.memory / "shm"),
+        privileged=privileged,
+        read_only=bool(security.get("readOnlyRootFilesystem")),
+        seccomp=profile == "RuntimeDefault",
+    )
+    attempt = places.container.name
+    bundle = places.memory / "oci" / f"{container['name']}-{attempt}"
+    return ContainerPlan(
+        argv=argv,
+        env=env,
+        root=RootPlan(staging=""),
+        log=str(places.log),
+        cwd=cwd,
+        uid=who.uid,
+        gid=who.gid,
+        groups=groups,
+        capabilities=capabilities,
+        no_new_privileges=no_new_privileges,
+        tty=tty,
+        stdin=bool(container.get("stdin")),
+        stdin_once=bool(container.get("stdinOnce")),
+        oci=ocispec.OCIPlan(
+            id=f"{container['name']}-{attempt}",
+            runtime=runtime,
+            layers=image.layers,
+            upper=str(places.container / "root" / "upper"),
+            work=str(places.container / "root" / "work"),
+            bundle=str(bundle),
+            state=str(places.memory / "oci" / "state"),
+            image_id=imageplans.image_id(image),
+            config=config,
+        ),
+    )
+
+
+def _where(pod: Object, container: Object) -> str:
+    names = f"{pod['metadata']['name']}_{pod['metadata']['namespace']}({pod['metadata']['uid']})"
+    return f'(pod: "{names}", container: {container["name"]})'
 
 
 def _command(container: Object, known: Mapping[str, str]) -> tuple[str, ...]:

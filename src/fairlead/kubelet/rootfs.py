@@ -35,7 +35,7 @@ _DEVICE_LINKS = {
     "ptmx": "pts/ptmx",
 }
 # What container runtimes hide and lock (OCI runtime spec, default of moby and containerd).
-_MASKED = (
+MASKED = (
     "/proc/acpi",
     "/proc/kcore",
     "/proc/keys",
@@ -45,7 +45,7 @@ _MASKED = (
     "/proc/scsi",
     "/sys/firmware",
 )
-_LOCKED = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+LOCKED = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
 class Bind(msgspec.Struct, frozen=True):
@@ -130,10 +130,10 @@ def _own_directories(plan: RootPlan) -> None:
     _devices(plan.shm)
     if plan.privileged:
         return
-    for path in _LOCKED:
+    for path in LOCKED:
         if os.path.exists(path):
             mnt.bind(path, path, recursive=True, read_only=True)
-    _mask(_MASKED)
+    _mask(MASKED)
 
 
 def _devices(shm: str) -> None:

@@ -345,6 +345,16 @@ class Runtime:
         if key in sandbox.running:  # else its end was told before we got here
             sandbox.running[key] = Record(name, attempt, message["started"])
 
+    def image_id(self, uid: str, name: str, attempt: int) -> str:
+        """What an attempt's plan says of its image; "" if it has none, or is not there (any more)."""
+        try:
+            plan = msgspec.json.decode(
+                (self.container_dir(uid, name, attempt) / "plan.json").read_bytes(), type=ContainerPlan
+            )
+        except (OSError, msgspec.DecodeError):
+            return ""
+        return plan.oci.image_id if plan.oci is not None else ""
+
     def container_dir(self, uid: str, name: str, attempt: int) -> Path:
         """Where an attempt's plan and end are."""
         return self.pod_dir(uid) / "containers" / name / str(attempt)

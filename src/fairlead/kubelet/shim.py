@@ -33,7 +33,7 @@ from typing import Any, NoReturn
 import msgspec
 import orjson
 
-from fairlead.kubelet import channel
+from fairlead.kubelet import channel, oci
 from fairlead.kubelet.container import ContainerPlan, run, run_exec
 from fairlead.kubelet.crilog import LogFile
 from fairlead.linux import libc, processes
@@ -72,6 +72,7 @@ class _Process:
         self.failure = ""
         self.finish_report: Callable[[], object] | None = None
         self.after_exit: Callable[[], object] | None = None
+        self.on_started: Callable[[], object] | None = None
         self.exit: dict[str, Any] | None = None
 
 
@@ -190,9 +191,11 @@ class Shim:
         plan = _CONTAINER_PLAN.decode(Path(directory, "plan.json").read_bytes())
         inner, outer = _streams(plan)
         report_in, report_out = socket.socketpair()
-        pid, made = self._namespace.fork_new()
+        pid, made = self._namespace.fork_new() if plan.oci is None else processes.fork()
         if pid == 0:
             _redirect(inner)
+            if plan.oci is not None:
+                oci.start(plan.oci, report_out.detach())
             run(plan, report_out.detach(), made)
         report_out.close()
         for fd in inner:
@@ -203,7 +206,10 @@ class Shim:
         for fd, stream in outer.outputs.items():
             self._watch_output(process, fd, stream)
         self._containers[name, attempt] = process
-        self._watch(process.pidfd, lambda: self._reap_container(name, attempt))
+        if plan.oci is None:
+            self._watch(process.pidfd, lambda: self._reap_container(name, attempt))
+        else:
+            process.on_started = lambda: self._take_over(name, attempt)
 
         def take_terminal(fd: int) -> None:
             process.terminal = fd
@@ -233,14 +239,17 @@ class Shim:
                 take_terminal(fd)
             text.extend(data)
             lines = bytes(text).split(b"\n")
-            if len(lines) > 1 and lines[0].startswith(b"pid "):
-                process.machine_pid = int(lines[0][4:])
+            for line in lines[:-1]:
+                if line.startswith(b"pid "):
+                    process.machine_pid = int(line[4:])
             if data:
                 return
             process.finish_report = None
             self._forget(report.fileno())
             report.close()
             process.failure = lines[-1].decode(errors="replace")
+            if process.on_started is not None:
+                process.on_started()
             if process.failure:
                 failed = {"error": process.failure, "start_failed": True}
                 if process.directory:  # a container: its end is written down before anyone hears of it
@@ -252,6 +261,20 @@ class Shim:
 
         process.finish_report = read
         self._watch(report.fileno(), read)
+
+    def _take_over(self, name: str, attempt: int) -> None:
+        """The runtime's helper has reported: from now on the process is the container's first, which is ours since the
+        runtime has gone. If it reported a failure, the helper's end is the container's."""
+        process = self._containers[name, attempt]
+        process.on_started = None
+        if not process.failure and not process.machine_pid:
+            process.failure = "the container's runtime ended and did not say why"
+        if not process.failure:
+            os.waitpid(process.pid, 0)
+            os.close(process.pidfd)
+            process.pid = process.machine_pid
+            process.pidfd = os.pidfd_open(process.pid)
+        self._watch(process.pidfd, lambda: self._reap_container(name, attempt))
 
     def _op_signal(self, message: dict[str, Any], fds: list[int], reply: _Reply) -> None:
         process = self._containers.get((message["name"], message["attempt"]))
@@ -371,6 +394,7 @@ class Shim:
         process = self._containers[name, attempt]
         if process.exit is not None:
             return
+        process.on_started = None
         status = os.waitpid(process.pid, 0)[1]
         finished = time.time_ns()
         self._forget(process.pidfd)

@@ -35,6 +35,7 @@ class ContainerView(msgspec.Struct, frozen=True):
     started: bool = False
     termination_message: str = ""
     previous_termination_message: str = ""
+    image_id: str = ""
 
     @property
     def running(self) -> bool:
@@ -239,7 +240,7 @@ def _container_status(pod: Object, container: Object, view: PodView) -> Object:
     }
     if one.current is not None:
         found["containerID"] = container_id(uid, name, one.current.attempt)
-        found["imageID"] = container["image"]
+        found["imageID"] = one.image_id or container["image"]
     if one.waiting is not None:
         reason, message = one.waiting
         found["state"] = {"waiting": {"reason": reason, **({"message": message} if message else {})}}

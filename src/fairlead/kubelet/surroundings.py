@@ -19,6 +19,7 @@ from fairlead.client.events import EventRecorder
 from fairlead.discovery.confirmed import Standing
 from fairlead.discovery.model import ServiceSnapshot
 from fairlead.kubelet.environment import Sources
+from fairlead.kubelet.imagepull import Images, credentials
 from fairlead.kubelet.options import KubeletOptions, PodNetwork, ServiceSource
 from fairlead.kubelet.runtime import Runtime
 from fairlead.kubelet.volumes import Fetcher
@@ -54,6 +55,7 @@ class Surroundings:
         self._services = services
         self._services_changed = asyncio.Event()
         self._tokens: dict[tuple[str, str, int], tuple[str, str, datetime]] = {}
+        self.images = Images(options.images_dir)
         self.fetch = Fetcher(self._configmap, self._secret, self._token)
 
     def services_changed(self) -> None:
@@ -95,6 +97,13 @@ class Surroundings:
             if error.code == 404:
                 return None
             raise
+
+    async def pull_credentials(self, pod: Object) -> tuple[Object | None, list[str]]:
+        """What the pod's imagePullSecrets hold, and the names of those that are not there. Raises StatusError."""
+        names = [ref["name"] for ref in pod["spec"].get("imagePullSecrets") or () if ref.get("name")]
+        found = [await self._find(SECRETS, pod["metadata"]["namespace"], name) for name in names]
+        there = [(secret.get("type", ""), secret_data(secret)) for secret in found if secret is not None]
+        return credentials(there), [name for name, secret in zip(names, found, strict=True) if secret is None]
 
     def _configmap(self, namespace: str, name: str) -> Awaitable[Object]:
         return self.client.get(CONFIGMAPS, name, namespace)

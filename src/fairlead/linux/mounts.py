@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import re
+from collections.abc import Sequence
 
 import msgspec
 
@@ -90,6 +91,22 @@ def overlay(lower: str, upper: str, work: str, target: str) -> None:
         if any(c in path for c in ",:\\"):
             raise OSError(errno.EINVAL, "the path has a character that overlayfs options can't carry", path)
     libc.mount("overlay", target, "overlay", 0, f"lowerdir={lower},upperdir={upper},workdir={work}")
+
+
+def stack(layers: Sequence[str], upper: str, work: str, target: str) -> None:
+    """Layers over each other, the lowest first, and `upper` over them all for what is written, at `target`.
+
+    Names relative to the layers' common directory keep the options within a page, however many layers there are.
+    """
+    lowers = list(reversed(layers)) or [upper]
+    common = os.path.dirname(lowers[0])  # noqa: PTH120
+    if all(os.path.dirname(lower) == common for lower in lowers):  # noqa: PTH120
+        os.chdir(common)
+        lowers = [os.path.basename(lower) for lower in lowers]  # noqa: PTH119
+    for path in (*lowers, upper, work):
+        if any(c in path for c in ",:\\"):
+            raise OSError(errno.EINVAL, "the path has a character that overlayfs options can't carry", path)
+    libc.mount("overlay", target, "overlay", 0, f"lowerdir={':'.join(lowers)},upperdir={upper},workdir={work}")
 
 
 def make_read_only(target: str, *, recursive: bool = False) -> None:

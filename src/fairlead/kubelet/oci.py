@@ -1,0 +1,96 @@
+"""From a forked child of the shim to a container of an image, by an OCI runtime (crun).
+
+Runs in the pod's namespaces, with descriptors 0, 1, 2 that are to be the container's. Makes the root (an overlay) and
+starts the runtime in a mount namespace that ends with this process: nothing of it is left to clean up. The container's
+first process becomes the shim's own child when the runtime has gone. Invariant: it reports the container's PID (in the
+pod's PID namespace), or why there is none; it never returns to the shim's code.
+"""
+
+# Between a fork and the program, a path is a string and a call is a system call: objects would cost milliseconds.
+# ruff: noqa: PTH103, PTH118, PTH123
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import NoReturn
+
+import orjson
+
+from fairlead.kubelet.ocispec import OCIPlan
+from fairlead.linux import libc, processes
+from fairlead.linux import mounts as mnt
+
+_FAILED = 128
+
+
+def start(plan: OCIPlan, report: int) -> NoReturn:
+    """Create and start. `report`, a socket, gets with a terminal the line `tty` and its descriptor, then `pid <n>`; or
+    the failure."""
+    try:
+        _create(plan, report)
+        os._exit(0)
+    except _Refused as refused:
+        message = str(refused)
+    except OSError as error:
+        message = f"{(error.strerror or str(error)).lower()}: {error.filename or ''}"
+    except BaseException as error:
+        message = f"{type(error).__name__}: {error}"
+    os.write(report, " ".join(message.split()).encode(errors="replace")[:4000])
+    os._exit(_FAILED)
+
+
+class _Refused(Exception):
+    """The runtime's own words."""
+
+
+def _create(plan: OCIPlan, report: int) -> None:
+    processes.reset_own_signals()
+    mnt.private_namespace()
+    libc.mount("proc", "/proc", "proc", libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC)  # the runtime looks PIDs up
+    with contextlib.suppress(OSError):  # a hierarchy of version 1 beside one of version 2 is refused by the runtime
+        libc.mount("cgroup2", "/sys/fs/cgroup", "cgroup2")
+    root = os.path.join(plan.bundle, "rootfs")
+    for directory in (root, plan.state, plan.upper, plan.work):
+        os.makedirs(directory, exist_ok=True)
+    mnt.stack(plan.layers, plan.upper, plan.work, root)
+    with open(os.path.join(plan.bundle, "config.json"), "wb") as file:
+        file.write(orjson.dumps(plan.config))
+    pid_file = os.path.join(plan.bundle, "pid")
+    flags = ["--bundle", plan.bundle, "--pid-file", pid_file]
+    if not plan.config["process"]["terminal"]:
+        _call(plan, "create", *flags)
+    else:
+        os.chdir(plan.bundle)  # a Unix address holds 107 bytes
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind("tty.sock")
+            listener.listen(1)
+            _call(plan, "create", *flags, "--console-socket", "tty.sock")
+            end, _ = listener.accept()
+        _, fds, _, _ = socket.recv_fds(end, 4096, 1)
+        with socket.socket(fileno=os.dup(report)) as reporter:
+            socket.send_fds(reporter, [b"tty\n"], fds)
+    with open(pid_file, encoding="ascii") as file:
+        pid = int(file.read())
+    _call(plan, "start")
+    os.write(report, b"pid %d\n" % pid)
+
+
+def _call(plan: OCIPlan, verb: str, *flags: str) -> None:
+    """Run the runtime. Its complaints go into a file, for descriptor 2 is the container's."""
+    log = os.path.join(plan.bundle, "runtime.log")
+    command = [plan.runtime, "--root", plan.state, "--cgroup-manager", "disabled", "--log", log, "--log-format", "json"]
+    pid = os.posix_spawn(plan.runtime, [*command, verb, *flags, plan.id], {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+    status = os.waitpid(pid, 0)[1]
+    if status:
+        raise _Refused(_complaint(log) or f"{plan.runtime} {verb} ended with status {status}")
+
+
+def _complaint(log: str) -> str:
+    try:
+        with open(log, encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines()
+        return str(orjson.loads(lines[-1])["msg"])
+    except (OSError, IndexError, KeyError, orjson.JSONDecodeError):
+        return ""
