@@ -177,3 +177,26 @@ def test_a_replicationcontroller_is_a_replicaset(cluster: Cluster) -> None:
     cluster.wait_for(lambda: len(pods(cluster, "old")) == 1, "one pod")
     cluster.kubectl("delete", "rc", "old")
     cluster.wait_for(lambda: not cluster.get("pods", "-l", "app=old")["items"], "no pod")
+
+
+def test_a_more_important_pod_makes_room(cluster: Cluster) -> None:
+    """When nothing else helps, a pod of a lower priority goes, and says why."""
+    cores = int(cluster.get("node", "n1")["status"]["allocatable"]["cpu"])
+    cluster.kubectl("create", "priorityclass", "high", "--value=1000")
+    container = (
+        f"{{name: main, image: fairlead/host, command: {SLEEP}, resources: {{requests: {{cpu: {cores * 600}m}}}}}}"
+    )
+    low = "".join(
+        f"---\napiVersion: v1\nkind: Pod\nmetadata: {{name: low-{n}, labels: {{app: low}}}}\n"
+        f"spec: {{terminationGracePeriodSeconds: 1, containers: [{container}]}}\n"
+        for n in (1, 2)
+    )
+    cluster.apply(low)
+    cluster.kubectl("wait", "--for=condition=Ready", "pod", "-l", "app=low", "--timeout=60s")
+    high = low[: low.index("---", 3)].replace("low-1", "high").replace("app: low", "app: high")
+    cluster.apply(high.replace("spec: {", "spec: {priorityClassName: high, "))
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/high", "--timeout=60s")
+    assert len(pods(cluster, "low")) == 1
+    cluster.wait_for(lambda: "Preempted by pod" in cluster.kubectl("get", "events"), "the event")
+    cluster.kubectl("delete", "pod", "-l", "app in (low, high)")
+    cluster.kubectl("delete", "priorityclass", "high")

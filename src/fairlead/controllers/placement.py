@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fairlead.api import quantity
-from fairlead.controllers import owners, podaffinity, pods
+from fairlead.controllers import owners, podaffinity, podpreferences, pods
 
 Object = dict[str, Any]
 Resources = Mapping[str, int]  # in billionths, as api.quantity counts
@@ -263,7 +263,7 @@ def place(
             reasons[reason] = reasons.get(reason, 0) + 1
     if not fitting:
         return "", explain(len(states), reasons)
-    return _best(pod, fitting, group).name, ""
+    return _best(pod, fitting, group, podpreferences.Preferences(pod, states, namespaces or {})).name, ""
 
 
 def spread_group(pod: Object) -> str:
@@ -275,8 +275,8 @@ def spread_group(pod: Object) -> str:
     return ",".join(f"{k}={v}" for k, v in sorted(labels.items()))
 
 
-def _best(pod: Object, fitting: Sequence[NodeState], group: str) -> NodeState:
-    """Fewest of the same group, on the node and then in its zone; then preferences; then the least load."""
+def _best(pod: Object, fitting: Sequence[NodeState], group: str, others: podpreferences.Preferences) -> NodeState:
+    """What the pod prefers; then fewest like it, on the node and then in its zone; then the least load."""
     alike = {s.name: s.groups.get(group, 0) if group else 0 for s in fitting}
     zones: dict[str, int] = {}
     for state in fitting:
@@ -286,7 +286,8 @@ def _best(pod: Object, fitting: Sequence[NodeState], group: str) -> NodeState:
     def rank(state: NodeState) -> tuple[float, ...]:
         zone = state.labels.get("topology.kubernetes.io/zone", "")
         bad = untolerated(pod, state.taints, ("PreferNoSchedule",)) is not None
-        return (bad, -_preference(pod, state), alike[state.name], zones[zone], _load(state), len(state.pods))
+        wishes = -_preference(pod, state) - others.weight(state)
+        return (bad, wishes, others.crowd(state), alike[state.name], zones[zone], _load(state), len(state.pods))
 
     return min(fitting, key=lambda s: (*rank(s), s.name))
 

@@ -49,7 +49,7 @@ def depends_on_pods(pod: Object) -> bool:
     return bool(terms(pod, "podAffinity") or constraints(pod))
 
 
-def _matcher(term: Object, owner: Object, namespaces: Mapping[str, Labels]) -> Callable[[Object], bool]:
+def matcher(term: Object, owner: Object, namespaces: Mapping[str, Labels]) -> Callable[[Object], bool]:
     """Whether a pod is meant by an affinity term of `owner`."""
     if term.get("labelSelector") is None:
         return lambda pod: False
@@ -84,16 +84,16 @@ class Wishes:
         self._repelled: set[Domain] = set()
         self._spread: list[tuple[str, int, int, dict[str, int]]] = []  # key, room, least, counts
         for term in terms(pod, "podAffinity"):
-            matches = _matcher(term, pod, namespaces)
+            matches = matcher(term, pod, namespaces)
             domains = {v for _, v in _domains(term["topologyKey"], places, matches)}
             self._near.append((term["topologyKey"], domains, not domains and matches(pod)))
         for term in terms(pod, "podAntiAffinity"):
-            self._far.update(_domains(term["topologyKey"], places, _matcher(term, pod, namespaces)))
+            self._far.update(_domains(term["topologyKey"], places, matcher(term, pod, namespaces)))
         for place in places:
             for other in place.repelling.values():
                 for term in terms(other, "podAntiAffinity"):
                     value = place.labels.get(term["topologyKey"])
-                    if value is not None and _matcher(term, other, namespaces)(pod):
+                    if value is not None and matcher(term, other, namespaces)(pod):
                         self._repelled.add((term["topologyKey"], value))
         for constraint in constraints(pod):
             self._spread.append(_counted(constraint, pod, [p for p in places if eligible(p)]))

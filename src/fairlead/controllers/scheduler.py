@@ -7,6 +7,7 @@ away twice; a pod that fits nowhere is tried again when something changes that c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from fairlead.api.errors import StatusError
 from fairlead.api.kinds import NAMESPACES, NODES, PODS
 from fairlead.client.rest import is_conflict, is_gone
 from fairlead.client.workqueue import WorkQueue
-from fairlead.controllers import placement, podaffinity, pods
+from fairlead.controllers import placement, podaffinity, pods, preemption
 from fairlead.controllers.context import Context
 
 Object = dict[str, Any]
@@ -36,6 +37,7 @@ class Scheduler:
         self._assumed: dict[str, tuple[str, Object]] = {}  # uid → node, pod: bound by us, not yet in the cache
         self._waiting: set[str] = set()  # keys of pods that fitted nowhere
         self._waiting_for_pods: set[str] = set()  # those among them that another pod's coming may help
+        self._nominated: dict[str, tuple[str, Object]] = {}  # uid → node, pod: others were told to make room there
         self._recorder = context.recorder("default-scheduler")
         self._queue: WorkQueue[str] = WorkQueue(base=0.1, cap=10.0)
         self._slots = asyncio.Semaphore(_AT_ONCE)
@@ -87,6 +89,8 @@ class Scheduler:
         pod = after if after is not None else before
         assert pod is not None
         uid, key = pod["metadata"]["uid"], _key(pod)
+        if after is None or pods.node_name(after) or before is None or before["metadata"]["uid"] != uid:
+            self._nominated.pop((before or pod)["metadata"]["uid"], None)
         if before is not None and (after is None or before["metadata"]["uid"] != uid):
             self._leave(before)
             self._waiting.discard(key)
@@ -131,10 +135,15 @@ class Scheduler:
 
     def _retry(self) -> None:
         """Something changed that may help those that wait."""
-        for key in self._waiting:
+        for key in sorted(self._waiting, key=self._importance):
             self._queue.add(key)
         self._waiting.clear()
         self._waiting_for_pods.clear()
+
+    def _importance(self, key: str) -> tuple[int, str]:
+        namespace, _, name = key.partition("/")
+        pod = self._pods.get(name, namespace)
+        return preemption.importance(pod) if pod is not None else (1, "")
 
     def _is_ours(self, pod: Object) -> bool:
         spec = pod["spec"]
@@ -154,9 +163,14 @@ class Scheduler:
         if pod is None or not self._is_ours(pod) or pod["metadata"]["uid"] in self._assumed:
             return
         namespaces = _NamespaceLabels(self._context)
-        node, why = placement.place(pod, self._states.values(), placement.spread_group(pod), namespaces)
+        with self._room_kept(pod):
+            node, why = placement.place(pod, self._states.values(), placement.spread_group(pod), namespaces)
+            choice = preemption.choose(pod, list(self._states.values()), namespaces) if not node else None
         if not node:
             self._waiting.add(key)
+            if choice is not None:
+                self._nominated[pod["metadata"]["uid"]] = (choice.node, pod)
+                self._spawn(self._preempt(pod, choice))
             if podaffinity.depends_on_pods(pod):
                 self._waiting_for_pods.add(key)
             self._spawn(self._say_why_not(pod, why))
@@ -165,6 +179,56 @@ class Scheduler:
         self._states[node].add(pod)
         await self._slots.acquire()
         self._spawn(self._bind(key, pod, node))
+
+    @contextlib.contextmanager
+    def _room_kept(self, pod: Object) -> Iterator[None]:
+        """For as long, pods that others made room for and that are as important count as being there."""
+        kept = [
+            (self._states[node], other)
+            for uid, (node, other) in self._nominated.items()
+            if uid != pod["metadata"]["uid"]
+            and node in self._states
+            and preemption.priority_of(other) >= preemption.priority_of(pod)
+        ]
+        for state, other in kept:
+            state.add(other)
+        try:
+            yield
+        finally:
+            for state, other in kept:
+                state.remove(other["metadata"]["uid"])
+
+    async def _preempt(self, pod: Object, choice: preemption.Choice) -> None:
+        """Tell the pods that must go so, end them, and say where the pod is going to be."""
+        metadata, at = pod["metadata"], times.render(self._context.now())
+        said = {
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "PreemptionByScheduler",
+            "message": f"{pod['spec'].get('schedulerName')}: preempting to accommodate a higher priority pod",
+            "lastTransitionTime": at,
+        }
+        for victim in choice.victims:
+            goes = victim["metadata"]
+            patch = {"metadata": {"uid": goes["uid"]}, "status": {"conditions": [said]}}
+            where = goes["namespace"]
+            try:
+                await self._client.patch(PODS, goes["name"], patch, where, "strategic", subresource="status")
+                await self._client.delete(PODS, goes["name"], where, preconditions={"uid": goes["uid"]})
+            except StatusError as error:
+                if not is_gone(error) and not is_conflict(error):
+                    log.warning("scheduler: cannot preempt %s: %s", _key(victim), error)
+                continue
+            message = f"Preempted by pod {metadata['uid']} on node {choice.node}"
+            self._recorder.event(victim, "Normal", "Preempted", message)
+        if (pod.get("status") or {}).get("nominatedNodeName") == choice.node:
+            return
+        named = {"metadata": {"uid": metadata["uid"]}, "status": {"nominatedNodeName": choice.node}}
+        try:
+            await self._client.patch(PODS, metadata["name"], named, metadata["namespace"], subresource="status")
+        except StatusError as error:
+            if not is_gone(error) and not is_conflict(error):
+                log.warning("scheduler: cannot nominate a node for %s: %s", _key(pod), error)
 
     def _spawn(self, write: Coroutine[Any, Any, None]) -> None:
         """Write without making the next pod wait."""
