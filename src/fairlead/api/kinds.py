@@ -121,6 +121,7 @@ LOCAL_SUBJECT_ACCESS_REVIEWS = Resource(
     "authorization.k8s.io", "v1", "LocalSubjectAccessReview", "localsubjectaccessreviews", True, stored=False
 )
 TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", False, stored=False)
+LIMITRANGES = Resource("", "v1", "LimitRange", "limitranges", True, ("limits",))
 SERVICECIDRS = Resource("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", False, (), (), ("status",))
 IPADDRESSES = Resource("networking.k8s.io", "v1", "IPAddress", "ipaddresses", False, ("ip",))
 CUSTOMRESOURCEDEFINITIONS = Resource(
@@ -178,6 +179,7 @@ RESOURCES: tuple[Resource, ...] = (
     SUBJECT_ACCESS_REVIEWS,
     LOCAL_SUBJECT_ACCESS_REVIEWS,
     TOKEN_REVIEWS,
+    LIMITRANGES,
     SERVICECIDRS,
     IPADDRESSES,
     CUSTOMRESOURCEDEFINITIONS,

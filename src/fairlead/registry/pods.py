@@ -18,6 +18,7 @@ from fairlead.api.kinds import PODS, SERVICEACCOUNTS
 from fairlead.registry.classes import add_priority, apply_runtime_class
 from fairlead.registry.metadata import random_suffix
 from fairlead.registry.requests import DeleteOptions, Dice, RequestContext
+from fairlead.registry.limitranger import apply_limit_ranges
 from fairlead.registry.stored import key_of
 from fairlead.registry.strategy import Generational, keep
 
@@ -45,6 +46,7 @@ class Pods(Generational):
         await add_priority(self.around.store, obj)
         await apply_runtime_class(self.around.store, obj)
         add_tolerations(spec)
+        await apply_limit_ranges(self.around.store, obj)
         if MIRROR_ANNOTATION in (obj["metadata"].get("annotations") or {}):
             return
         account = spec.get("serviceAccountName") or DEFAULT_ACCOUNT

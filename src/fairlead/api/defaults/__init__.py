@@ -24,6 +24,7 @@ from fairlead.api.defaults.service import default_service
 from fairlead.api.defaults.sets import default_daemonset, default_replicationcontroller, default_statefulset
 from fairlead.api.defaults.workloads import default_deployment, default_replicaset
 from fairlead.api.kinds import Resource
+from fairlead.api.limits import default_limitrange
 
 __all__ = ["apply", "qos_class"]
 
@@ -35,6 +36,7 @@ _DEFAULTERS: dict[Resource, Callable[[dict[str, Any]], None]] = {
     kinds.ENDPOINTS: default_endpoints,
     kinds.ENDPOINTSLICES: default_endpointslice,
     kinds.SECRETS: default_secret,
+    kinds.LIMITRANGES: default_limitrange,
     kinds.REPLICASETS: default_replicaset,
     kinds.ROLEBINDINGS: default_binding,
     kinds.CLUSTERROLEBINDINGS: default_binding,

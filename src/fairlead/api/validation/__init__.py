@@ -43,6 +43,7 @@ from fairlead.api.validation.jobs import (
     validate_job_status,
     validate_job_update,
 )
+from fairlead.api.validation.limitrange import validate_limitrange
 from fairlead.api.validation.metadata import (
     UNQUALIFIED_FINALIZER,
     NameCheck,
@@ -129,6 +130,7 @@ _CREATE: dict[Resource, Callable[[Object], list[FieldError]]] = {
     kinds.SERVICES: validate_service,
     kinds.ENDPOINTS: validate_endpoints,
     kinds.ENDPOINTSLICES: validate_endpointslice,
+    kinds.LIMITRANGES: validate_limitrange,
     kinds.SERVICECIDRS: validate_servicecidr,
     kinds.IPADDRESSES: validate_ipaddress,
     kinds.CONFIGMAPS: validate_configmap,
@@ -164,6 +166,7 @@ _UPDATE: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.SERVICES: validate_service_update,
     kinds.ENDPOINTS: validate_endpoints,
     kinds.ENDPOINTSLICES: validate_endpointslice,
+    kinds.LIMITRANGES: lambda new, _: validate_limitrange(new),
     kinds.SERVICECIDRS: validate_servicecidr_update,
     kinds.IPADDRESSES: validate_ipaddress_update,
     kinds.CONFIGMAPS: validate_configmap_update,
