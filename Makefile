@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test check bench faults clean
 
 help:
 	@echo "make demo   set up, start a cluster, show the whole path; leaves the cluster running"
 	@echo "make test   set up, run every test"
 	@echo "make check  formatting, lint, types, order of packages"
 	@echo "make bench  measure; the tables go into docs/benchmarks.md"
+	@echo "make faults break a cluster in every way we know, and see what explain says of it"
 
 setup: $(VENV)/.ready
 
@@ -32,6 +33,9 @@ check: setup
 
 bench: setup
 	@$(BIN)/python -m tests.bench
+
+faults: setup
+	@FAULTS=all $(BIN)/pytest -q -s tests/cluster/test_explain_faults.py tests/cluster/test_explain_packets.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

@@ -115,6 +115,7 @@ class PodKernel(msgspec.Struct, frozen=True, kw_only=True):
     links: tuple[LinkView, ...] = ()
     routes: dict[str, RouteAnswer] = {}
     listeners: tuple[Listener, ...] = ()
+    udp_ports: frozenset[int] | None = None  # local ports of all UDP sockets
     ruleset: tuple[Object, ...] = ()
     resolv_conf: str | None = None
     environment: dict[str, str] | None = None

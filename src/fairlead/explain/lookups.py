@@ -22,6 +22,8 @@ def explain(evidence: Evidence, question: Question) -> Report:
     looked = names.examine(evidence, client.resolver, question.name, hop, question.family or "IPv4")
     if looked.down and not hop.broken:
         path.why_no_answer(evidence, client, hop)
+    elif any(f.id == "FL044" for f in hop.findings):
+        path.why_wrong(evidence, client, hop)
     elif looked.answer is None and not hop.broken and hop.state != "unseen":
         hop.find("FL043", f"no name server knows {question.name}", "see the names tried, and their answers")
     if looked.answer is not None:

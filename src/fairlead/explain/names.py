@@ -57,8 +57,11 @@ def expected(snapshot: ServiceSnapshot, domain: str, name: str, family: str = "I
             if (e.ready or service.publish_not_ready) and labels[0] in (e.hostname, e.address.replace(".", "-"))
         }
         return Expected(True, "NOERROR" if wanted else "NXDOMAIN", frozenset(wanted))
-    if len(labels) != 3:
-        return Expected(True, "NOERROR" if len(labels) < 3 else "NXDOMAIN")
+    if len(labels) < 3:  # svc, or a namespace: a name with others below it, if it is there
+        exists = len(labels) == 1 or labels[0] in snapshot.namespaces
+        return Expected(True, "NOERROR" if exists else "NXDOMAIN")
+    if len(labels) > 4:
+        return Expected(True, "NXDOMAIN")
     service = snapshot.services.get(ServiceKey(labels[1], labels[0]))
     if service is None:
         return Expected(True, "NXDOMAIN")
@@ -166,8 +169,8 @@ def _differs(answer: DNSAnswer, should: Expected) -> bool:
         return True
     if not should.known or answer.rcode not in ("NOERROR", "NXDOMAIN"):
         return False
-    if should.alias and not should.addresses:
-        return answer.alias.rstrip(".").lower() != should.alias.rstrip(".").lower()
+    if should.alias and not should.addresses:  # without an alias in it, the answer is that the target has no address
+        return bool(answer.alias) and answer.alias.rstrip(".").lower() != should.alias.rstrip(".").lower()
     return answer.rcode != should.rcode or frozenset(answer.addresses) != should.addresses
 
 

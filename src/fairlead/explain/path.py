@@ -130,8 +130,10 @@ def _look_up(scene: Scene, hop: Hop) -> bool:
     name = scene.question.host or names.usual_name(scene.service.key, scene.client.namespace)
     looked = names.examine(scene.evidence, pod, name, hop, scene.family)
     if looked.down:
-        _why_no_answer(scene, hop)
+        why_no_answer(scene.evidence, scene.client, hop)
         return True
+    if any(f.id == "FL044" for f in hop.findings):
+        why_wrong(scene.evidence, scene.client, hop)
     if scene.service.type == "ExternalName" and not hop.broken and hop.state != "unseen":
         addresses = looked.answer.addresses if looked.answer else ()
         if not addresses and not _is_address(scene.service.external_name):
@@ -153,9 +155,7 @@ def why_no_answer(evidence: Evidence, client: Client, hop: Hop) -> None:
     if raw is None or known is None:
         hop.find("FL040", f"there is no Service {_DNS}", "start the cluster's DNS")
         return
-    question = Question(kind="svc", name=_DNS.name, namespace=_DNS.namespace, protocol="UDP")
-    scene = Scene(question, evidence, "clusterip", client, raw, known)
-    report = _follow(scene, [p for p in known.ports if p.protocol == "UDP"], [])
+    report = way_to_dns(evidence, client, raw, known)
     cause = report.cause
     if cause is None:
         hop.find("FL045", f"{evidence.facts.dns_ip} does not answer", "kubectl -n kube-system get pods -o wide")
@@ -175,8 +175,22 @@ def why_no_answer(evidence: Evidence, client: Client, hop: Hop) -> None:
     hop.find("FL045", f"{evidence.facts.dns_ip} does not answer", cause.remedy)
 
 
-def _why_no_answer(scene: Scene, hop: Hop) -> None:
-    why_no_answer(scene.evidence, scene.client, hop)
+def way_to_dns(evidence: Evidence, client: Client, raw: Object, known: Service) -> Report:
+    """The path of the client's queries."""
+    question = Question(kind="svc", name=_DNS.name, namespace=_DNS.namespace, protocol="UDP")
+    scene = Scene(question, evidence, "clusterip", client, raw, known)
+    return _follow(scene, [p for p in known.ports if p.protocol == "UDP"], [])
+
+
+def why_wrong(evidence: Evidence, client: Client, hop: Hop) -> None:
+    """An answer that the cluster's DNS would not give: was it asked at all? If queries don't get there, that is why."""
+    raw, known = evidence.service(*_DNS), evidence.snapshot.services.get(_DNS)
+    if raw is None or known is None:
+        return
+    report = way_to_dns(evidence, client, raw, known)
+    errors = [f for f in report.findings if f.severity == "error"]
+    found = [Finding(f.id, f"somebody else answered: {f.text}", f.remedy) for f in errors]
+    hop.findings[:0] = found
 
 
 def _targets(scene: Scene, port: ServicePort) -> list[Target]:

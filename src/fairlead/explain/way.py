@@ -291,8 +291,10 @@ def _same_bridge(scene: Scene, node: str, backend: Backend, pod: Object | None, 
 
 
 def stale_flows(scene: Scene, port: ServicePort, target: Target, wanted: set[tuple[str, int]], hop: Hop) -> None:
-    """Tracked connections of this client that lead to where no endpoint is any more."""
+    """Tracked connections of this client that lead to where no endpoint is any more. They matter only to a UDP socket
+    that is still there: a new one gets a port of its own, and a new translation."""
     kernel = scene.evidence.kernels.get(target.at)
+    sockets = scene.client_kernel.udp_ports if scene.client_kernel else None
     if kernel is None:
         return
     shown = 0
@@ -305,6 +307,8 @@ def stale_flows(scene: Scene, port: ServicePort, target: Target, wanted: set[tup
             hop.say(f"tracked: {flow.source}:{flow.source_port} → {flow.destination}:{flow.port} → {ends}")
             shown += 1
         if port.protocol == "UDP" and (flow.endpoint, flow.endpoint_port) not in wanted:
+            if sockets is None or flow.source_port not in sockets:
+                continue
             hop.find(
                 "FL090",
                 f"on {target.at} a tracked flow from {flow.source}:{flow.source_port} still leads to {ends}, "

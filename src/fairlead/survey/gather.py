@@ -284,6 +284,7 @@ def _pod(
             links=found,
             routes=answers,
             listeners=sight.listeners(pid, own),
+            udp_ports=sight.udp_ports(pid),
             ruleset=rules,
             resolv_conf=conf,
             environment=sight.environment(own),

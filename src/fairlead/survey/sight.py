@@ -169,6 +169,16 @@ def listeners(pid: int, processes: Iterable[int]) -> tuple[Listener, ...]:
     return tuple(found)
 
 
+def udp_ports(pid: int) -> frozenset[int]:
+    """The local ports of all UDP sockets in the network namespace of `pid`, connected or not."""
+    found = set()
+    for kind in ("udp", "udp6"):
+        with contextlib.suppress(OSError):
+            lines = Path(f"/proc/{pid}/net/{kind}").read_text().splitlines()[1:]
+            found |= {int(line.split()[1].partition(":")[2], 16) for line in lines}
+    return frozenset(found)
+
+
 def parse_address(text: str) -> str:
     """An address as /proc/net/tcp has it: 32-bit words in the machine's byte order."""
     raw = bytes.fromhex(text)
