@@ -37,6 +37,8 @@ def _shared(function: Any) -> Any:
             click.option("--masquerade-all", is_flag=True, default=None, help="Masquerade everybody at ClusterIPs."),
             click.option("--iptables-masquerade-bit", type=click.IntRange(0, 31), help="Of the mark; default: 14."),
             click.option("--iptables-localhost-nodeports/--no-iptables-localhost-nodeports", default=None),
+            click.option("--ipvs-scheduler", metavar="NAME", help="rr (default), wrr, lc, wlc, sh, mh …"),
+            click.option("--ipvs-strict-arp", is_flag=True, default=None),
             click.option("--config", type=click.Path(path_type=Path), help="A KubeProxyConfiguration; flags go first."),
         ]
     ):
@@ -184,6 +186,8 @@ def _settings(flags: dict[str, Any]) -> Settings:
         change("nodeport_addresses", "node_port_addresses", lambda v: config.check_addresses(v.split(",")))
         change("masquerade_all", "masquerade_all")
         change("iptables_masquerade_bit", "masquerade_bit")
+        change("ipvs_scheduler", "ipvs_scheduler")
+        change("ipvs_strict_arp", "ipvs_strict_arp")
         if file is None and settings.mode == "iptables":
             changes["localhost_node_ports"] = True  # as kube-proxy's iptables mode, unless told otherwise
         change("iptables_localhost_nodeports", "localhost_node_ports")

@@ -43,7 +43,8 @@ class Iptables(Protocol):
 class IptablesTools:
     """The tools on this machine, at work in the network namespace of the thread that makes this.
 
-    `variant`: `nft` or `legacy`; empty for what `iptables` means here. Raises FileNotFoundError if they are missing.
+    `variant`: `nft` or `legacy`; empty for what `iptables` means here, unless only the legacy kind works with this
+    kernel. Raises FileNotFoundError if the tools are missing.
     """
 
     def __init__(self, family: Family, variant: str = "") -> None:
@@ -53,6 +54,11 @@ class IptablesTools:
         if shutil.which(f"{self._base}{self._infix}-restore") is None:
             raise FileNotFoundError(2, "iptables is not installed (apt-get install iptables)")
         self._namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        if not variant and shutil.which(f"{self._base}-legacy-restore") is not None:
+            try:
+                self.read("nat")
+            except OSError:
+                self._infix = "-legacy"
         self.legacy = "nf_tables" not in self._run([f"{self._base}{self._infix}", "--version"])
 
     def close(self) -> None:

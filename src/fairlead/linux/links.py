@@ -41,6 +41,7 @@ _IFLA_BRPORT_MODE = 4  # hairpin
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_TABLE = 1, 4, 5, 7, 15
 _IFF_UP = 1
+_IFF_NOARP = 0x80
 _RT_TABLE_MAIN = 254
 _RTPROT_FAIRLEAD = 0xF1  # routes of ours carry a protocol number of their own
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
@@ -130,6 +131,15 @@ class Links:
         self._request(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _IFINFO.pack(0, 0, 0, _IFF_UP, _IFF_UP) + attributes)
         return self._existing(name)
 
+    def ensure_dummy(self, name: str) -> Link:
+        """A link that leads nowhere, down and without ARP, to hold addresses that shall be this machine's."""
+        if (link := self.get(name)) is not None:
+            return link
+        info = nested(_IFLA_LINKINFO, attribute_string(_IFLA_INFO_KIND, "dummy"))
+        header = _IFINFO.pack(0, 0, 0, _IFF_NOARP, _IFF_NOARP)
+        self._request(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, header + attribute_string(_IFLA_IFNAME, name) + info)
+        return self._existing(name)
+
     def create_veth(
         self,
         name: str,
@@ -211,6 +221,19 @@ class Links:
         payload = _IFADDR.pack(family, address.network.prefixlen, flags, _SCOPE_UNIVERSE, index)
         payload += attribute(_IFA_LOCAL, raw) + attribute(_IFA_ADDRESS, raw)
         self._request(_RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, payload)
+
+    def delete_address(self, index: int, address: Interface) -> bool:
+        """The link has that address no more. False if it had not."""
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        payload = _IFADDR.pack(family, address.network.prefixlen, 0, _SCOPE_UNIVERSE, index)
+        payload += attribute(_IFA_LOCAL, address.ip.packed) + attribute(_IFA_ADDRESS, address.ip.packed)
+        try:
+            self._request(_RTM_DELADDR, 0, payload)
+        except OSError as error:
+            if netlink.is_absent(error):
+                return False
+            raise
+        return True
 
     def routes(self) -> Iterator[Route]:
         """The IPv4 and IPv6 unicast routes of the main table that leave by one link."""

@@ -10,7 +10,7 @@ from fairlead.proxy.backend import Backend
 from fairlead.proxy.options import Mode, ProxyOptions
 from fairlead.proxy.table import Family, ServiceTable
 
-MODES: tuple[Mode, ...] = ("nftables", "iptables")
+MODES: tuple[Mode, ...] = ("nftables", "iptables", "ipvs")
 
 
 class UnknownMode(ValueError):
@@ -30,6 +30,10 @@ def backend_for(mode: str, options: ProxyOptions, families: tuple[Family, ...]) 
         from fairlead.proxy.iptables.backend import IptablesBackend
 
         return IptablesBackend(options, families)
+    if mode == "ipvs":
+        from fairlead.proxy.ipvs.backend import IpvsBackend
+
+        return IpvsBackend(options, families)
     raise UnknownMode(mode)
 
 
@@ -43,6 +47,10 @@ def render(mode: str, options: ProxyOptions, families: tuple[Family, ...], table
         from fairlead.proxy.iptables.show import render_text as render_iptables
 
         return "\n".join(render_iptables(family, options, table) for family in families)
+    if mode == "ipvs":
+        from fairlead.proxy.ipvs.show import render_text as render_ipvs
+
+        return "\n".join(render_ipvs(family, options, table) for family in families)
     raise UnknownMode(mode)
 
 
@@ -51,7 +59,7 @@ def clean_others(mode: str) -> None:
     no packet meets neither. Established connections go on. Raises OSError."""
     for other in MODES:
         if other != mode:
-            _clean(other)
+            _clean(other, mode)
 
 
 def cleanup() -> None:
@@ -59,12 +67,22 @@ def cleanup() -> None:
     clean_others("")
 
 
-def _clean(mode: str) -> None:
+def _clean(mode: str, beside: str) -> None:
     if mode == "nftables":
         from fairlead.proxy.nftables.backend import NftablesBackend
 
         NftablesBackend(ProxyOptions("")).cleanup()
     elif mode == "iptables":
-        from fairlead.proxy.iptables.backend import clean_all
+        if beside != "ipvs":  # which shares chains with it, and has removed the others
+            from fairlead.proxy.iptables.backend import clean_all
 
-        clean_all()
+            clean_all()
+    elif mode == "ipvs":
+        from fairlead.proxy.ipvs.backend import IpvsBackend, may_have_servers
+
+        if may_have_servers():
+            backend = IpvsBackend(ProxyOptions(""), ("IPv4", "IPv6"))
+            if beside == "iptables":
+                backend.cleanup_beside_iptables()
+            else:
+                backend.cleanup()

@@ -16,6 +16,7 @@ import msgspec
 import yaml
 from msgspec.structs import replace
 
+from fairlead.linux.ipvs import SCHEDULERS
 from fairlead.proxy.backends import MODES
 from fairlead.proxy.health import HEALTHZ_PORT, METRICS_PORT
 from fairlead.proxy.options import PRIMARY, ProxyOptions
@@ -59,6 +60,7 @@ _WITHOUT_EFFECT = {
     "acceptContentTypes": "JSON is asked for",
     "contentType": "JSON is asked for",
     "logging": "logging is set by -v",
+    "excludeCIDRs": "virtual servers of others are never touched",
     "bindAddress": "the addresses of node ports are nodePortAddresses",
 }
 
@@ -130,6 +132,8 @@ class _Reader:
                 masquerade_all=self._take(section, "masqueradeAll", bool, False, name),
                 masquerade_bit=self._take(section, "masqueradeBit", int, 14, name),
                 localhost_node_ports=self._take(section, "localhostNodePorts", bool, mode == "iptables", name),
+                ipvs_scheduler=self._take(section, "scheduler", str, "", name) or "rr",
+                ipvs_strict_arp=self._take(section, "strictARP", bool, False, name),
             )
             if name == mode:
                 chosen = read
@@ -272,6 +276,10 @@ def complete(settings: Settings, hostname: Callable[[], str]) -> Settings:
         raise ConfigurationError(f"detectLocalMode {options.detect_local} needs --{field} (or detectLocal in the file)")
     if len(options.local_interface) > 15:
         raise ConfigurationError(f"{options.local_interface!r} is no name of a link: at most 15 characters")
+    if options.ipvs_scheduler not in SCHEDULERS:
+        raise ConfigurationError(
+            f"ipvs.scheduler {options.ipvs_scheduler!r} is not supported: use one of {', '.join(SCHEDULERS)}"
+        )
     if not 0 <= options.masquerade_bit <= 31:
         raise ConfigurationError(f"masqueradeBit {options.masquerade_bit} is not in 0 to 31")
     return replace(settings, options=options)

@@ -24,7 +24,8 @@ class ProxyOptions(msgspec.Struct, frozen=True):
     `node_port_addresses` (--nodeport-addresses): where node ports are served: `primary` (the Node's own internal
     addresses, the first of each family), addresses, or CIDRs (every address of the node in them). With
     `localhost_node_ports` CIDRs that hold 127.0.0.0/8 mean that, too; it needs the sysctl route_localnet.
-    `health_check_node_ports`: answer the health checks of load balancers.
+    `health_check_node_ports`: answer the health checks of load balancers. `ipvs_scheduler`, `ipvs_strict_arp`: for the
+    mode ipvs.
     """
 
     node_name: str
@@ -38,3 +39,5 @@ class ProxyOptions(msgspec.Struct, frozen=True):
     local_interface: str = ""
     manage_sysctls: bool = True
     health_check_node_ports: bool = True
+    ipvs_scheduler: str = "rr"
+    ipvs_strict_arp: bool = False

@@ -56,7 +56,7 @@ class Batch(msgspec.Struct):
     def text(self) -> str:
         """The restore input; nothing if there is nothing to do."""
         parts = []
-        for table in TABLES:
+        for table in ("mangle", *TABLES):
             emptied, lines = self.emptied.get(table, []), self.lines.get(table, [])
             if emptied or lines:
                 parts += [f"*{table}", *emptied, *lines, *self.deleted.get(table, []), "COMMIT"]

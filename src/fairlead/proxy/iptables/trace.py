@@ -17,7 +17,9 @@ from fairlead.proxy.nftables.trace import Outcome, Packet
 Tables = Mapping[str, Chains]
 
 
-class _End(Exception):
+class End(Exception):
+    """The packet goes no further."""
+
     def __init__(self, outcome: Outcome) -> None:
         self.outcome = outcome
 
@@ -29,7 +31,7 @@ def trace(
     script: list[int] = []
     outcomes = set()
     while True:
-        run = _Run(tables, packet, local, clients or {}, script)
+        run = Run(tables, packet, local, clients or {}, script)
         outcomes.add(run.outcome())
         del script[run.draws :]
         while script and script[-1] == 1:
@@ -39,7 +41,7 @@ def trace(
         script[-1] = 1
 
 
-class _Run:
+class Run:
     """One way through the tables."""
 
     def __init__(
@@ -52,22 +54,23 @@ class _Run:
         self.translated = False
 
     def outcome(self) -> Outcome:
+        """Where it ends."""
         try:
             if self.packet.from_node:
-                self._chain(NAT, "OUTPUT")
-                self._chain(FILTER, "OUTPUT")
+                self.chain(NAT, "OUTPUT")
+                self.chain(FILTER, "OUTPUT")
                 if self.destination in self.local:
-                    self._chain(FILTER, "INPUT")
+                    self.chain(FILTER, "INPUT")
             else:
-                self._chain(NAT, "PREROUTING")
-                self._chain(FILTER, "INPUT" if self.destination in self.local else "FORWARD")
+                self.chain(NAT, "PREROUTING")
+                self.chain(FILTER, "INPUT" if self.destination in self.local else "FORWARD")
             if self.packet.from_node or self.destination not in self.local:
-                self._chain(NAT, "POSTROUTING")
-        except _End as end:
+                self.chain(NAT, "POSTROUTING")
+        except End as end:
             return end.outcome
         return Outcome("forward" if self.translated else "pass", self.destination, self.port)
 
-    def _chain(self, table: str, name: str) -> bool:
+    def chain(self, table: str, name: str) -> bool:
         """Run a chain; True if the packet is accepted and leaves the table."""
         for rule in self.tables[table].get(name, ()):
             if not self._matches(rule):
@@ -76,9 +79,9 @@ class _Run:
             target, arguments = rule[at + 1], rule[at + 2 :]
             match target:
                 case "DROP":
-                    raise _End(Outcome("drop"))
+                    raise End(Outcome("drop"))
                 case "REJECT":
-                    raise _End(Outcome("reject"))
+                    raise End(Outcome("reject"))
                 case "ACCEPT":
                     return True
                 case "RETURN":
@@ -91,9 +94,9 @@ class _Run:
                     self.destination, self.port, self.translated = address.strip("[]"), int(port), True
                     return True
                 case "MASQUERADE":
-                    raise _End(Outcome("forward" if self.translated else "pass", self.destination, self.port, True))
+                    raise End(Outcome("forward" if self.translated else "pass", self.destination, self.port, True))
                 case _:
-                    if self._chain(table, target):
+                    if self.chain(table, target):
                         return True
         return False
 
@@ -105,7 +108,7 @@ class _Run:
                 words.pop(0)
             option = words.pop(0)
             if option == "-m":
-                negated_inside, hit = self._extension(words)
+                negated_inside, hit = self.extension(words)
                 if hit == negated_inside:
                     return False
                 continue
@@ -125,7 +128,7 @@ class _Run:
                 return self.packet.link.startswith(value[:-1]) if value.endswith("+") else self.packet.link == value
         raise TypeError(f"cannot follow {option} {value}")
 
-    def _extension(self, words: list[str]) -> tuple[bool, bool]:
+    def extension(self, words: list[str]) -> tuple[bool, bool]:
         """Take a match with its options off the words; whether it is negated, and whether it hits."""
         name = words.pop(0)
         negated = bool(words) and words[0] == "!" and name in ("mark", "conntrack")
