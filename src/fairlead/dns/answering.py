@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import random
 import resource
 import signal
 import socket
@@ -202,7 +201,8 @@ class _Process:
             if plugin is None or self._options.config is None:
                 await asyncio.sleep(30)
                 continue
-            await asyncio.sleep(plugin.interval + random.uniform(-plugin.jitter, plugin.jitter))
+            dice = int.from_bytes(os.urandom(2), "big") / 0x8000 - 1  # from -1 to 1
+            await asyncio.sleep(plugin.interval + dice * plugin.jitter)
             await self._reload()
 
     async def _reload(self) -> None:

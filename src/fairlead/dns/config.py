@@ -7,6 +7,7 @@ file, line, plugin and option, before anything that serves is touched.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,30 +17,29 @@ from fairlead.dns.answer import Style
 from fairlead.dns.corefile import Block, CorefileError, Directive, Token, parse
 from fairlead.dns.names import packed_address
 from fairlead.dns.options import DNSOptions, Watch
-from fairlead.dns.plugins import (
-    access,
-    answers,
-    hosts,
-    kubernetes,
-    outside,
-    rewrite,
-    serving,
-    shaping,
-    template,
-    zonefiles,
-)
-from fairlead.dns.plugins.base import BlockContext, Plugin, Site, end_of_chain
+from fairlead.dns.plugins import kubernetes, outside, serving
+from fairlead.dns.plugins.base import BlockContext, Plugin, RulePlugin, Site, end_of_chain
 from fairlead.dns.reply import Handler
 from fairlead.dns.router import Chain, ErrorLog
 from fairlead.dns.zones import Labels, Zones, parse_zone, zone_text
 
-_MODULES = (access, answers, hosts, kubernetes, outside, rewrite, serving, shaping, template, zonefiles)
-PLUGINS: dict[str, type[Plugin]] = {
-    kind.name: kind
-    for module in _MODULES
-    for kind in vars(module).values()
-    if isinstance(kind, type) and issubclass(kind, Plugin) and kind.name
-}
+PLUGINS = {
+    "access": ("acl",),
+    "answers": ("any", "chaos", "local", "whoami"),
+    "hosts": ("hosts",),
+    "kubernetes": ("autopath", "kubernetes"),
+    "outside": ("cache", "forward", "loop"),
+    "rewrite": ("rewrite",),
+    "serving": (
+        "bind", "cancel", "debug", "errors", "health", "log", "metadata", "multisocket", "prometheus", "ready",
+        "reload", "root", "timeouts", "tls",
+    ),
+    "shaping": ("bufsize", "dns64", "header", "loadbalance", "minimal", "nsid"),
+    "template": ("template",),
+    "zonefiles": ("file", "transfer"),
+}  # fmt: skip
+"""Which module has which plugins; those that a Corefile does not name are not loaded."""
+_HOMES = {name: module for module, names in PLUGINS.items() for name in names}
 ABSENT = frozenset(
     {"geoip", "quic", "grpc_server", "https", "https3", "proxyproto", "trace", "pprof", "shed", "dnstap", "tsig",
      "dnssec", "route53", "azure", "clouddns", "k8s_external", "auto", "secondary", "etcd", "grpc", "erratic", "on",
@@ -167,9 +167,7 @@ def _block(block: Block, folder: Path, default_port: int, host: str) -> ServerBl
     context = BlockContext(Zones(tuple(dict.fromkeys(labels for _, labels, _ in keys))), folder)
     plugins: list[Plugin] = []
     for directive in block.directives:
-        kind = PLUGINS.get(directive.name)
-        if kind is None:
-            raise _unknown(directive)
+        kind = plugin_kind(directive)
         if kind.once and any(isinstance(plugin, kind) for plugin in plugins):
             raise directive.error("can only be used once in a server block")
         plugins.append(kind(directive, context))
@@ -183,11 +181,22 @@ def _block(block: Block, folder: Path, default_port: int, host: str) -> ServerBl
     return ServerBlock(keys, list(dict.fromkeys(binds)) or [host], plugins, block.keys[0])
 
 
-def _unknown(directive: Directive) -> CorefileError:
-    where = f"{directive.file}:{directive.line}: {directive.name}"
-    if directive.name in ABSENT:
-        return CorefileError(f"{where}: this plugin of CoreDNS is not supported")
-    return CorefileError(f"{where}: unknown plugin")
+def plugin_kind(directive: Directive) -> type[Plugin]:
+    """The plugin that a directive names. Raises CorefileError."""
+    home = _HOMES.get(directive.name)
+    if home is None:
+        where = f"{directive.file}:{directive.line}: {directive.name}"
+        if directive.name in ABSENT:
+            raise CorefileError(f"{where}: this plugin of CoreDNS is not supported")
+        raise CorefileError(f"{where}: unknown plugin")
+    module = importlib.import_module(f"fairlead.dns.plugins.{home}")
+    kind: type[Plugin]
+    (kind,) = (
+        found
+        for found in vars(module).values()
+        if isinstance(found, type) and issubclass(found, Plugin) and found.name == directive.name
+    )
+    return kind
 
 
 def _key(key: Token, default_port: int) -> list[tuple[str, Labels, int]]:
@@ -232,15 +241,17 @@ def build_chain(block: ServerBlock, site: Site, zone: Labels, write: Callable[[s
     style = Style(recursion=False, rotate=False)
     for plugin in plugins:
         style = plugin.style(style)
-    rules = [p for p in plugins if isinstance(p, rewrite.Rewrite) and p.field != "cname"]
     handler: Handler = end_of_chain
-    pending = bool(rules)
+    joined = False
     for plugin in reversed(plugins):
-        if pending and plugin.place < rewrite.Rewrite.place:
-            handler, pending = rewrite.chain(rules, handler), False
+        if isinstance(plugin, RulePlugin) and plugin.is_rule:  # the rules of a block are one handler
+            if not joined:
+                handler, joined = (
+                    plugin.chain([p for p in plugins if isinstance(p, RulePlugin) and p.is_rule], handler),
+                    True,
+                )
+            continue
         handler = plugin.build(handler, site)
-    if pending:
-        handler = rewrite.chain(rules, handler)
     timeout = next((p.timeout for p in plugins if isinstance(p, serving.Cancel)), 0.0)
     return Chain(
         handler,

@@ -180,6 +180,10 @@ class Router:
         chain = self.route(request.query.labels)
         return failed(REFUSED) if chain is None or request.depth > _DEPTH else chain.handler(request)
 
+    def panic(self) -> None:
+        """Count a query that a fault of ours left without its answer."""
+        self._metrics.add("coredns_panics_total")
+
     def fold(self) -> None:
         """Bring what the loop counted by answer into the metrics, by what it is."""
         tally, self.tally = dict(self.tally), self.tally

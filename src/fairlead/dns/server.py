@@ -336,6 +336,7 @@ class Server:
             return failed(SERVFAIL)
 
     def _fault(self, query: Query, error: Exception) -> None:
+        self.router.panic()
         log.error("a query could not be answered: %r: %r", query.question, error, exc_info=error)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

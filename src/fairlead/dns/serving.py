@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 
 from fairlead.dns.book import Book, Touched
-from fairlead.dns.config import PLUGINS, Config, Listener, build_chain
+from fairlead.dns.config import Config, Listener, build_chain
 from fairlead.dns.doh import talk
 from fairlead.dns.health import Status, serve_status
 from fairlead.dns.metrics import Metrics
@@ -137,6 +137,7 @@ class Serving:
     ) -> None:
         self.book, self.own = book, own
         self.metrics = Metrics()
+        describe(self.metrics)
         self.leaving = False
         self._nonce, self._table_size, self._connections = nonce, table_size, connections
         self._shared, self._pages, self._on_gone, self._write = shared, pages, on_gone, write
@@ -224,7 +225,7 @@ class Serving:
 
     def _enabled(self, found: list[Plugin], server: str, zone: str) -> None:
         for plugin in found:
-            if plugin.name in PLUGINS and plugin.place:
+            if plugin.place:
                 labels = (("server", server), ("zone", zone), ("view", ""), ("name", plugin.name))
                 self.metrics.set("coredns_plugin_enabled", labels, 1)
 
@@ -297,6 +298,27 @@ class Serving:
             task.cancel()
         if self._generation is not None:
             await self._generation.end()
+
+
+def describe(metrics: Metrics) -> None:
+    """What the metrics are, for those who read them; and who we are."""
+    for name, kind, text in (
+        ("coredns_build_info", "gauge", "A metric with a constant '1' value labeled by version and by what answers."),
+        ("coredns_panics_total", "counter", "A metrics that counts the number of panics."),
+        ("coredns_dns_requests_total", "counter", "Counter of DNS requests made per zone, protocol and family."),
+        ("coredns_dns_responses_total", "counter", "Counter of response status codes."),
+        ("coredns_dns_request_duration_seconds", "histogram", "Histogram of the time each request took."),
+        ("coredns_dns_request_size_bytes", "histogram", "Size of the request in bytes."),
+        ("coredns_dns_response_size_bytes", "histogram", "Size of the returned response in bytes."),
+        ("coredns_cache_entries", "gauge", "The number of elements in the cache."),
+        ("coredns_plugin_enabled", "gauge", "Whether a plugin is enabled on per server and zone basis."),
+        ("coredns_hosts_entries", "gauge", "The combined number of entries in hosts and Corefile."),
+        ("coredns_reload_version_info", "gauge", "The hash of the Corefile that was read last."),
+        ("coredns_proxy_request_duration_seconds", "histogram", "Histogram of the time each upstream's answer took."),
+    ):
+        metrics.describe(name, kind, text)
+    metrics.set("coredns_build_info", (("version", "fairlead"), ("revision", ""), ("goversion", "")), 1)
+    metrics.set("coredns_panics_total", (), 0)
 
 
 async def _quiet(work: object) -> None:

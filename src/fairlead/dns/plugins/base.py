@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -85,6 +85,16 @@ class Plugin:
     def build(self, following: Handler, site: Site) -> Handler:
         """The handler that stands before `following`."""
         return following
+
+
+class RulePlugin(Plugin):
+    """A plugin whose directives in a block make one handler together, if `is_rule`."""
+
+    is_rule = True
+
+    def chain(self, rules: Sequence[RulePlugin], following: Handler) -> Handler:
+        """The handler of all the rules, in their order."""
+        raise NotImplementedError
 
 
 def end_of_chain(request: Request) -> Reply:
@@ -171,6 +181,7 @@ __all__ = [
     "Plugin",
     "Reply",
     "Request",
+    "RulePlugin",
     "Site",
     "Style",
     "Zones",

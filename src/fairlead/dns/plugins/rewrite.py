@@ -7,7 +7,7 @@ packet alone, so a rewritten answer is remembered like any other.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fairlead.dns.corefile import Directive
 from fairlead.dns.message import CNAME, IN, MX, NOERROR, NS, PTR, SOA, SRV, Record
@@ -15,9 +15,9 @@ from fairlead.dns.names import text_name
 from fairlead.dns.plugins.base import (
     Handler,
     Outcome,
-    Plugin,
     Reply,
     Request,
+    RulePlugin,
     Site,
     no_options,
     pattern,
@@ -85,7 +85,7 @@ class Change:
         self.rcodes: list[tuple[int, int]] = []
 
 
-class Rewrite(Plugin):
+class Rewrite(RulePlugin):
     """One `rewrite` line or block."""
 
     name = "rewrite"
@@ -110,6 +110,7 @@ class Rewrite(Plugin):
         if field not in _FIELDS:
             raise directive.error(f"unknown field {field!r} (known: {', '.join(_FIELDS)})")
         self.field = field
+        self.is_rule = field != "cname"
         getattr(self, f"_parse_{'klass' if field == 'class' else field}")(directive, args)
 
     def _how(self, args: list[str], rest: int) -> str:
@@ -228,15 +229,14 @@ class Rewrite(Plugin):
         return True
 
     def build(self, following: Handler, site: Site) -> Handler:
-        if self.field == "cname":
-            return _cname_handler(self.renames, following, site)
-        return following  # see `chain`
+        return _cname_handler(self.renames, following, site)
+
+    def chain(self, rules: Sequence[RulePlugin], following: Handler) -> Handler:
+        return _chain([rule for rule in rules if isinstance(rule, Rewrite)], following)
 
 
-def chain(rules: list[Rewrite], following: Handler) -> Handler:
+def _chain(rules: list[Rewrite], following: Handler) -> Handler:
     """All rules of a block but those of CNAMEs, as one handler."""
-    if not rules:
-        return following
 
     def handle(request: Request) -> Outcome:
         change = Change()
