@@ -7,35 +7,36 @@ nothing here polls; every decision follows an event, or a time the API itself na
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
+from typing import Protocol
 
 from fairlead.client.rest import Client
 from fairlead.controllers.bootstrap import BootstrapController
 from fairlead.controllers.context import Context, ControllerOptions
-from fairlead.controllers.cronjob import CronJobController
-from fairlead.controllers.daemonset import DaemonSetController
 from fairlead.controllers.deployment import DeploymentController
-from fairlead.controllers.disruption import DisruptionController
 from fairlead.controllers.endpoints import EndpointsController
 from fairlead.controllers.endpointslice import EndpointSliceController
 from fairlead.controllers.endpointslicemirroring import EndpointSliceMirroringController
 from fairlead.controllers.garbage import GarbageCollector
-from fairlead.controllers.job import JobController
 from fairlead.controllers.namespace import NamespaceController
 from fairlead.controllers.nodeaddresses import NodeAddressesController
 from fairlead.controllers.nodelifecycle import NodeLifecycleController
 from fairlead.controllers.podgc import PodGCController
-from fairlead.controllers.priorityclasses import PriorityClassController
 from fairlead.controllers.replicaset import ReplicaSetController
-from fairlead.controllers.replicationcontroller import ReplicationControllerController
 from fairlead.controllers.scheduler import Scheduler
 from fairlead.controllers.serviceaccount import ServiceAccountController
 from fairlead.controllers.servicecidr import ServiceCIDRController
-from fairlead.controllers.statefulset import StatefulSetController
 
 __all__ = ["Context", "ControllerOptions", "run_controllers"]
 
 log = logging.getLogger("fairlead.controllers")
+
+
+class _Controller(Protocol):
+    async def run(self) -> None:
+        """Until cancelled."""
+
 
 _ALL = (
     BootstrapController,
@@ -53,16 +54,11 @@ _ALL = (
 )
 _LATER = (
     GarbageCollector,
-    StatefulSetController,
-    DaemonSetController,
-    ReplicationControllerController,
-    JobController,
-    CronJobController,
-    DisruptionController,
-    PriorityClassController,
     ServiceCIDRController,
 )
 """Those that need the kinds that are followed later; the collector must know all dependents before it decides."""
+
+_WORKLOADS = "fairlead.controllers.workloads"  # loaded beside the cluster's start, not before it
 
 
 async def run_controllers(client: Client, options: ControllerOptions) -> None:
@@ -72,15 +68,21 @@ async def run_controllers(client: Client, options: ControllerOptions) -> None:
     """
     context = Context(client, options)
     controllers = [make(context) for make in _ALL]
-    later = [make(context) for make in _LATER]
+    later: list[_Controller] = [make(context) for make in _LATER]
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(context.informer.run(), name="informer")
             await context.informer.synced.wait()
-            for recorder in context.recorders:
+            told = list(context.recorders)
+            for recorder in told:
                 await recorder.start()
             for controller in controllers:
                 group.create_task(controller.run(), name=type(controller).__name__)
+            workloads = await asyncio.to_thread(importlib.import_module, _WORKLOADS)
+            later += [make(context) for make in workloads.CONTROLLERS]
+            for recorder in context.recorders:
+                if recorder not in told:
+                    await recorder.start()
             group.create_task(context.later.run(), name="later-informer")
             await context.later.synced.wait()
             group.create_task(context.customs.run(), name="custom-kinds")

@@ -1,0 +1,25 @@
+"""The controllers of kinds that a cluster does not need to start, to be loaded when it has.
+
+Invariant: each of them decides by its own kind's objects, which are followed later, and by what the caches hold then:
+none needs to have seen the events before.
+"""
+
+from __future__ import annotations
+
+from fairlead.controllers.cronjob import CronJobController
+from fairlead.controllers.daemonset import DaemonSetController
+from fairlead.controllers.disruption import DisruptionController
+from fairlead.controllers.job import JobController
+from fairlead.controllers.priorityclasses import PriorityClassController
+from fairlead.controllers.replicationcontroller import ReplicationControllerController
+from fairlead.controllers.statefulset import StatefulSetController
+
+CONTROLLERS = (
+    StatefulSetController,
+    DaemonSetController,
+    ReplicationControllerController,
+    JobController,
+    CronJobController,
+    DisruptionController,
+    PriorityClassController,
+)
