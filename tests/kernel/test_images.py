@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests import imagemaker as make
-from tests.kernel.kubelet_lab import Lab, leftovers, phase_is, running, state_of
+from tests.kernel.kubelet_lab import Lab, leftovers, object_of, phase_is, running, state_of
 
 from fairlead.images import skopeo
 from fairlead.images.references import parse
@@ -266,3 +268,30 @@ def test_a_layer_can_not_write_outside_of_itself(tmp_path: Path, base: bytes) ->
     link = make.layer(("etc", "/etc", 0o777))
     [image] = skopeo.load(store, make.layout(tmp_path / "link", "link:1", [link]))
     assert image.read("etc/passwd") == "", "the machine's own is not the image's"
+
+
+# bcrypt of "secret"
+PASSWORDS = "user:$2b$05$K81AEGpFx3wlFxTX8Vculuo70jSHHIW.1mOAaKaFKSWBXRi8SxZKG\n"
+
+
+async def test_a_private_registry(lab: Lab, base: bytes, registry: Callable[..., str]) -> None:
+    """Without credentials the pull is refused; with an imagePullSecret it works; a secret that is not there is said."""
+    passwords = lab.base / "passwords"
+    passwords.write_text(PASSWORDS)
+    address = registry(passwords)
+    source = make.layout(lab.base / "box", "box", [base])
+    await push(source, "box", f"{address}/box:1", "--dest-creds", "user:secret")
+    await lab.start()
+    container = {"image": f"{address}/box:1", "command": ["echo", "mine"]}
+    lab.pod("stranger", container=container)
+    pod = await lab.wait("stranger", lambda p: "ErrImagePull" in str(state_of(p).get("state")))
+    assert "authentication required" in state_of(pod)["state"]["waiting"]["message"]
+    auths = {"auths": {address: {"username": "user", "password": "secret"}}}
+    encoded = base64.b64encode(json.dumps(auths).encode()).decode()
+    kind = "kubernetes.io/dockerconfigjson"
+    lab.api.add(object_of("Secret", "key", type=kind, data={".dockerconfigjson": encoded}))
+    secrets = [{"name": "lost"}, {"name": "key"}]
+    lab.pod("friend", container=container, spec={"restartPolicy": "Never", "imagePullSecrets": secrets})
+    assert lab.log(await lab.wait("friend", phase_is("Succeeded"))) == "mine\n"
+    await lab.event("friend", "FailedToRetrieveImagePullSecret", "(lost)")
+    await lab.stop()

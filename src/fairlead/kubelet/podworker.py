@@ -12,7 +12,6 @@ import contextlib
 import logging
 import signal
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
@@ -21,8 +20,9 @@ from fairlead.api import times
 from fairlead.api.errors import StatusError
 from fairlead.api.kinds import PODS
 from fairlead.client.backoff import Backoff
-from fairlead.kubelet import hosts, plans, resolvconf, volumes
+from fairlead.kubelet import plans, volumes
 from fairlead.kubelet.containers import PodContainer
+from fairlead.kubelet.podsandbox import PodSandbox
 from fairlead.kubelet.podstatus import StatusWriter
 from fairlead.kubelet.prerequisites import missing_services, wanted_services
 from fairlead.kubelet.runtime import Sandbox, SandboxGone
@@ -44,8 +44,6 @@ class PodWorker:
     def __init__(self, around: Surroundings, pod: Object, *, adopt: bool = False) -> None:
         self.pod = pod
         self.uid: str = pod["metadata"]["uid"]
-        self.sandbox: Sandbox | None = None
-        self.ips: tuple[str, ...] = ()
         self._around, self._adopt = around, adopt
         self._changed = asyncio.Event()
         self._removed = False
@@ -57,9 +55,7 @@ class PodWorker:
         self._was_ready = False
         self._finished = False
         self._started: datetime | None = None
-        self._volumes: dict[str, Path] = {}
-        self._volumes_made = 0.0
-        self._places: plans.PodPlaces | None = None
+        self._own = PodSandbox(around, lambda: self.pod, self.wake)
         self._backoff = Backoff(0.2, 10.0)
         self._status = StatusWriter(around.client, pod)
         self._conditions: list[Object] = list((pod.get("status") or {}).get("conditions") or ())
@@ -154,9 +150,9 @@ class PodWorker:
         if self.sandbox is None or self.sandbox.gone:
             if (wait := await self._make_sandbox()) is not None:
                 return wait
-        elif asyncio.get_running_loop().time() - self._volumes_made > _REFRESH_VOLUMES:
+        elif asyncio.get_running_loop().time() - self._own.volumes_made > _REFRESH_VOLUMES:
             with contextlib.suppress(volumes.VolumeProblem):
-                await self._make_volumes()
+                await self._own.make_volumes()
         if (left := self._deadline_in()) is not None and left <= 0:
             return await self._fail("DeadlineExceeded", _DEADLINE)
         wait = await self._run_containers() if await self._services_found() else None
@@ -178,18 +174,17 @@ class PodWorker:
         return 0.0
 
     async def _adopt_running(self) -> None:
-        runtime = self._around.runtime
-        self.sandbox = await runtime.adopt(self.uid, self.wake)
+        await self._own.adopt()
         self._adopt = False
         if self.sandbox is None:
             return
         log.info("pod %s: adopted, shim %d", self.name, self.sandbox.pid)
         self._take_records()
         if self._removed or self.pod["metadata"].get("deletionTimestamp") or plans.refusal(self.pod):
-            self.ips = tuple(e["ip"] for e in (self.pod.get("status") or {}).get("podIPs") or ())
+            self._own.ips = tuple(e["ip"] for e in (self.pod.get("status") or {}).get("podIPs") or ())
             return
-        await self._attach()
-        await self._make_volumes()
+        await self._own.attach()
+        await self._own.make_volumes()
         for container in self.containers.values():
             if container.running:
                 container.watch_health(self.sandbox, self.ips[0])
@@ -233,99 +228,28 @@ class PodWorker:
 
     # -- sandbox ------------------------------------------------------------------------------------------------------
 
+    @property
+    def sandbox(self) -> Sandbox | None:
+        """The connection to the pod's shim."""
+        return self._own.shim
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        """The pod's addresses; the node's, for a pod in the node's network."""
+        return self._own.ips
+
     async def _make_sandbox(self) -> float | None:
-        """Volumes, namespaces, network, /etc. None when all is there, else seconds until another try."""
-        around = self._around
+        """None when all is there, else seconds until another try."""
         if self.sandbox is not None:
-            around.recorder.event(
+            self._around.recorder.event(
                 self.pod, "Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created."
             )
-            await around.runtime.stop_sandbox(self.uid, self.sandbox)
-            self.sandbox = None
-            self.ips = ()
+            await self._own.drop()
             self._take_records()
-        await asyncio.to_thread(around.runtime.remember, self.pod)
-        try:
-            hostname, domain = hosts.pod_hostname(self.pod, around.options.cluster_domain)
-            in_kernel = hosts.kernel_hostname(self.pod, hostname, domain)
-            own = not self.pod["spec"].get("hostNetwork")
-            made = await asyncio.gather(
-                self._make_volumes(),
-                around.runtime.create_sandbox(self.uid, in_kernel, own_network=own, on_change=self.wake),
-                return_exceptions=True,
-            )
-            if isinstance(made[1], Sandbox):
-                self.sandbox = made[1]
-            for problem in made:
-                if isinstance(problem, BaseException):
-                    raise problem
-            await self._attach()
-        except volumes.VolumeProblem as problem:
-            around.recorder.event(self.pod, "Warning", "FailedMount", str(problem))
-            return await self._give_up_sandbox()
-        except (OSError, RuntimeError, hosts.HostnameProblem) as error:
-            message = f"Failed to create pod sandbox: {error}"
-            around.recorder.event(self.pod, "Warning", "FailedCreatePodSandBox", message)
-            return await self._give_up_sandbox()
-        self._write_etc(hostname, in_kernel, domain)
-        runtime = around.runtime
-        memory = runtime.memory_dir(self.uid)
-        self._places = plans.PodPlaces(memory, Path(), Path(), runtime.masked, self._volumes, hostname)
-        return None
-
-    async def _give_up_sandbox(self) -> float:
-        if self.sandbox is not None:
-            await self._around.runtime.stop_sandbox(self.uid, self.sandbox)
-            self.sandbox = None
+        if await self._own.make():
+            return None
         self._say()
         return self._backoff.next()
-
-    async def _attach(self) -> None:
-        assert self.sandbox is not None
-        if self.pod["spec"].get("hostNetwork"):
-            self.ips = self._around.options.node_ips
-        else:
-            found = await self._around.network.attach(self.uid, self.sandbox.network_namespace)
-            self.ips = tuple(found.ips)
-        status = self.pod.setdefault("status", {})
-        if status is None:
-            status = self.pod["status"] = {}
-        status.update(podIP=self.ips[0], podIPs=[{"ip": ip} for ip in self.ips])
-        host_ips = self._around.options.node_ips
-        status.update(hostIP=host_ips[0], hostIPs=[{"ip": ip} for ip in host_ips])
-        if self._places is None:
-            runtime = self._around.runtime
-            hostname = hosts.pod_hostname(self.pod, self._around.options.cluster_domain)[0]
-            memory = runtime.memory_dir(self.uid)
-            self._places = plans.PodPlaces(memory, Path(), Path(), runtime.masked, self._volumes, hostname)
-
-    async def _make_volumes(self) -> None:
-        around = self._around
-        places = volumes.Places(
-            around.runtime.pod_dir(self.uid) / "volumes", around.runtime.memory_dir(self.uid) / "volumes"
-        )
-        wanted = self.pod["spec"].get("volumes") or ()
-        made = await asyncio.gather(
-            *(volumes.make(self.pod, volume, places, around.fetch, around.allocatable) for volume in wanted)
-        )
-        self._volumes.update((volume["name"], path) for volume, path in zip(wanted, made, strict=True))
-        self._volumes_made = asyncio.get_running_loop().time()
-
-    def _write_etc(self, hostname: str, in_kernel: str, domain: str) -> None:
-        options, spec = self._around.options, self.pod["spec"]
-        etc = self._around.runtime.memory_dir(self.uid) / "etc"
-        aliases = spec.get("hostAliases") or ()
-        if spec.get("hostNetwork"):
-            text = hosts.render_host_network_hosts(_read("/etc/hosts"), aliases)
-        else:
-            text = hosts.render_hosts(self.ips, hostname, domain, aliases)
-        (etc / "hosts").write_text(text)
-        (etc / "hostname").write_text(in_kernel + "\n")
-        machine = resolvconf.parse(_read(options.resolv_conf))
-        conf, warnings = resolvconf.pod_resolv_conf(self.pod, machine, options.cluster_dns, options.cluster_domain)
-        (etc / "resolv.conf").write_text(resolvconf.render(conf))
-        for reason, message in warnings:
-            self._around.recorder.event(self.pod, "Warning", reason, message)
 
     # -- containers ---------------------------------------------------------------------------------------------------
 
@@ -350,7 +274,7 @@ class PodWorker:
     async def _keep(self, container: PodContainer) -> float | None:
         """Have one container run, if it should."""
         assert self.sandbox is not None
-        assert self._places is not None
+        assert self._own.places is not None
         if container.running:
             await self._kill_unhealthy(container)
             return None
@@ -360,7 +284,7 @@ class PodWorker:
                 return None
             if (left := container.restart_wait(self._around.now().timestamp())) > 0:
                 return left
-        wait = await container.start(self.sandbox, self._places, self.ips[0])
+        wait = await container.start(self.sandbox, self._own.places, self.ips[0])
         if wait == 0.0:  # it could not be started: an ended attempt, to be looked at like any other
             self._take_records()
             if not self._should_restart(container):
@@ -529,11 +453,9 @@ class PodWorker:
         return None
 
     async def _release(self) -> None:
-        runtime = self._around.runtime
-        sandbox, self.sandbox = self.sandbox, None
         for container in self.containers.values():
             container.stop_probes(all_kinds=True)
-        await runtime.stop_sandbox(self.uid, sandbox)
+        await self._own.stop()
         self._take_records()
         if not self.pod["spec"].get("hostNetwork"):
             await self._around.network.detach(self.uid)
@@ -583,10 +505,3 @@ def _wish(pod: Object, key: str) -> Object:
 
 def _soonest(waits: list[float | None]) -> float | None:
     return min((wait for wait in waits if wait is not None), default=None)
-
-
-def _read(path: Path | str) -> str:
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return ""
