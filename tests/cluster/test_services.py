@@ -1,10 +1,12 @@
-"""Pods and Services with addresses of both families, end to end."""
+"""Services end to end: of both families, on other ServiceCIDRs, without selectors, near their clients."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cluster.conftest import Cluster
@@ -26,6 +28,10 @@ spec:
   template:
     metadata: {{labels: {{app: web}}}}
     spec:
+      affinity:
+        podAntiAffinity:
+          requiredDuringSchedulingIgnoredDuringExecution:
+          - {{topologyKey: kubernetes.io/hostname, labelSelector: {{matchLabels: {{app: web}}}}}}
       containers:
       - name: c
         image: fairlead/host
@@ -75,6 +81,14 @@ def dual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield made
     finally:
         made.down()
+
+
+WEB = {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}
+
+
+def make(cluster: Cluster, version: str, kind: str, name: str, **parts: Any) -> None:
+    """Apply an object."""
+    cluster.apply(json.dumps({"apiVersion": version, "kind": kind, "metadata": {"name": name}, **parts}))
 
 
 def fetch(cluster: Cluster, url: str, *flags: str) -> str:
@@ -145,6 +159,59 @@ def test_widening_and_narrowing(dual: Cluster) -> None:
         "one slice is left",
         10,
     )
+
+
+def test_an_address_of_another_servicecidr_serves(dual: Cluster) -> None:
+    """A ServiceCIDR that someone adds is used at once, and can go when its last address did."""
+    make(dual, "networking.k8s.io/v1", "ServiceCIDR", "more", spec={"cidrs": ["10.97.0.0/28"]})
+    dual.kubectl("wait", "--for=condition=Ready", "servicecidr/more", "--timeout=20s")
+    make(dual, "v1", "Service", "there", spec=WEB | {"clusterIP": "10.97.0.5"})
+    dual.wait_for(lambda: fetch(dual, "http://there/") == "200 10.97.0.5", "the address serves", 10)
+    dual.kubectl("delete", "servicecidr", "more", "--wait=false")
+    dual.wait_for(
+        lambda: dual.get("servicecidr", "more")["status"]["conditions"][0]["reason"] == "Terminating", "it waits", 10
+    )
+    dual.kubectl("delete", "service", "there")
+    dual.kubectl("wait", "--for=delete", "servicecidr/more", "--timeout=20s")
+
+
+def test_a_service_without_a_selector(dual: Cluster) -> None:
+    """Endpoints that someone writes are mirrored and serve."""
+    pod = dual.get("pods", "-l", "app=web")["items"][0]
+    make(dual, "v1", "Service", "by-hand", spec={"ports": [{"port": 80}]})
+    subset = {"addresses": [{"ip": pod["status"]["podIP"]}], "ports": [{"port": 8080}]}
+    make(dual, "v1", "Endpoints", "by-hand", subsets=[subset])
+    dual.wait_for(lambda: fetch(dual, "http://by-hand/").startswith("200 "), "it serves", 10)
+
+
+def test_traffic_stays_on_the_node(dual: Cluster) -> None:
+    """With PreferSameNode, the client is answered by the pod beside it, each time."""
+    there = {pod["spec"]["nodeName"]: pod["status"]["podIP"] for pod in dual.get("pods", "-l", "app=web")["items"]}
+    node = dual.get("pod", "client")["spec"]["nodeName"]
+    assert len(there) == 2
+    make(dual, "v1", "Service", "near", spec=WEB | {"trafficDistribution": "PreferSameNode"})
+
+    def hinted() -> bool:
+        slices = dual.get("endpointslices", "-l", "kubernetes.io/service-name=near")["items"]
+        endpoints = [endpoint for each in slices for endpoint in each["endpoints"]]
+        return len(endpoints) == 2 and all(
+            endpoint["hints"]["forNodes"] == [{"name": endpoint["nodeName"]}] for endpoint in endpoints
+        )
+
+    dual.wait_for(hinted, "the endpoints are hinted", 10)
+    dual.wait_for(lambda: fetch(dual, "http://near/").startswith("200 "), "it serves", 10)
+    others = [ip for name, ip in there.items() if name != node]
+    before = {ip: _connections(dual, ip) for ip in others}
+    for _ in range(8):
+        assert fetch(dual, "http://near/").startswith("200 ")
+    assert {ip: _connections(dual, ip) for ip in others} == before
+
+
+def _connections(cluster: Cluster, ip: str) -> int:
+    """How many requests the server at `ip` has logged that came from the client."""
+    pods = cluster.get("pods", "-l", "app=web")["items"]
+    name = next(pod["metadata"]["name"] for pod in pods if pod["status"]["podIP"] == ip)
+    return cluster.kubectl("logs", name).count("GET /")
 
 
 def test_one_family_is_said_not_to_do(unstarted: Cluster, tmp_path: Path) -> None:
