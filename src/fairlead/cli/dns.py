@@ -11,7 +11,7 @@ import click
 @click.option("--kubeconfig", type=click.Path(path_type=Path), help="Default: the pod's own service account.")
 @click.option("--config", type=click.Path(path_type=Path), help="A Corefile; it says all that the options below say.")
 @click.option("--cluster-domain", default="cluster.local", show_default=True)
-@click.option("--listen", default="0.0.0.0", show_default=True, help="Address for UDP and TCP.")
+@click.option("--listen", help="Address for UDP and TCP. Default: 0.0.0.0; with --config both families.")
 @click.option("--port", type=click.IntRange(0, 65535), default=53, show_default=True)
 @click.option(
     "--upstream",
@@ -31,7 +31,7 @@ def command(
     kubeconfig: Path | None,
     config: Path | None,
     cluster_domain: str,
-    listen: str,
+    listen: str | None,
     port: int,
     upstreams: tuple[str, ...],
     pods: str | None,
@@ -51,7 +51,7 @@ def command(
         kubeconfig=kubeconfig,
         config=config,
         domain=cluster_domain,
-        listen=listen,
+        listen=listen or ("0.0.0.0" if config is None else "::"),
         port=port,
         upstreams=upstreams or None,
         pods="verified" if autopath else pods or "insecure",  # type: ignore[arg-type]

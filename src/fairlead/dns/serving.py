@@ -79,8 +79,14 @@ class Sockets:
 
 
 def _bound(kind: str, host: str, port: int, shared: bool) -> socket.socket:
+    bind = bind_udp if kind == "udp" else bind_tcp
     try:
-        return (bind_udp if kind == "udp" else bind_tcp)(host, port, shared=shared)
+        try:
+            return bind(host, port, shared=shared)
+        except OSError as error:
+            if host != "::" or error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
+                raise
+            return bind("0.0.0.0", port, shared=shared)  # a machine without IPv6
     except OSError as error:
         raise DNSError(f"cannot listen on {host}:{port}/{kind}: {error.strerror}{_advice(error)}") from None
 

@@ -178,7 +178,7 @@ def test_kubeadms_corefile() -> None:
     assert config.watch is not None
     assert (config.watch.pods, config.watch.endpoints) == (False, True)
     assert config.health[0].lame_duck == 5.0
-    assert config.pages() == [("0.0.0.0", 8080), ("0.0.0.0", 8181), ("0.0.0.0", 9153)]
+    assert config.pages() == [("::", 8080), ("::", 8181), ("::", 9153)]
     assert config.reload is not None
     names = [plugin.name for plugin in config.blocks[0].plugins if plugin.place]
     assert names == ["loadbalance", "kubernetes", "loop", "cache", "forward"]

@@ -117,6 +117,19 @@ async def test_autopath_leaves_all_else_alone(question: str, client: str) -> Non
     assert lines(message.authority)[0].startswith("cluster.local. 5 IN SOA")
 
 
+@pytest.mark.parametrize("rcode", ["SERVFAIL", "REFUSED"])
+async def test_autopath_when_the_outside_cannot_say(rcode: str) -> None:
+    """The client gets the truth about the name it asked for, and goes on by itself."""
+    site = Site(
+        block("autopath cluster.local @kubernetes\n" + CLUSTER + f"template ANY ANY com {{\n rcode {rcode}\n}}")
+    )
+    with_pod(site)
+    message = await site.ask("www.example.com.shop.svc.cluster.local.")
+    assert message.rcode() == dns.rcode.NXDOMAIN
+    _, reply = await site.reply(dns.message.make_query("www.example.com.shop.svc.cluster.local.", "A").to_wire())
+    assert reply.keep == 0
+
+
 async def test_what_autopath_says_is_for_one_namespace() -> None:
     """The reply says for whom it holds, and everything it follows from."""
     site = Site(AUTOPATH)

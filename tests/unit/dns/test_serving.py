@@ -140,6 +140,18 @@ async def test_a_corefile_for_a_cluster(tmp_path: Path) -> None:
             assert await process.ended() == 0
 
 
+async def test_both_families(tmp_path: Path) -> None:
+    """Without `bind` a Corefile's server answers over IPv4 and IPv6, and knows a client by its own address."""
+    (port,) = free_ports(1)
+    async with serving(tmp_path, f".:{port} {{\n whoami\n}}\n"):
+        for address in ("127.0.0.1", "::1"):
+            query = dns.message.make_query("example.org", "A")
+            found = await dns.asyncquery.udp(query, address, port=port, timeout=DEADLINE)
+            assert lines(found.additional)[0].split()[-1] == address
+            found = await dns.asyncquery.tcp(query, address, port=port, timeout=DEADLINE)
+            assert lines(found.additional)[0].split()[-1] == address
+
+
 async def test_remembered_answers_are_counted_too(tmp_path: Path) -> None:
     """Without a log they are only looked up; none is lost to the counts."""
     port, metrics = free_ports(2)

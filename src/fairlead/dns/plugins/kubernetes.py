@@ -6,6 +6,7 @@ from changes; a denial that autopath would replace for some clients is never giv
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from fairlead.dns.corefile import Directive
@@ -242,6 +243,11 @@ def _wire(labels: Labels) -> bytes:
     return b"".join(bytes((len(label),)) + label for label in labels) + b"\0"
 
 
+PATIENCE = 2.0
+"""s that autopath waits for an upstream. Then the client gets the denial of the name it asked for, which is true, and
+goes on by itself; less than a resolver waits before it asks again."""
+
+
 class Autopath(Plugin):
     """`autopath [ZONES…] @kubernetes | FILE`."""
 
@@ -332,24 +338,30 @@ class _Path:
             if not isinstance(outcome, Reply):
                 return self._later(outcome, request, first._replace(depends=depends), [target, *candidates], namespace)
             depends += outcome.depends
-            if outcome.rcode != NXDOMAIN:
+            if outcome.rcode == NOERROR:
                 return self._found(request, outcome._replace(depends=depends), target, namespace)
+            if outcome.rcode != NXDOMAIN:
+                break
         return first._replace(keep=NEVER)
 
     async def _later(
         self, outcome: Outcome, request: Request, first: Reply, candidates: list[bytes], namespace: str
     ) -> Reply:
-        reply = await settled(outcome)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                reply = await settled(outcome)
+        except TimeoutError:
+            return first._replace(keep=NEVER)
         depends = first.depends + reply.depends
         if reply.rcode == NXDOMAIN:
             rest = self._try(request, first._replace(depends=depends), candidates[1:], namespace)
             return await settled(rest)
+        if reply.rcode != NOERROR:  # an upstream that cannot say: what is true of the first name is true all the same
+            return first._replace(keep=NEVER)
         return self._found(request, reply._replace(depends=depends), candidates[0], namespace)
 
     def _found(self, request: Request, reply: Reply, target: bytes, namespace: str) -> Reply:
         self._site.metrics.add("coredns_autopath_success_total", (("server", self._site.server),))
-        if reply.rcode != NOERROR:  # an upstream that cannot say denies nothing
-            return reply._replace(keep=NEVER)
         reply = unpacked(reply)
         if not reply.answers:
             return reply._replace(keep=reply.keep if namespace else NEVER, only_for=namespace)

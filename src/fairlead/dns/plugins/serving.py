@@ -23,8 +23,9 @@ PLACEHOLDERS = frozenset(
 )  # fmt: skip
 
 
-def listen_address(directive: Directive, text: str, host: str = "0.0.0.0") -> tuple[str, int]:
-    """`:8080`, `localhost:8080`, `[::1]:8080` → host and port. Raises CorefileError."""
+def listen_address(directive: Directive, text: str, host: str = "::") -> tuple[str, int]:
+    """`:8080`, `localhost:8080`, `[::1]:8080` → host and port; `::` is both families. Raises
+    CorefileError."""
     found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:]*):(\d+)", text)
     if found is None or int(found[2]) > 65535:
         raise directive.error(f"{text!r} is not ADDRESS:PORT")
