@@ -8,10 +8,12 @@ cache: nothing of the cluster's in it is ever older than the zone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fairlead.dns.answer import Value
 
 Depends = tuple[tuple[str, str], ...]
-_Dependants = dict[str, dict[str, list[bytes]]]
+_Dependants = dict[str, dict[str, set[bytes]]]
 MAX_KEY = 320  # bytes: a question of the longest name with an OPT record
 
 
@@ -66,7 +68,7 @@ class Table:
         if depends:
             self._depends[key] = depends
             for namespace, service in depends:
-                self._young_dependants.setdefault(namespace, {}).setdefault(service, []).append(key)
+                self._young_dependants.setdefault(namespace, {}).setdefault(service, set()).add(key)
 
     def put_for(
         self, key: bytes, namespace: str, value: Value, depends: Depends, *, theirs: bool, briefly: bool = False
@@ -106,11 +108,21 @@ class Table:
             for keys in dependants.pop(namespace, {}).values():
                 self._drop(keys)
 
-    def _drop(self, keys: list[bytes] | tuple[()]) -> None:
+    def _drop(self, keys: Iterable[bytes]) -> None:
         for key in keys:
             self.young.pop(key, None)
             self._old.pop(key, None)
-            self._depends.pop(key, None)
+            for namespace, service in self._depends.pop(key, ()):
+                for dependants in (self._young_dependants, self._old_dependants):
+                    services = dependants.get(namespace)
+                    found = services.get(service) if services is not None else None
+                    if services is None or found is None:
+                        continue
+                    found.discard(key)
+                    if not found:
+                        del services[service]
+                        if not services:
+                            del dependants[namespace]
 
     def clear(self) -> None:
         """Forget everything."""

@@ -104,3 +104,17 @@ def test_an_answer_that_depends_on_who_asks() -> None:
     assert (entry.namespace, entry.plain, entry.theirs) == ("shop", b"1", b"2")
     table.forget_service(*WEB)
     assert not table.young
+
+
+def test_what_is_forgotten_leaves_nothing_behind() -> None:
+    """Not under the other things that it followed from either: answers that come and go by the second do not add up."""
+    table = Table()
+    for number in range(1000):
+        table.put(b"%d" % number, b"1", (WEB, ("default", str(number))), briefly=True)
+        if number % 2:
+            table.tick()
+        else:
+            table.forget_service("default", str(number))
+    table.tick()
+    assert len(table) == 0
+    assert (table._young_dependants, table._old_dependants, table._depends, table.brief) == ({}, {}, {}, [])
