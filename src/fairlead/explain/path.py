@@ -6,13 +6,25 @@ first error in that order is the cause; what follows from it is not said twice.
 
 from __future__ import annotations
 
+import msgspec
+
 from fairlead.discovery.choose import Backend, Choice
 from fairlead.discovery.model import Service, ServiceKey, ServicePort
 from fairlead.explain import endpoints, listening, names, rules, service, way
 from fairlead.explain.evidence import Evidence, Object
 from fairlead.explain.question import Origin, Question
 from fairlead.explain.report import Finding, Hop, Report
-from fairlead.explain.scene import Client, Scene, Target, host, on_node_network, pod_ip, port_text, primary_address
+from fairlead.explain.scene import (
+    Client,
+    Scene,
+    Target,
+    host,
+    on_node_network,
+    pod_ip,
+    pod_ips,
+    port_text,
+    primary_address,
+)
 
 _DNS = ServiceKey("kube-system", "kube-dns")
 
@@ -33,7 +45,7 @@ def explain(evidence: Evidence, question: Question) -> Report:
     known = evidence.snapshot.services.get(key, Service(key))
     via = question.via or ("dns" if client.resolver is not None else "nodeport" if client.outside else "clusterip")
     family = question.family or (known.ip_families[0] if known.ip_families else "IPv4")
-    scene = Scene(question, evidence, via, client, raw, known, family)
+    scene = Scene(question, evidence, via, of_family(evidence, client, family), raw, known, family)
     _cluster_warnings(scene, start)
     settled = False
     if via == "dns" and client.resolver is not None:
@@ -88,6 +100,18 @@ def find_client(evidence: Evidence, origin: Origin, hop: Hop) -> Client | None:
     if on_node_network(pod):
         return Client(node, pod_ip(pod), None, origin.namespace, pod)
     return Client(node, pod_ip(pod), pod, origin.namespace, pod)
+
+
+def of_family(evidence: Evidence, client: Client, family: str) -> Client:
+    """The client with its address of that family; without one its address is empty."""
+    if not client.address or (":" in client.address) == (family == "IPv6"):
+        return client
+    if client.resolver is not None:
+        every = pod_ips(client.resolver)
+        address = next((ip for ip in every if (":" in ip) == (family == "IPv6")), "")
+    else:
+        address = primary_address(evidence, client.node, family)
+    return msgspec.structs.replace(client, address=address)
 
 
 def _no_api(evidence: Evidence, hop: Hop) -> None:
@@ -178,7 +202,8 @@ def why_no_answer(evidence: Evidence, client: Client, hop: Hop) -> None:
 def way_to_dns(evidence: Evidence, client: Client, raw: Object, known: Service) -> Report:
     """The path of the client's queries."""
     question = Question(kind="svc", name=_DNS.name, namespace=_DNS.namespace, protocol="UDP")
-    scene = Scene(question, evidence, "clusterip", client, raw, known)
+    family = known.ip_families[0] if known.ip_families else "IPv4"
+    scene = Scene(question, evidence, "clusterip", of_family(evidence, client, family), raw, known, family)
     return _follow(scene, [p for p in known.ports if p.protocol == "UDP"], [])
 
 

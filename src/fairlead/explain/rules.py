@@ -39,7 +39,8 @@ def examine(scene: Scene, port: ServicePort, target: Target, choice: Choice, hop
         hop.state = "unseen"
         hop.say(f"the rules on {target.at or 'the node'} were not seen" + (f": {kernel.problem}" if kernel else ""))
         return None
-    _strangers(scene, kernel, port, target, hop)
+    if scene.client.address:
+        _strangers(scene, kernel, port, target, hop)
     if scene.evidence.facts.proxy_mode != "nftables":
         hop.state = "broken" if hop.broken else "unseen"
         hop.say(f"rules of the proxy's mode {scene.evidence.facts.proxy_mode} are not read")
@@ -48,6 +49,10 @@ def examine(scene: Scene, port: ServicePort, target: Target, choice: Choice, hop
     family = "ip6" if scene.family == "IPv6" else "ip"
     if state is None:
         _missing(scene, target, f"there is no table {family} {TABLE}", hop)
+        return None
+    if not scene.client.address:
+        hop.state = "unseen"
+        hop.say(f"the client has no {scene.family} address that is known")
         return None
     packet = Packet(
         scene.client.address,

@@ -98,6 +98,13 @@ def on_node_network(pod: Object) -> bool:
     return bool((pod.get("spec") or {}).get("hostNetwork"))
 
 
+def pod_ips(pod: Object) -> tuple[str, ...]:
+    """All of a pod's addresses."""
+    status = pod.get("status") or {}
+    every = [status.get("podIP"), *(entry.get("ip") for entry in status.get("podIPs") or ())]
+    return tuple(dict.fromkeys(str(ip) for ip in every if ip))
+
+
 def pod_ip(pod: Object) -> str:
     """A pod's first address, "" while it has none."""
     return str((pod.get("status") or {}).get("podIP") or "")

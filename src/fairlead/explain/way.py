@@ -80,13 +80,9 @@ def examine(scene: Scene, port: ServicePort, target: Target, backend: Backend, h
 
 def _node(scene: Scene, name: str, kernel: NodeKernel, packet: Packet, *, starts_here: bool, hop: Hop) -> None:
     """A node the packet passes through."""
-    forwarding = kernel.sysctls.get("net.ipv4.ip_forward")
-    if not starts_here and forwarding == "0" and ":" not in packet.destination:
-        hop.find(
-            "FL071",
-            f"node {name} does not forward: net.ipv4.ip_forward is 0",
-            f"on {name}: sysctl -w net.ipv4.ip_forward=1",
-        )
+    setting = "net.ipv6.conf.all.forwarding" if ":" in packet.destination else "net.ipv4.ip_forward"
+    if not starts_here and kernel.sysctls.get(setting) == "0":
+        hop.find("FL071", f"node {name} does not forward: {setting} is 0", f"on {name}: sysctl -w {setting}=1")
     _route(name, kernel.routes.get(packet.destination), packet.destination, packet.oif, hop)
     strict = [k for k, v in kernel.sysctls.items() if k.endswith("rp_filter") and v == "1"]
     if strict and packet.oif != packet.iif:
@@ -281,12 +277,12 @@ def _same_bridge(scene: Scene, node: str, backend: Backend, pod: Object | None, 
                 f"on {node}: bridge link set dev {link.name} hairpin on",
             )
         return
-    if kernel.sysctls.get("net.bridge.bridge-nf-call-iptables") == "0" and not masqueraded:
+    setting = f"net.bridge.bridge-nf-call-{'ip6' if scene.family == 'IPv6' else 'ip'}tables"
+    if kernel.sysctls.get(setting) == "0" and not masqueraded:
         hop.find(
             "FL072",
-            f"on {node} net.bridge.bridge-nf-call-iptables is 0: answers of {label(pod)} to {label(client)} "
-            "cross the bridge untranslated",
-            f"on {node}: sysctl -w net.bridge.bridge-nf-call-iptables=1",
+            f"on {node} {setting} is 0: answers of {label(pod)} to {label(client)} cross the bridge untranslated",
+            f"on {node}: sysctl -w {setting}=1",
         )
 
 

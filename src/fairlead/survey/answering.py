@@ -55,9 +55,11 @@ def probe(place: Place, evidence: Evidence, question: Question, report: Report) 
         hop.say("there is no address to send to")
         return hop
     port = ports[0]
+    family = question.family or (service.ip_families[0] if service.ip_families else "IPv4")
+    vip = next((ip for ip in service.cluster_ips if (":" in ip) == (family == "IPv6")), service.cluster_ips[0])
     attempts = []
     for _ in range(question.probe):
-        attempt = _attempt(place, evidence, question, service.cluster_ips[0], port)
+        attempt = _attempt(place, evidence, question, vip, port)
         if attempt is None:
             hop.state = "unseen"
             hop.say("nothing can be sent from there")
@@ -103,7 +105,7 @@ def _attempt(place: Place, evidence: Evidence, question: Question, vip: str, por
     if question.via == "nodeport" or not at:
         at = at or min(evidence.snapshot.nodes, default="")
         owner = {ip: n.name for n in evidence.snapshot.nodes.values() for ip in n.internal_ips}
-        address, asked = question.to or primary_address(evidence, at), port.node_port
+        address, asked = question.to or primary_address(evidence, at, question.family or "IPv4"), port.node_port
         at = owner.get(address, at)
     host = question.host or f"{question.name}.{question.namespace}"
     send = partial(asking.connect, address, asked, protocol, question.url_path, host)

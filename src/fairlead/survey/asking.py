@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from fairlead.dns import message as wire
 from fairlead.dns.names import text_address, text_name, wire_name
 from fairlead.explain.evidence import Attempt, DNSAnswer
+from fairlead.explain.scene import host
 from fairlead.linux.conntrack import ConntrackSocket
 
 DNS_TIMEOUT = 0.7
@@ -121,5 +122,5 @@ def tracked_endpoint(protocol: str, address: str, port: int, source_port: int) -
     with ConntrackSocket() as table:
         for flow in table.flows(family, number, address):
             if (flow.original.source_port, flow.original.destination_port) == (source_port, port):
-                return f"{flow.reply.source}:{flow.reply.source_port}"
+                return f"{host(flow.reply.source)}:{flow.reply.source_port}"
     return ""

@@ -36,7 +36,7 @@ from fairlead.explain.evidence import (
     ProcessState,
 )
 from fairlead.explain.question import Origin, Question
-from fairlead.explain.scene import on_node_network, pod_ip
+from fairlead.explain.scene import on_node_network, pod_ips
 from fairlead.kubelet.resolvconf import parse
 from fairlead.linux.namespaces import entered
 from fairlead.linux.namespaces import path as namespace_path
@@ -65,8 +65,8 @@ def place_of(layout: Layout | None, config: ClusterConfig | None) -> Place:
         name=config.name,
         domain=config.cluster_domain,
         dns_ip=config.dns_ip,
-        pod_cidrs=(config.pod_cidr,),
-        service_cidrs=(config.service_cidr,),
+        pod_cidrs=config.pod_cidrs,
+        service_cidrs=config.service_cidrs,
         outside_ip=config.host_ip,
         proxy_mode=config.proxy_mode,
         local=True,
@@ -214,7 +214,7 @@ def _nodes(evidence: Evidence, question: Question, pods: list[Object]) -> list[s
 
 def _addresses(evidence: Evidence, pods: list[Object]) -> set[str]:
     """The addresses whose routes matter on each node."""
-    return {pod_ip(pod) for pod in pods if pod_ip(pod)} | {
+    return {ip for pod in pods for ip in pod_ips(pod)} | {
         ip for node in evidence.snapshot.nodes.values() for ip in node.internal_ips
     }
 
@@ -232,10 +232,10 @@ def _node(place: Place, name: str, targets: set[str], destinations: tuple[str, .
     try:
         with entered(where):
             with NftSocket() as nft:
-                tables = {"IPv4": nft.read(DIALECTS["IPv4"].table)}
+                tables = {family: nft.read(dialect.table) for family, dialect in DIALECTS.items()}
             found = sight.links()
             return NodeKernel(
-                tables=dict(tables),
+                tables={str(family): state for family, state in tables.items()},
                 ruleset=sight.ruleset(),
                 links=found,
                 routes=sight.routes(targets),
@@ -318,10 +318,14 @@ def _answers(
     else:
         key = ServiceKey(question.namespace, question.name)
         name = question.host or names.usual_name(key, client["metadata"].get("namespace", ""))
-    ask = partial(
-        asking.look_up, names.candidates(name, conf), conf.nameservers or ("127.0.0.1",), question.family or "IPv4"
-    )
+    family = question.family or _family(evidence, question)
+    ask = partial(asking.look_up, names.candidates(name, conf), conf.nameservers or ("127.0.0.1",), family)
     return inside_pod(place, client, ask) or ()
+
+
+def _family(evidence: Evidence, question: Question) -> str:
+    known = evidence.snapshot.services.get(ServiceKey(question.namespace, question.name))
+    return known.ip_families[0] if known is not None and known.ip_families and question.kind == "svc" else "IPv4"
 
 
 def inside_pod(place: Place, pod: Object, work: Callable[[], Any]) -> Any:

@@ -30,7 +30,9 @@ _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _LISTEN, _UNCONNECTED = "0A", "07"
 SYSCTLS = (
     "net.ipv4.ip_forward",
+    "net.ipv6.conf.all.forwarding",
     "net.bridge.bridge-nf-call-iptables",
+    "net.bridge.bridge-nf-call-ip6tables",
     "net.ipv4.conf.all.rp_filter",
 )
 _PROTOCOLS = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP, "SCTP": 132}
