@@ -103,7 +103,6 @@ class Cluster:
                 kubelet_cert_file=where / "kubelet-client.crt",
                 kubelet_key_file=where / "kubelet-client.key",
                 kubelet_ca_file=where / "ca.crt",
-                authorization_mode="RBAC",
             )
         )
         await self.server.start()

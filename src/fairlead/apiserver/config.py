@@ -5,11 +5,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
-from fairlead.apiserver.authorization import AlwaysAllow, Authorizer
+from fairlead.apiserver.authorization import Authorizer
 from fairlead.registry import Registry, User
 
 DEFAULT_ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -35,8 +34,7 @@ class ServerConfig(msgspec.Struct, kw_only=True):
     kubelet_cert_file: Path | str = ""
     kubelet_key_file: Path | str = ""
     kubelet_ca_file: Path | str = ""
-    authorization_mode: Literal["AlwaysAllow", "RBAC"] = "AlwaysAllow"
-    authorizer: Authorizer = AlwaysAllow()  # with RBAC, the server puts its own here
+    authorizer: Authorizer | None = None  # None: nodes' rights and RBAC
     body_limit: int = 3 * 1024 * 1024  # bytes, as upstream
     watch_timeout: tuple[float, float] = (1800.0, 3600.0)  # seconds; without timeoutSeconds a watch ends in between
     first_request_seconds: float = 32.0  # until then a new connection has sent a request's headers, or is ended

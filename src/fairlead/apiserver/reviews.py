@@ -18,8 +18,7 @@ from fairlead.api.kinds import (
     Resource,
 )
 from fairlead.apiserver.authentication import Authenticator
-from fairlead.apiserver.authorization import Attributes
-from fairlead.apiserver.config import ServerConfig
+from fairlead.apiserver.authorization import Attributes, Authorizer
 from fairlead.registry import RequestContext, User
 
 Object = dict[str, Any]
@@ -28,13 +27,12 @@ Object = dict[str, Any]
 class Reviewer:
     """Answers reviews."""
 
-    def __init__(self, config: ServerConfig, authenticator: Authenticator) -> None:
-        self._config, self._authenticator = config, authenticator
+    def __init__(self, authorizer: Authorizer, authenticator: Authenticator) -> None:
+        self._authorizer, self._authenticator = authorizer, authenticator
 
     async def review(self, resource: Resource, namespace: str, obj: Object, ctx: RequestContext) -> Object:
         """The review with its status filled in. Raises 400 or 422 for a question that isn't one."""
         obj.setdefault("metadata", {})
-        authorizer = self._config.authorizer
         spec = obj.get("spec") or {}
         if resource == SELF_SUBJECT_ACCESS_REVIEWS:
             obj["status"] = await self._decided(_question(resource, spec, ctx.user))
@@ -46,7 +44,7 @@ class Reviewer:
             asked = spec.get("namespace") or ""
             if not asked:
                 raise errors.bad_request("no namespace on request")
-            rules, paths = await authorizer.rules_for(ctx.user, asked)
+            rules, paths = await self._authorizer.rules_for(ctx.user, asked)
             obj["status"] = {"resourceRules": rules, "nonResourceRules": paths, "incomplete": False}
         elif resource == SELF_SUBJECT_REVIEWS:
             obj["metadata"]["creationTimestamp"] = times.render(ctx.now)
@@ -58,7 +56,7 @@ class Reviewer:
         return obj
 
     async def _decided(self, question: Attributes) -> Object:
-        decision = await self._config.authorizer.authorize(question)
+        decision = await self._authorizer.authorize(question)
         return {"allowed": decision.allowed, **({"reason": decision.reason} if decision.reason else {})}
 
     async def _token(self, spec: Object) -> Object:

@@ -19,7 +19,7 @@ from aiohttp import web
 from fairlead.api import errors
 from fairlead.apiserver import certificates, metrics, respond
 from fairlead.apiserver.authentication import ANONYMOUS, Authenticator
-from fairlead.apiserver.authorization import Attributes, forbidden
+from fairlead.apiserver.authorization import Attributes, Authorizer, forbidden
 from fairlead.apiserver.call import Call
 from fairlead.apiserver.config import ServerConfig
 from fairlead.apiserver.documents import Documents
@@ -52,15 +52,25 @@ class APIServer:
         if config.service_account_key:
             issuer = TokenIssuer(config.registry, config.service_account_key, config.service_account_issuer)
         self._authenticator = Authenticator(config.tokens, issuer)
-        self._policy: Policy | None = None
-        if config.authorization_mode == "RBAC":
+        # Another authorizer, if one is given, stands in the place of all of RBAC, escalation checks included.
+        self._policy: Policy | None
+        self._authorizer: Authorizer
+        if config.authorizer is not None:
+            self._policy, self._authorizer = None, config.authorizer
+        else:
             self._policy = Policy(config.registry)
-            config.authorizer = self._policy.authorizer
+            self._authorizer = self._policy.authorizer
         self._streams = Streams()
         self._kubelets = Kubelets(config)
         guard = self._policy.index if self._policy is not None else None
         self._verbs = Verbs(
-            config, self._kubelets, self._streams, issuer, authenticator=self._authenticator, guard=guard
+            config,
+            self._kubelets,
+            self._streams,
+            issuer,
+            authenticator=self._authenticator,
+            authorizer=self._authorizer,
+            guard=guard,
         )
         self._documents = Documents(issuer, lambda: config.registry.catalog.resources)
         self._metrics = Metrics(self._gauges)
@@ -182,7 +192,7 @@ class APIServer:
         elif user is ANONYMOUS:
             raise errors.unauthorized()
         else:
-            user = await impersonated(user, request.headers, self.config.authorizer)
+            user = await impersonated(user, request.headers, self._authorizer)
             await self._authorize(user, info, request.query.get("fieldSelector", ""))
         if not info.is_resource:
             if info.segments == ("metrics",):
@@ -194,11 +204,11 @@ class APIServer:
 
     async def _authorize(self, user: User, info: RequestInfo, field_selector: str) -> None:
         attributes = Attributes.of(user, info, field_selector)
-        decision = await self.config.authorizer.authorize(attributes)
+        decision = await self._authorizer.authorize(attributes)
         if decision.allowed and info.verb == "get" and info.subresource in _RUNNING:
             # However a client connects, these do something: upstream asks for `create` since 1.35.
             attributes = msgspec.structs.replace(attributes, verb="create")
-            decision = await self.config.authorizer.authorize(attributes)
+            decision = await self._authorizer.authorize(attributes)
         if not decision.allowed:
             refusal = forbidden(attributes, decision.reason)
             if user.name.startswith("system:"):

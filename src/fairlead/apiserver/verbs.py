@@ -14,6 +14,7 @@ from fairlead.api import errors
 from fairlead.api.kinds import CERTIFICATESIGNINGREQUESTS, Resource
 from fairlead.apiserver import bodies, execs, logs, patches, portforward, respond, signers, watch
 from fairlead.apiserver.authentication import Authenticator
+from fairlead.apiserver.authorization import Authorizer
 from fairlead.apiserver.call import Call, delete_options
 from fairlead.apiserver.config import ServerConfig
 from fairlead.apiserver.discovery import SUBRESOURCES, verbs_of
@@ -43,10 +44,11 @@ class Verbs:
         issuer: TokenIssuer | None,
         *,
         authenticator: Authenticator,
+        authorizer: Authorizer,
         guard: PolicyIndex | None,
     ) -> None:
         self._config, self._registry = config, config.registry
-        self._reviewer = Reviewer(config, authenticator)
+        self._authorizer, self._reviewer = authorizer, Reviewer(authorizer, authenticator)
         self._guard = guard
         self._kubelets, self._streams, self._issuer = kubelets, streams, issuer
         self._proxying = Proxying(config, kubelets, streams)
@@ -65,7 +67,7 @@ class Verbs:
         if info.verb not in allowed or (info.verb in ("update", "patch") and not info.name):
             raise errors.method_not_allowed()
         if resource == CERTIFICATESIGNINGREQUESTS and info.verb in ("update", "patch"):
-            await signers.check(self._registry, self._config.authorizer, call)
+            await signers.check(self._registry, self._authorizer, call)
         if info.subresource == "log":
             return await logs.serve(call, self._kubelets, self._streams)
         if info.subresource in ("exec", "attach"):

@@ -88,7 +88,6 @@ async def _serve(layout: Layout, config: ClusterConfig, host_socket: socket.sock
             kubelet_cert_file=layout.pki / "apiserver-kubelet-client.crt",
             kubelet_key_file=layout.pki / "apiserver-kubelet-client.key",
             kubelet_ca_file=layout.pki / "ca.crt",
-            authorization_mode="RBAC",
         )
     )
     await registry.start()

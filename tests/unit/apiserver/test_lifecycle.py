@@ -55,7 +55,7 @@ async def world(directory: Path, **options) -> AsyncIterator[World]:
         cert_file=directory / "crt",
         key_file=directory / "key",
         client_ca_file=directory / "ca",
-        tokens={"t0ken": User("tester")},
+        tokens={"t0ken": User("tester", ("system:masters",))},
         **options,
     )
     server = APIServer(config)
