@@ -86,7 +86,7 @@ def plan(
 
 
 def _text(budget: Object) -> str:
-    return LabelSelector.of(budget["spec"].get("selector") or {}).render()
+    return LabelSelector.of(budget["spec"].get("selector")).render()
 
 
 def _wanted(
@@ -187,9 +187,8 @@ class DisruptionController:
 
 
 def _selects(budget: Object, pod: Object) -> bool:
-    selector = budget["spec"].get("selector")
-    return selector is not None and LabelSelector.of(selector).matches(pod["metadata"].get("labels"))
+    return LabelSelector.of(budget["spec"].get("selector")).matches(pod["metadata"].get("labels"))
 
 
 def _replicas(obj: Object | None) -> int:
-    return int((obj or {}).get("spec", {}).get("replicas", 1)) if obj is not None else 0
+    return int(obj["spec"].get("replicas", 1)) if obj is not None and "spec" in obj else 0

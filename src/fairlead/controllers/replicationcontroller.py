@@ -12,7 +12,7 @@ from fairlead.controllers.replicaset import ReplicaSetController
 
 def selector_of(controller: dict[str, Any]) -> LabelSelector:
     """spec.selector, a map."""
-    return LabelSelector.of({"matchLabels": controller["spec"].get("selector") or {}})
+    return LabelSelector.of_labels(controller["spec"].get("selector"))
 
 
 class ReplicationControllerController(ReplicaSetController):

@@ -6,7 +6,6 @@ in one compare-and-swap before the pod goes, so that no two evictions are allowe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from fairlead.api import times
@@ -58,13 +57,7 @@ def _goes_anyway(pod: Object) -> bool:
 async def _budgets(writer: Writer, namespace: str, pod: Object) -> list[Object]:
     found = await list_objects(writer.store, PODDISRUPTIONBUDGETS, namespace, ListOptions())
     labels = pod["metadata"].get("labels")
-    return [b for b in found.items if selects(b, labels)]
-
-
-def selects(budget: Object, labels: Mapping[str, str] | None) -> bool:
-    """Whether the budget is for pods with these labels: an empty selector is for all, none at all for nobody."""
-    selector = (budget.get("spec") or {}).get("selector")
-    return selector is not None and LabelSelector.of(selector).matches(labels)
+    return [b for b in found.items if LabelSelector.of((b.get("spec") or {}).get("selector")).matches(labels)]
 
 
 def _is_spare(budget: Object, pod: Object) -> bool:

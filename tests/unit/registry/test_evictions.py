@@ -8,7 +8,6 @@ import pytest
 
 from fairlead.api import kinds
 from fairlead.api.errors import StatusError
-from fairlead.registry import evictions
 
 Object = dict[str, Any]
 
@@ -123,7 +122,11 @@ async def test_a_dry_run_takes_nothing(cluster: Any, pod_of: Any) -> None:
     assert "deletionTimestamp" not in (await cluster.get(kinds.PODS, "web"))["metadata"]
 
 
-def test_who_is_selected() -> None:
+async def test_who_is_meant(cluster: Any, pod_of: Any) -> None:
     """An empty selector is for all pods, none at all for nobody."""
-    assert evictions.selects({"spec": {"selector": {}}}, {"a": "b"})
-    assert not evictions.selects({"spec": {}}, {"a": "b"})
+    await running(cluster, pod_of)
+    await budget(cluster, NONE_LEFT, "nobody", selector=None)
+    await evict(cluster, dry_run=True)
+    await budget(cluster, NONE_LEFT, "all", selector={})
+    with pytest.raises(StatusError, match="disruption budget"):
+        await evict(cluster)
