@@ -91,3 +91,9 @@ def test_a_pods_name_is_verified(client: Cluster) -> None:
     assert [line.split()[-1] for line in dig(client, f"{dashed}.quiz.pod.cluster.local")] == [address]
     assert dig(client, f"{dashed}.default.pod.cluster.local") == []
     assert dig(client, "10-99-99-99.quiz.pod.cluster.local") == []
+
+
+def test_a_real_resolver_takes_it(client: Cluster) -> None:
+    """glibc's, along the pod's own search path: a name of another namespace, by its short form."""
+    found = client.kubectl("-n", "quiz", "exec", "client", "--", "getent", "ahostsv4", "kubernetes.default")
+    assert {line.split()[0] for line in found.splitlines()} == {"10.96.0.1"}
