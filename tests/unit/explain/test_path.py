@@ -1,0 +1,139 @@
+"""The findings that a laboratory reaches with difficulty, on evidence as data; the rest is in tests/cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from tests.unit.explain.world import (
+    PODS,
+    SLICE,
+    WEB,
+    a_node,
+    a_pod,
+    a_slice,
+    evidence,
+    explain,
+    node_kernel,
+    pod_kernel,
+    snapshot,
+)
+
+from fairlead.explain import render
+from fairlead.explain.evidence import Attempt, DNSAnswer, Evidence, LinkView, NodeKernel
+from fairlead.explain.report import Hop
+from fairlead.podnetwork.plan import link_name
+from fairlead.survey.answering import judge
+
+replace = msgspec.structs.replace
+
+
+def node_1(**more: Any) -> dict[str, NodeKernel]:
+    """The nodes, the first one changed."""
+    return {"n1": replace(node_kernel(1), **more), "n2": node_kernel(2)}
+
+
+def test_a_healthy_world_raises_no_finding() -> None:
+    """Everything is as it should be, and said so with the endpoints."""
+    report = explain(evidence())
+    assert report.works, report.verdict
+    assert report.findings == ()
+    assert report.endpoints == ("10.244.1.3:8080", "10.244.2.3:8080")
+
+
+RULES_BEHIND = snapshot(slices=(a_slice(("10.244.1.3", "n1"), ("10.244.2.9", "n2")),))
+UNREADY = (PODS[0], a_pod("web-1", "n1", "10.244.1.3", {"app": "web"}, ready=False), PODS[2])
+SLOW = tuple(link for link in node_kernel(1).links if link.name != link_name("web-1"))
+KUBE = {"chain": {"family": "ip", "table": "nat", "name": "KUBE-SERVICES"}}
+POLICY = {"metadata": {"name": "wall", "namespace": "shop"}, "spec": {"podSelector": {"matchLabels": {"app": "web"}}}}
+
+
+@pytest.mark.parametrize(
+    ("id_", "works", "world"),
+    [
+        ("FL050", False, evidence(kernels=node_1(tables={"IPv4": None}))),
+        ("FL051", False, evidence(kernels={"n1": node_kernel(1, RULES_BEHIND), "n2": node_kernel(2)})),
+        ("FL017", False, evidence(snapshot=snapshot(slices=()), slices=())),
+        ("FL018", True, evidence(pods=UNREADY)),
+        ("FL054", True, evidence(kernels=node_1(ruleset=(KUBE,)))),
+        ("FL060", True, evidence(snapshot=snapshot(ready=False), nodes=(a_node(1, ready=False), a_node(2)))),
+        ("FL061", True, evidence(processes={"node-n1": "stopped"})),
+        ("FL073", True, evidence(kernels=node_1(sysctls={"net.ipv4.conf.all.rp_filter": "1"}))),
+        (
+            "FL078",
+            True,
+            evidence(kernels=node_1(links=(*SLOW, LinkView(link_name("web-1"), True, 1400, "fl0", True)))),
+        ),
+        ("FL091", False, evidence(kernels=node_1(conntrack=(1000, 1000)))),
+        ("FL096", True, evidence(policies=(POLICY,))),
+        (
+            "FL044",
+            False,
+            evidence(answers=(DNSAnswer("10.96.0.10", "web.shop.svc.cluster.local.", "NOERROR", ("10.96.0.9",)),)),
+        ),
+    ],
+)
+def test_findings(id_: str, works: bool, world: Evidence) -> None:
+    """Each is found, and only errors break the path."""
+    report = explain(world)
+    assert id_ in [finding.id for finding in report.findings], report.verdict
+    assert report.works is works, report.verdict
+
+
+def test_what_was_not_seen_is_no_fault() -> None:
+    """Without any kernel the objects alone are judged, and the report says what it did not see."""
+    world = evidence(kernels={}, pod_kernels={}, answers=(), processes={}, unseen=("no node's kernel",))
+    report = explain(world)
+    assert report.works
+    assert "as far as could be seen" in report.verdict
+    assert "not seen: no node's kernel" in render.text(report)
+
+
+def test_some_endpoints_work_and_some_do_not() -> None:
+    """The verdict says for how many."""
+    kernels = {pod["metadata"]["uid"]: pod_kernel(pod) for pod in PODS}
+    kernels["web-2"] = replace(kernels["web-2"], listeners=())
+    report = explain(evidence(pod_kernels=kernels))
+    assert not report.works
+    assert report.verdict.startswith("works for 1 of 2, broken at hop")
+    assert report.cause is not None
+    assert report.cause.id == "FL080"
+
+
+def test_output_without_color_has_no_escapes_and_with_color_the_same_words() -> None:
+    """A pipe gets plain text; the verdict is the first line."""
+    report = explain(evidence(kernels=node_1(tables={"IPv4": None})))
+    plain = render.text(report)
+    assert "\x1b" not in plain
+    assert plain.splitlines()[0] == f"✗ {report.verdict}"
+    assert "\x1b[" in render.text(report, color=True)
+    assert all(len(line) <= 200 for line in render.text(report, width=80).splitlines())
+
+
+def test_a_picture() -> None:
+    """Mermaid: a box per hop, quotes escaped."""
+    picture = render.mermaid(explain(evidence()))
+    assert picture.startswith("flowchart LR\n")
+    assert '"" ' not in picture
+
+
+@pytest.mark.parametrize(
+    ("attempts", "found"),
+    [
+        ([Attempt("connected", "10.244.1.3:8080")], False),
+        ([Attempt("connected", "10.244.9.9:8080")], True),
+        ([Attempt("timeout")], True),
+    ],
+)
+def test_prediction_is_held_to_facts(attempts: list[Attempt], found: bool) -> None:
+    """A request that goes elsewhere, or fails where it should work, is a finding."""
+    hop = Hop("probe")
+    judge(explain(evidence()), attempts, hop)
+    assert [f.id for f in hop.findings] == (["FL097"] if found else [])
+
+
+def test_the_world_is_what_it_says() -> None:
+    """The fixture's own objects agree with each other."""
+    assert WEB["spec"]["clusterIP"] in str(node_kernel(1).tables["IPv4"])
+    assert len(SLICE["endpoints"]) == 2
