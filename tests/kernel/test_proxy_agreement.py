@@ -45,11 +45,14 @@ def lab(make_namespace: Callable[[str], str]) -> Iterator[Lab]:
 def made_up(number: int, dice: random.Random) -> Service:
     """A Service of any sort."""
     balancer = f"203.0.113.{80 + number}"
+    node = dice.choice([NODE, NODE, "elsewhere"])
+    # The pod that asks is on this node in truth: said to be elsewhere, it could not be its own endpoint.
+    pods = (POD_A, POD_B) if node == NODE else (POD_B,)
     return service(
         f"s{number}",
         f"10.96.0.{5 + number}",
-        tuple(pod for pod in (POD_A, POD_B) if dice.random() < 0.6),
-        node=dice.choice([NODE, NODE, "elsewhere"]),
+        tuple(pod for pod in pods if dice.random() < 0.6),
+        node=node,
         node_port=30080 + number,
         type="LoadBalancer",
         external_ips=(f"203.0.113.{number + 1}",),
