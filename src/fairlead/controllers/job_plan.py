@@ -172,6 +172,9 @@ class _Control:
             if left <= 0:
                 return Over(False, "DeadlineExceeded", "Job was active longer than specified deadline")
             self.waits.append(left)
+        met = job_pods.policy_met(self.spec.get("successPolicy"), self.done)
+        if met is not None:
+            return Over(True, "SuccessPolicy", f"Matched rules at index {met}")
         if self.completions is None:
             complete = self.succeeded > 0 and not self.active
         else:

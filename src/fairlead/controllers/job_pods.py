@@ -101,6 +101,17 @@ def render_indexes(indexes: Iterable[int]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
+def policy_met(policy: Object | None, done: set[int]) -> int | None:
+    """The first rule of the success policy that the indexes done fulfill, or None."""
+    for number, rule in enumerate((policy or {}).get("rules") or ()):
+        wanted, count = rule.get("succeededIndexes"), rule.get("succeededCount")
+        meant = done if wanted is None else done & parse_indexes(wanted)
+        enough = len(parse_indexes(wanted or "")) if count is None else int(count)
+        if len(meant) >= enough:
+            return number
+    return None
+
+
 def ended_at(pod: Object) -> datetime.datetime | None:
     """When its last container ended, else when it was deleted."""
     statuses = (pod.get("status") or {}).get("containerStatuses") or []

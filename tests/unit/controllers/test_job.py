@@ -165,6 +165,25 @@ def test_the_failure_policy() -> None:
     assert plan.status["uncountedTerminatedPods"] == {"failed": ["a"]}
 
 
+@pytest.mark.parametrize(
+    ("rule", "done", "met"),
+    [
+        ({"succeededIndexes": "0,2-3"}, {0, 2, 3}, True),
+        ({"succeededIndexes": "0,2-3"}, {0, 1, 2}, False),
+        ({"succeededIndexes": "0,2-3", "succeededCount": 1}, {1, 3}, True),
+        ({"succeededCount": 2}, {1, 3}, True),
+        ({"succeededCount": 2}, {1}, False),
+    ],
+)
+def test_the_success_policy(rule: Object, done: set[int], met: bool) -> None:
+    """Some indexes, or so many of them, are enough; what still runs is ended."""
+    spec = {"completionMode": "Indexed", "completions": 5, "parallelism": 5, "successPolicy": {"rules": [rule]}}
+    there = [pod("a", index=4)]
+    plan = job_plan.plan(job({"completedIndexes": job_pods.render_indexes(done)}, **spec), there, NOW)
+    assert ("SuccessCriteriaMet SuccessPolicy" in said(plan)) is met
+    assert (names(plan.delete) == ["a"]) is met
+
+
 def test_the_time_to_live() -> None:
     """Counted from the end, for Jobs that have one."""
     over = {"conditions": [{"type": "Complete", "status": "True", "lastTransitionTime": ago(20)}]}

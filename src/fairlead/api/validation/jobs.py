@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ Object = Mapping[str, Any]
 JOB_UID, OLD_JOB_UID = "batch.kubernetes.io/controller-uid", "controller-uid"
 JOB_NAME, OLD_JOB_NAME = "batch.kubernetes.io/job-name", "job-name"
 _COUNTS = ("parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished")
-_NOT_THERE = ("backoffLimitPerIndex", "maxFailedIndexes", "successPolicy", "managedBy")
+_NOT_THERE = ("backoffLimitPerIndex", "maxFailedIndexes", "managedBy")
 _ACTIONS = ("Count", "FailJob", "Ignore")
 _MOST_PARALLEL = 100_000
 _LONGEST_CRONJOB_NAME = 52
@@ -87,12 +88,62 @@ def _validate_spec(spec: Object, field: str) -> list[FieldError]:
         errors.append(required(where, 'valid values: "OnFailure", "Never"'))
     elif policy not in ("OnFailure", "Never"):
         errors.append(not_supported(where, policy, ("OnFailure", "Never")))
+    if spec.get("successPolicy") is not None:
+        errors += _validate_success_policy(spec, field)
     if spec.get("podFailurePolicy") is not None:
         errors += _validate_failure_policy(spec, field)
         if policy == "OnFailure":
             message = 'only "Never" is supported when podFailurePolicy is specified'
             errors.append(invalid(where, policy, message))
     return errors
+
+
+def _validate_success_policy(spec: Object, field: str) -> list[FieldError]:
+    path, policy = f"{field}.successPolicy", spec["successPolicy"]
+    if spec.get("completionMode") != "Indexed":
+        return [invalid(path, dict(policy), "requires indexed completion mode")]
+    rules, completions = policy.get("rules") or (), spec.get("completions") or 0
+    errors: list[FieldError] = []
+    if not rules:
+        message = "at least one rules must be specified when the successPolicy is specified"
+        errors.append(required(f"{path}.rules", message))
+    if len(rules) > 20:
+        errors.append(too_many(f"{path}.rules", len(rules), 20))
+    for index, rule in enumerate(rules):
+        errors += _validate_success_rule(rule, f"{path}.rules[{index}]", completions)
+    return errors
+
+
+def _validate_success_rule(rule: Object, field: str, completions: int) -> list[FieldError]:
+    wanted, count = rule.get("succeededIndexes"), rule.get("succeededCount")
+    if wanted is None and count is None:
+        return [required(field, "at least one of succeededCount or succeededIndexes must be specified")]
+    most, of_what = completions, "the number of specified completions"
+    if wanted is not None:
+        number = _count_indexes(wanted, completions)
+        if number is None:
+            message = "error parsing succeededIndexes: must be numbers below completions in order, as in 0,2-4"
+            return [invalid(f"{field}.succeededIndexes", wanted, message)]
+        most, of_what = number, "the number of indexes in the specified succeededIndexes field"
+    errors = not_negative(count, f"{field}.succeededCount")
+    if count is not None and count > most:
+        message = f"must be less than or equal to {most} ({of_what})"
+        errors.append(invalid(f"{field}.succeededCount", count, message))
+    return errors
+
+
+def _count_indexes(text: str, completions: int) -> int | None:
+    """How many indexes `0,2-4` names; None if it is not that, not in order or not below `completions`."""
+    if not re.fullmatch(r"[0-9]{1,9}(-[0-9]{1,9})?(,[0-9]{1,9}(-[0-9]{1,9})?)*", text):
+        return None
+    total, last = 0, -1
+    for part in text.split(","):
+        first, _, end = part.partition("-")
+        low, high = int(first), int(end or first)
+        if low <= last or high < low or high >= completions:
+            return None
+        total, last = total + high - low + 1, high
+    return total
 
 
 def _validate_failure_policy(spec: Object, field: str) -> list[FieldError]:
@@ -167,6 +218,7 @@ def validate_job_update(new: Object, old: Object) -> list[FieldError]:
     if not (never_started and _same_but_placement(template, previous)):
         errors += immutable(template, previous, "spec.template")
     errors += immutable(spec.get("completionMode"), before.get("completionMode"), "spec.completionMode")
+    errors += immutable(spec.get("successPolicy"), before.get("successPolicy"), "spec.successPolicy")
     return errors + immutable(spec.get("podFailurePolicy"), before.get("podFailurePolicy"), "spec.podFailurePolicy")
 
 
