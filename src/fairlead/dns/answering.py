@@ -97,6 +97,7 @@ class Worker:
     def __init__(self, config: Config, nonce: bytes, pipe: socket.socket | None, number: int = 0, shared: bool = False):
         self.config, self.nonce, self.pipe, self.number, self.shared = config, nonce, pipe, number, shared
         self.children: list[int] = []
+        self.life: int | None = None  # a pipe that ends with the first process
 
 
 def main(options: DNSOptions, worker: Worker) -> int:
@@ -140,6 +141,8 @@ class _Process:
             loop.add_signal_handler(signal.SIGCHLD, self._child_ended)
         if worker.pipe is not None:
             loop.add_reader(worker.pipe, self._readable, worker.pipe)
+        if worker.life is not None:
+            loop.add_reader(worker.life, self._orphaned, worker.life)
         await serving.put(worker.config, self._sockets)
         reloading = loop.create_task(self._follow_corefile())
         names = ", ".join(str(listener) for listener in serving.servers)
@@ -178,6 +181,11 @@ class _Process:
         self._frames.feed(data)
         while (step := self._frames.next()) is not None:
             self._serving.forget(self._book.apply(step))
+
+    def _orphaned(self, life: int) -> None:
+        asyncio.get_running_loop().remove_reader(life)
+        log.error("the first of the answering processes ended; ending too")
+        self._end(1)
 
     def _child_ended(self) -> None:
         for child in list(self._worker.children):

@@ -126,10 +126,17 @@ def _run(
         from fairlead.dns import answering
 
         nonce = os.urandom(16)
+        life, held = os.pipe()  # nobody writes: when it ends, the first process has
         for number in range(1, count):
             others = [ours for at, (ours, _) in enumerate(pairs) if at != number]
             worker = answering.Worker(config, nonce, pairs[number][0] if pairs else None, number, shared=True)
-            children.append(_fork(lambda worker=worker: answering.main(options, worker), others))  # type: ignore[misc]
+            worker.life = life
+
+            def work(worker: answering.Worker = worker) -> int:
+                os.close(held)
+                return answering.main(options, worker)
+
+            children.append(_fork(work, others))
         for ours, _ in pairs[1:]:
             ours.close()
         first = answering.Worker(

@@ -20,7 +20,7 @@ import dns.rcode
 import dns.zone
 import pytest
 from aiohttp import ClientError, ClientSession
-from tests.unit.dns.test_processes import api, free_ports, kubeconfig
+from tests.unit.dns.test_processes import api, free_ports, gone, kubeconfig
 from tests.unit.dns.worlds import lines
 
 from fairlead.apiserver import pki
@@ -236,6 +236,20 @@ async def test_workers_share_the_port(tmp_path: Path) -> None:
             assert len(children) == 3
             os.kill(children[-1], signal.SIGKILL)
             assert await process.ended() == 1
+
+
+async def test_workers_do_not_outlive_the_first(tmp_path: Path) -> None:
+    """Also where nothing is followed, and however it ends."""
+    (port,) = free_ports(1)
+    async with serving(tmp_path, f".:{port} {{\n bind 127.0.0.1\n whoami\n}}\n", "--workers", "3") as process:
+        children = process.children()
+        assert len(children) == 2
+        process.popen.kill()
+
+        async def all_gone() -> bool:
+            return all(gone(child) for child in children)
+
+        await process.until(all_gone)
 
 
 @pytest.fixture
