@@ -1,7 +1,8 @@
 """The resources that are served, as data.
 
 Everything that must know which kinds there are (routes, discovery, OpenAPI, client, controllers) reads `RESOURCES`;
-custom resources come and go with their definitions, and are known to the registry that serves them and to whom it tells.
+custom resources come and go with their definitions, and are known to the registry that serves them and to whom it
+tells.
 Invariant: (group, version, plural) and (group, version, kind) are each unique.
 """
 
