@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 Object = dict[str, Any]
+Key = tuple[str, str, str]  # family, table, chain
 OWN_TABLES = frozenset({"fairlead", "fairlead-pods"})
 _PROXIES = ("KUBE-SERVICES", "KUBE-SVC", "kube-proxy", "CILIUM", "cali-")
 _PRIORITIES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100}
@@ -49,8 +50,8 @@ class Ruleset:
     """All chains of others, from nft's JSON listing."""
 
     def __init__(self, listing: Iterable[Object]) -> None:
-        self._chains: dict[tuple[str, str, str], Object] = {}
-        self._rules: dict[tuple[str, str, str], list[Object]] = {}
+        self._chains: dict[Key, Object] = {}
+        self._rules: dict[Key, list[Object]] = {}
         for entry in listing:
             if chain := entry.get("chain"):
                 if chain["table"] not in OWN_TABLES:
@@ -77,7 +78,7 @@ class Ruleset:
             if (before is not None and priority >= before) or (after is not None and priority <= after):
                 continue
             try:
-                verdict = self._chain(key, packet, 0, True)
+                verdict = self._chain(key, packet, (), True)
                 if verdict is None and self._chains[key].get("policy") == "drop":
                     where = f"{key[0]} {key[1]} {key[2]}"
                     return Interference("drop", where, f"policy drop (hook {hook})")
@@ -86,18 +87,19 @@ class Ruleset:
                     return stop.found
         return None
 
-    def _chain(self, key: tuple[str, str, str], packet: Packet, depth: int, sure: bool) -> str | None:
-        if depth > 16:
+    def _chain(self, key: Key, packet: Packet, within: tuple[Key, ...], sure: bool) -> str | None:
+        if key in within:  # the kernel allows no loops
             return None
         for rule in self._rules.get(key, ()):
-            verdict = self._rule(key, rule, packet, depth, sure)
+            verdict = self._rule(rule, packet, (*within, key), sure)
             if verdict == "return":
                 return None
             if verdict is not None:
                 return verdict
         return None
 
-    def _rule(self, key: tuple[str, str, str], rule: Object, packet: Packet, depth: int, sure: bool) -> str | None:
+    def _rule(self, rule: Object, packet: Packet, within: tuple[Key, ...], sure: bool) -> str | None:
+        key = within[-1]
         for expression in rule.get("expr") or ():
             name, body = next(iter(expression.items()))
             if name == "match":
@@ -121,7 +123,7 @@ class Ruleset:
             elif name in ("return", "continue"):
                 return "return" if sure and name == "return" else None
             elif name in ("jump", "goto"):
-                inner = self._chain((key[0], key[1], body["target"]), packet, depth + 1, sure)
+                inner = self._chain((key[0], key[1], body["target"]), packet, within, sure)
                 if inner is not None:
                     return inner
                 if name == "goto" and sure:
