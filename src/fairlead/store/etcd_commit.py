@@ -20,10 +20,10 @@ def commit_request(operations: Sequence[Operation], key: Callable[[str], bytes],
     compares, writes = list(conditions), []
     for operation in operations:
         name = key(operation.key)
+        if isinstance(operation, Delete) and not operation.expected:
+            compares.append(wire.exists(name))  # to delete what is not there would take no revision
         if operation.expected is not None:
             compares.append(wire.at_revision(name, operation.expected))
-        elif isinstance(operation, Delete):
-            compares.append(wire.exists(name))
         if isinstance(operation, Put):
             writes.append(wire.put_operation(name, operation.value))
         elif isinstance(operation, Delete):
@@ -33,9 +33,9 @@ def commit_request(operations: Sequence[Operation], key: Callable[[str], bytes],
 
 def fails(operation: Operation, there: wire.KeyValue | None) -> bool:
     """Whether the expectation does not hold of what is there."""
-    if operation.expected is not None:
-        return operation.expected != (there.modified if there else 0)
-    return isinstance(operation, Delete) and there is None
+    if isinstance(operation, Delete) and there is None:
+        return True
+    return operation.expected is not None and operation.expected != (there.modified if there else 0)
 
 
 def already_made(operations: Sequence[Operation], there: Sequence[wire.KeyValue | None]) -> int:
