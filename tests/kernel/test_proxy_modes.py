@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.kernel.proxy_lab import NODE, POD_A, POD_B, Lab, accepted, service, snapshot
+from tests.kernel.proxy_lab import NODE, POD_A, POD_B, Lab, accepted, service, snapshot, until
 from tests.kernel.test_proxy import KINDS, backend_of
 
 from fairlead.linux import namespaces
@@ -71,7 +71,9 @@ class Traffic:
                     self.failed += 1
 
     def stop(self) -> tuple[int, int]:
-        """(connections made, connections that failed)"""
+        """(connections made, connections that failed), after a few more were made."""
+        enough = self.done + 5
+        until(lambda: self.done >= enough or self.failed > 0, 10)
         self._stop.set()
         for thread in (*self._threads, self._client):
             thread.join(5)

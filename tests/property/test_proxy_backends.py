@@ -11,10 +11,21 @@ from immutables import Map
 from msgspec.structs import replace
 from tests.property.test_proxy_nftables import addresses, services
 
-from fairlead.discovery.model import Changes, LoadBalancerAddress, Node, Service, ServiceSnapshot
+from fairlead.discovery.model import (
+    Changes,
+    Endpoint,
+    EndpointPort,
+    LoadBalancerAddress,
+    Node,
+    Service,
+    ServiceKey,
+    ServicePort,
+    ServiceSnapshot,
+    Slice,
+)
 from fairlead.linux.ipset import MemoryIpset
 from fairlead.linux.iptables_memory import MemoryIptables
-from fairlead.linux.ipvs import MemoryIpvs
+from fairlead.linux.ipvs import Address, Destination, Load, MemoryIpvs
 from fairlead.proxy.compile import compile_table
 from fairlead.proxy.iptables import show as iptables
 from fairlead.proxy.iptables.backend import IptablesBackend
@@ -180,6 +191,35 @@ def test_ipvs_change_by_change_equals_all_at_once(history: list[ServiceSnapshot]
     backend.cleanup()
     assert (kernel.ipvs.read(), kernel.sets.read()) == ({}, {})
     assert not any(r for name in wanted.tables for r in kernel.iptables["IPv4"].read(name).values())
+
+
+def test_ipvs_lets_connections_end() -> None:
+    """A destination that left stays without weight while it has connections; then it goes, and nobody is blamed."""
+    kernel = Kernel(MemoryIpvs(), MemoryIpset(), MemoryAddresses(), {"IPv4": MemoryIptables()})
+    backend = IpvsBackend(ProxyOptions("n1"), ("IPv4",), lambda families: kernel)
+    backend.start()
+    ports = (ServicePort("a", "TCP", 80, 8080),)
+
+    def apply(*endpoints: str) -> None:
+        slices = (Slice("s", "IPv4", (EndpointPort("a", "TCP", 8080),), tuple(Endpoint(e) for e in endpoints)),)
+        service = Service(ServiceKey("shop", "web"), cluster_ips=("10.96.0.5",), ports=ports, slices=slices)
+        snapshot = ServiceSnapshot(Map({service.key: service}), synced=True)
+        table, _ = compile_table(snapshot, ProxyOptions("n1"))
+        backend.apply(table, frozenset([service.key]))
+
+    apply("10.244.1.2", "10.244.1.3")
+    held = kernel.ipvs.table[Address("TCP", "10.96.0.5", 80)][1]
+    leaver = Destination("10.244.1.3", 8080)
+    held[leaver] = Load(1, active=1)
+    apply("10.244.1.2")
+    assert held[leaver] == Load(0, active=1)
+    assert not backend.disturbed()
+    assert leaver in held
+    held[leaver] = Load(0)
+    assert not backend.disturbed()
+    assert leaver not in held
+    kernel.addresses.drop()
+    assert backend.disturbed()
 
 
 class MemoryAddresses:

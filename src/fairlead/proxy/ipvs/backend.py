@@ -270,12 +270,18 @@ class IpvsBackend:
         return -1
 
     def disturbed(self) -> bool:
-        """Whether a virtual server differs from what it should be, or waits to go and can; or an address is missing."""
+        """Whether a virtual server differs from what it should be, or an address is missing. Takes away the
+        destinations that left and whose connections have ended meanwhile: that is nobody's doing."""
         if not self._known:
             return False
         present = self._open.ipvs.read()
         wanted = {at: entry for ledger in self._ledgers.values() for at, entry in ledger.servers().items()}
-        if any(diff.server_changes(at, present.get(at), entry) for at, entry in wanted.items()):
+        changes = [change for at, entry in wanted.items() for change in diff.server_changes(at, present.get(at), entry)]
+        if not all(diff.is_end_of_leaving(change, present) for change in changes):
+            return True
+        try:
+            self._open.ipvs.commit(changes)
+        except OSError:
             return True
         addresses = {address for ledger in self._ledgers.values() for address in ledger.addresses()}
         return self._open.addresses.held() != addresses

@@ -119,11 +119,9 @@ def server_changes(
     return changes
 
 
-def leaving(present: Table, wanted: dict[Address, Wanted]) -> bool:
-    """Whether destinations are there that wait for their connections to end."""
-    return any(
-        destination not in wanted[at][1]
-        for at, (_, destinations) in present.items()
-        if at in wanted
-        for destination in destinations
-    )
+def is_end_of_leaving(change: Change, present: Table) -> bool:
+    """Whether the change only takes away a destination that had no weight any more and has no connections left."""
+    if not isinstance(change, DropDestination):
+        return False
+    load = present[change.at][1][change.destination]
+    return not (load.weight or load.active or load.inactive)
