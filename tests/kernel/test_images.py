@@ -17,6 +17,7 @@ from tests.kernel.kubelet_lab import Lab, leftovers, object_of, phase_is, runnin
 from fairlead.images import skopeo
 from fairlead.images.references import parse
 from fairlead.images.store import ImageError, Store
+from fairlead.linux import podcgroups
 
 pytestmark = pytest.mark.kernel
 
@@ -154,6 +155,20 @@ async def test_users_that_are_refused(lab: Lab, base: bytes, user: str, security
     await lab.start()
     lab.pod("who", container={**script("id"), "securityContext": security})
     await lab.wait("who", lambda p: words in str(p.get("status")))
+    await lab.stop()
+
+
+async def test_limits(lab: Lab, base: bytes) -> None:
+    """What the runtime starts is in the container's control group."""
+    if "memory" not in podcgroups.hierarchies():
+        pytest.skip("needs the memory controller of control groups")
+    load(lab, "test/box:1", [base])
+    await lab.start()
+    resources = {"limits": {"memory": "16Mi"}}
+    text = "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done"
+    lab.pod("eater", container={**script(text), "resources": resources}, spec={"restartPolicy": "Never"})
+    pod = await lab.wait("eater", phase_is("Failed"))
+    assert state_of(pod)["state"]["terminated"]["reason"] == "OOMKilled"
     await lab.stop()
 
 

@@ -13,6 +13,7 @@ from tests.kernel.kubelet_lab import Lab, leftovers, object_of, phase_is, ready,
 import fairlead.cli
 from fairlead.api.kinds import CONFIGMAPS, LEASES, NODES, PODS
 from fairlead.kubelet import podworker
+from fairlead.linux import podcgroups
 
 pytestmark = pytest.mark.kernel
 FOREVER = "while true; do sleep 0.05; done"
@@ -275,4 +276,27 @@ async def test_sidecars_end_last_in_reverse_order(lab: Lab) -> None:
     await lab.client.delete(PODS, "ordered", "default")
     await lab.gone("ordered")
     assert (directory / "order").read_text().split() == ["main", "second", "first"]
+    await lab.stop()
+
+
+EAT = "import time; held = []\nfor _ in range(400): held.append(bytearray(1 << 20))\ntime.sleep(60)"
+
+
+async def test_a_container_over_its_memory_limit_is_killed(lab: Lab) -> None:
+    """OOMKilled, exit code 137; its control group is gone."""
+    if "memory" not in podcgroups.hierarchies():
+        pytest.skip("needs the memory controller of control groups")
+    await lab.start()
+    resources = {"resources": {"limits": {"memory": "32Mi", "cpu": "500m"}}}
+    made = lab.pod("eater", "python3", "-c", EAT, spec={"restartPolicy": "Never"}, container=resources)
+    pod = await lab.wait("eater", phase_is("Failed"))
+    ended = state_of(pod)["state"]["terminated"]
+    assert (ended["exitCode"], ended["reason"]) == (137, "OOMKilled")
+    uid = made["metadata"]["uid"]
+    assert not [h.root for h in podcgroups.hierarchies().values() if (h.root / "fairlead-pods" / uid).exists()]
+    lab.pod("modest", "sh", "-c", "cat /proc/self/cgroup; sleep 60", container=resources)
+    pod = await lab.wait("modest", running)
+    await lab.until(lambda: lab.log(pod))
+    group = f"/fairlead-pods/{pod['metadata']['uid']}/main-0"
+    assert sum(line.endswith(group) for line in lab.log(pod).splitlines()) >= 1
     await lab.stop()

@@ -127,9 +127,10 @@ async def test_pods_run_on_while_the_api_is_away(lab: Lab) -> None:
     """A container that crashes while the API server is down is restarted; the status is told when it is back."""
     await lab.start()
     mounts = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
-    script = f"test -e /v/go || {{ while ! test -e /v/go; do sleep 0.02; done; exit 1; }}; {FOREVER}"
+    script = f"test -e /v/go || {{ echo waits; while ! test -e /v/go; do sleep 0.02; done; exit 1; }}; {FOREVER}"
     pod = lab.pod("alone", "sh", "-c", script, spec={"volumes": [{"name": "v", "emptyDir": {}}]}, container=mounts)
     await lab.wait("alone", running)
+    await lab.until(lambda: lab.log(pod) == "waits\n")
 
     def away(method: str, path: str) -> None:
         raise Unreachable("https://nowhere", "connection refused")

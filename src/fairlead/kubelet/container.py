@@ -28,7 +28,8 @@ import msgspec
 
 from fairlead.kubelet import rootfs
 from fairlead.kubelet.ocispec import OCIPlan
-from fairlead.linux import libc, processes
+from fairlead.linux import libc, podcgroups, processes
+from fairlead.linux.podcgroups import Limits
 
 START_ERROR_EXIT_CODE = 128
 """What the status of a container that could not be started says (containerd's choice)."""
@@ -69,6 +70,9 @@ class ContainerPlan(msgspec.Struct, frozen=True):
     stdin_once: bool = False
     log_max_bytes: int = 10 * 1024 * 1024
     log_max_files: int = 5
+    limits: Limits = Limits()
+    group: str = ""
+    """The name of its control group, if it has limits."""
     oci: OCIPlan | None = None
     """Of a container of an image; None: of the machine's own files."""
 
@@ -104,6 +108,8 @@ def run(plan: ContainerPlan, report: int, keep: frozenset[int]) -> NoReturn:
     try:
         os.write(report, b"pid %s\n" % os.readlink("/proc/self").encode())
         os.setsid()
+        if plan.group:
+            podcgroups.join(plan.group, plan.limits)
         rootfs.build(plan.root)
         if plan.tty:
             _own_terminal(report)
@@ -127,6 +133,8 @@ def run_exec(plan: ContainerPlan, argv: list[str], pidfd: int, report: int, *, t
     fork), as the container's user and with its environment."""
     try:
         os.setsid()
+        if plan.group:
+            podcgroups.follow(plan.group)
         libc.setns(pidfd, libc.CLONE_NEWNS)
         if tty:
             _own_terminal(report)

@@ -19,16 +19,19 @@ from typing import NoReturn
 import orjson
 
 from fairlead.kubelet.ocispec import OCIPlan
-from fairlead.linux import libc, processes
+from fairlead.linux import libc, podcgroups, processes
 from fairlead.linux import mounts as mnt
+from fairlead.linux.podcgroups import Limits
 
 _FAILED = 128
 
 
-def start(plan: OCIPlan, report: int) -> NoReturn:
+def start(plan: OCIPlan, report: int, group: str, limits: Limits) -> NoReturn:
     """Create and start. `report`, a socket, gets with a terminal the line `tty` and its descriptor, then `pid <n>`; or
     the failure."""
     try:
+        if group:  # what the runtime starts is in it, too
+            podcgroups.join(group, limits)
         _create(plan, report)
         os._exit(0)
     except _Refused as refused:

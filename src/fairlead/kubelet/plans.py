@@ -14,12 +14,14 @@ from typing import Any
 
 import msgspec
 
+from fairlead.api import quantity
 from fairlead.images.store import Image
 from fairlead.kubelet import imageplans, ocispec
 from fairlead.kubelet.container import DEFAULT_CAPABILITIES, ContainerPlan
 from fairlead.kubelet.expansion import expand
 from fairlead.kubelet.rootfs import Bind, RootPlan
 from fairlead.kubelet.volumes import refusal as volume_refusal
+from fairlead.linux.podcgroups import Limits
 from fairlead.linux.processes import CAPABILITIES
 
 Object = dict[str, Any]
@@ -109,7 +111,20 @@ def container_plan(
         tty=tty,
         stdin=bool(container.get("stdin")),
         stdin_once=bool(container.get("stdinOnce")),
+        limits=limits(container),
+        group=_group(pod, places) if limits(container) else "",
     )
+
+
+def limits(container: Object) -> Limits:
+    """What the container may use, by its resources.limits."""
+    found = (container.get("resources") or {}).get("limits") or {}
+    memory, cpu = quantity.parse(found.get("memory") or 0), quantity.parse(found.get("cpu") or 0)
+    return Limits(memory.value, cpu.milli / 1000)
+
+
+def _group(pod: Object, places: PodPlaces) -> str:
+    return f"{pod['metadata']['uid']}/{places.container.parent.name}-{places.container.name}"
 
 
 def _of_image(
@@ -176,6 +191,8 @@ def _of_image(
         tty=tty,
         stdin=bool(container.get("stdin")),
         stdin_once=bool(container.get("stdinOnce")),
+        limits=limits(container),
+        group=_group(pod, places) if limits(container) else "",
         oci=ocispec.OCIPlan(
             id=f"{container['name']}-{attempt}",
             runtime=runtime,

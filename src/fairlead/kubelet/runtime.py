@@ -28,7 +28,7 @@ import orjson
 from fairlead.kubelet import channel, shim
 from fairlead.kubelet.container import START_ERROR_EXIT_CODE, ContainerPlan
 from fairlead.kubelet.spawner import Spawner
-from fairlead.linux import libc, processes
+from fairlead.linux import libc, podcgroups, processes
 from fairlead.linux import mounts as mnt
 
 log = logging.getLogger("fairlead.kubelet")
@@ -36,6 +36,7 @@ log = logging.getLogger("fairlead.kubelet")
 NEEDED_CAPABILITIES = frozenset({"SYS_ADMIN", "NET_ADMIN", "SYS_CHROOT", "SETUID", "SETGID", "KILL", "CHOWN"})
 HOST_IMAGE = "fairlead/host"
 _STOP_SECONDS = 10.0
+_KILLED = 128 + signal.SIGKILL
 
 
 class Exit(msgspec.Struct, frozen=True):
@@ -46,6 +47,8 @@ class Exit(msgspec.Struct, frozen=True):
     started: int = 0
     finished: int = 0
     failure: str = ""
+    oom: bool = False
+    """The kernel killed a process of it, because of its memory limit."""
     lost: bool = False  # it went with its shim: nobody saw how
 
     @property
@@ -55,6 +58,8 @@ class Exit(msgspec.Struct, frozen=True):
             return "ContainerStatusUnknown"
         if self.failure and self.exit_code == START_ERROR_EXIT_CODE:
             return "StartError"
+        if self.oom and self.exit_code == _KILLED:
+            return "OOMKilled"
         return "Error" if self.exit_code else "Completed"
 
 
@@ -297,6 +302,7 @@ class Runtime:
             sandbox.close()
             if pidfd >= 0:
                 await _wait_or_kill(pidfd)
+            podcgroups.remove(uid)
         finally:
             if pidfd >= 0:
                 os.close(pidfd)
@@ -375,6 +381,7 @@ class Runtime:
     def forget(self, pod: dict[str, Any]) -> None:
         """Drop all that a pod left: it is gone from the API."""
         uid = pod["metadata"]["uid"]
+        podcgroups.remove(uid)
         for directory in (self.memory_dir(uid), self.pod_dir(uid), self.log_dir(pod)):
             shutil.rmtree(directory, ignore_errors=True)
 
@@ -389,6 +396,8 @@ def remove_all(root_dir: Path, runtime_dir: Path) -> None:
     for pidfd in killed:
         select.select([pidfd], [], [], _STOP_SECONDS)
         os.close(pidfd)
+    for directory in list(pods.iterdir()) if pods.is_dir() else []:
+        podcgroups.remove(directory.name)
     for mount in mnt.mounts(str(runtime_dir)):
         with contextlib.suppress(OSError):
             libc.umount(mount.target)

@@ -36,7 +36,7 @@ import orjson
 from fairlead.kubelet import channel, oci
 from fairlead.kubelet.container import ContainerPlan, run, run_exec
 from fairlead.kubelet.crilog import LogFile
-from fairlead.linux import libc, processes
+from fairlead.linux import libc, podcgroups, processes
 from fairlead.linux.connections import busy_inbound, connections
 
 SOCKET = "shim.sock"
@@ -195,7 +195,7 @@ class Shim:
         if pid == 0:
             _redirect(inner)
             if plan.oci is not None:
-                oci.start(plan.oci, report_out.detach())
+                oci.start(plan.oci, report_out.detach(), plan.group, plan.limits)
             run(plan, report_out.detach(), made)
         report_out.close()
         for fd in inner:
@@ -424,7 +424,10 @@ class Shim:
             "started": process.started,
             "finished": finished,
             "failure": process.failure,
+            "oom": bool(process.plan.limits.memory) and podcgroups.out_of_memory(process.plan.group),
         }
+        if process.plan.group:
+            podcgroups.remove(process.plan.group)
         write_atomically(Path(process.directory, "exit.json"), orjson.dumps(process.exit))
         event = {"event": "exited", "name": name, "attempt": attempt, "exit": process.exit}
         for client in list(self._clients):
