@@ -112,7 +112,7 @@ def alike(outcomes: frozenset[Outcome]) -> frozenset[Outcome]:
     return frozenset(Outcome("reject") if o.verdict == "reset" else o for o in outcomes)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.data(), snapshots(), options)
 def test_every_backend_treats_a_packet_alike(
     data: st.DataObject, snapshot: ServiceSnapshot, chosen: ProxyOptions
@@ -131,7 +131,7 @@ def test_every_backend_treats_a_packet_alike(
         assert iptables_trace(chains, packet, LOCAL) == alike(nft_trace(nft, packet, LOCAL)), packet
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.data(), snapshots(), options)
 def test_ipvs_treats_a_packet_alike(data: st.DataObject, snapshot: ServiceSnapshot, chosen: ProxyOptions) -> None:
     """As the others, but: under externalTrafficPolicy Local a pod or the node reaches the endpoints of this node where
