@@ -159,6 +159,7 @@ class EtcdClient:
     async def close(self) -> None:
         """Close the connection."""
         await self._channel.close()
+        await asyncio.sleep(0.01)  # gRPC tells the loop of what was cancelled a moment later; the loop may end with us
 
     async def _call(self, method: grpc.aio.UnaryUnaryMultiCallable[Any, Any], request: bytes) -> bytes:
         try:
