@@ -1,6 +1,6 @@
 """The DNS against Knot DNS: the zone of a random cluster, rendered and loaded there, and the same questions to both.
 
-COREDNS=… is not needed: what CoreDNS does otherwise is listed in docs/deviations.d/dns.md.
+COREDNS=… is not needed: what CoreDNS does otherwise is listed in docs/deviations.md.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import asyncio
 import os
 import random
 import shutil
+import sys
 import struct
 import time
 from collections.abc import AsyncIterator
@@ -80,7 +81,7 @@ def questions(zone: Zone, dice: random.Random, count: int) -> list[tuple[str, st
 
 def knotd() -> str:
     """Where Knot is; empty if it is not."""
-    return shutil.which("knotd", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or ""
+    return shutil.which("knotd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:{Path(sys.executable).parent}") or ""
 
 
 @asynccontextmanager

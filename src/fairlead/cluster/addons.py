@@ -54,13 +54,16 @@ async def keep(client: Client, config: ClusterConfig) -> None:
 async def _ensure(client: Client, manifest: dict[str, Any]) -> None:
     resource = kinds.of_object(manifest)
     assert resource is not None
-    meta = manifest["metadata"]
+    name, namespace = manifest["metadata"]["name"], manifest["metadata"].get("namespace", "")
     try:
-        await client.create(resource, manifest, meta["namespace"])
+        await client.get(resource, name, namespace)
     except StatusError as error:
-        if error.code != 409:
+        if error.code != 404:
             raise
-        ours = {key: value for key, value in manifest.items() if key not in ("apiVersion", "kind")}
-        if resource is kinds.DEPLOYMENTS:  # how many there are is the user's once they exist
-            ours["spec"] = {key: value for key, value in ours["spec"].items() if key != "replicas"}
-        await client.patch(resource, meta["name"], ours, meta["namespace"], kind="strategic")
+        await client.create(resource, manifest, namespace)
+        return
+    ours = {key: value for key, value in manifest.items() if key not in ("apiVersion", "kind")}
+    if resource is kinds.DEPLOYMENTS:  # how many there are is the user's once they exist
+        ours["spec"] = {key: value for key, value in ours["spec"].items() if key != "replicas"}
+    # A merge patch takes lists whole: a strategic one would mix up the ports 53/UDP and 53/TCP, whose merge key is 53.
+    await client.patch(resource, name, ours, namespace, kind="merge")
