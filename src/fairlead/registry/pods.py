@@ -16,9 +16,9 @@ from fairlead.api.errors import FieldError, access_forbidden, conflict, not_supp
 from fairlead.api.errors import unprocessable as invalid_object
 from fairlead.api.kinds import PODS, SERVICEACCOUNTS
 from fairlead.registry.classes import add_priority, apply_runtime_class
+from fairlead.registry.limitranger import apply_limit_ranges
 from fairlead.registry.metadata import random_suffix
 from fairlead.registry.requests import DeleteOptions, Dice, RequestContext
-from fairlead.registry.limitranger import apply_limit_ranges
 from fairlead.registry.stored import key_of
 from fairlead.registry.strategy import Generational, keep
 

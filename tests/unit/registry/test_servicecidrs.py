@@ -105,7 +105,7 @@ async def test_an_ipaddress_in_use_comes_back_at_once(new_cluster: Any) -> None:
     await asyncio.sleep(0)
     await remove(cluster, IP, ip)
     async with asyncio.timeout(5):
-        while not await cluster.keys(AddressPool.prefix):
+        while not await cluster.keys(AddressPool.prefix):  # noqa: ASYNC110 (the repair has no event of its own)
             await asyncio.sleep(0.001)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
