@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tests.cluster.conftest import Cluster
 from tests.contract.etcd_server import EtcdServer
 

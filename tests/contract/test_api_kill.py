@@ -18,15 +18,15 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
-from tests.contract.api_process import SMALL_RANGE
-from tests.contract.client_over_http import CA, SERVING
-from tests.contract.etcd_server import EtcdServer, free_port
 
 from fairlead.registry import RegistryOptions
 from fairlead.registry.repair import Repair
 from fairlead.store.etcd import EtcdStore
 from fairlead.store.interface import Store
 from fairlead.store.sqlite import SQLiteStore
+from tests.contract.api_process import SMALL_RANGE
+from tests.contract.client_over_http import CA, SERVING
+from tests.contract.etcd_server import EtcdServer, free_port
 
 Object = dict[str, Any]
 KILLS = int(os.environ.get("FAIRLEAD_KILLS", "4"))

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contract.client_over_http import real_client, real_server
 
 from fairlead.api.errors import StatusError
 from fairlead.api.kinds import ENDPOINTS, ENDPOINTSLICES, IPADDRESSES, NAMESPACES, SERVICECIDRS, SERVICES
 from fairlead.client import Client
 from fairlead.controllers import ControllerOptions, run_controllers
+from tests.contract.client_over_http import real_client, real_server
 
 Object = dict[str, Any]
 DEADLINE = 15.0

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.contract.etcd_server import EtcdServer
 
 from fairlead.store.etcd import EtcdStore
 from fairlead.store.interface import (
@@ -25,6 +24,7 @@ from fairlead.store.interface import (
 )
 from fairlead.store.memory import MemoryStore
 from fairlead.store.sqlite import SQLiteStore
+from tests.contract.etcd_server import EtcdServer
 
 DEADLINE = 20.0
 

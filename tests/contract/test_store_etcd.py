@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contract.etcd_server import EtcdServer
 
 from fairlead.api.errors import StatusError
 from fairlead.api.kinds import NAMESPACES, SERVICES
@@ -20,6 +19,7 @@ from fairlead.registry.requests import ListOptions, RegistryOptions, RequestCont
 from fairlead.store.etcd import EtcdStore
 from fairlead.store.etcd_client import Address, Trust
 from fairlead.store.interface import Compacted, CompareFailed, Put, StoreCorrupt, StoreFailed
+from tests.contract.etcd_server import EtcdServer
 
 DEADLINE = 30.0
 

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
-from tests.contract.etcd_server import EtcdServer
 
 from fairlead.store.etcd import EtcdStore
 from fairlead.store.interface import (
@@ -27,6 +26,7 @@ from fairlead.store.interface import (
 )
 from fairlead.store.memory import MemoryStore
 from fairlead.store.sqlite import SQLiteStore
+from tests.contract.etcd_server import EtcdServer
 
 KEYS = ["a/1", "a/2", "a/3", "b/1", "b/2"]
 State = dict[str, tuple[bytes, int, int]]
