@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from tests.cluster.explain_lab import SPACE, Lab, endpoint_slice, pod, scale, service
-
 from fairlead.api.kinds import ENDPOINTSLICES, PODS, SERVICES
 from fairlead.linux.namespaces import entered
 from fairlead.survey import sight
+from tests.cluster.explain_lab import SPACE, Lab, endpoint_slice, pod, scale, service
 
 
 class Fault(NamedTuple):

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from tests.cluster.explain_lab import Lab, endpoint_slice, pod, service
-
 from fairlead.api.kinds import ENDPOINTSLICES, PODS, SERVICES
+from tests.cluster.explain_lab import Lab, endpoint_slice, pod, service
 
 
 class Setup(NamedTuple):

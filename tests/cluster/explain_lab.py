@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-from tests.cluster.conftest import Cluster
 
 from fairlead.api.errors import StatusError
 from fairlead.api.kinds import DEPLOYMENTS, ENDPOINTSLICES, NAMESPACES, PODS, SERVICES, Resource
@@ -30,6 +29,7 @@ from fairlead.podnetwork.plan import link_name
 from fairlead.survey import sight
 from fairlead.survey.answering import answer
 from fairlead.survey.gather import place_of
+from tests.cluster.conftest import Cluster
 
 Object = dict[str, Any]
 T = TypeVar("T")
@@ -93,7 +93,7 @@ class Lab:
         """Wait until something true is given."""
         end = time.monotonic() + DEADLINE
         while time.monotonic() < end:
-            with contextlib.suppress(StatusError, LookupError, OSError):
+            with contextlib.suppress(StatusError, LookupError, OSError, AssertionError):
                 if found := condition():
                     return found
             time.sleep(0.02)

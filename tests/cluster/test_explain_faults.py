@@ -6,6 +6,7 @@ On every change a part of it runs; `make faults` (FAULTS=all) runs all faults an
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import statistics
@@ -13,6 +14,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
+
+from fairlead.survey.gather import place_of
 from tests.cluster.conftest import Cluster
 from tests.cluster.explain_faults import FAULTS, Fault
 from tests.cluster.explain_healthy import SETUPS, Setup
@@ -82,3 +85,34 @@ def test_no_alarm_where_all_is_well(lab: Lab, setup: Setup) -> None:
     with setup.prepare(lab):
         report = lab.explain(setup.target, setup.origin, **setup.more)
     assert report.works, report.verdict
+
+
+def test_the_command_line(lab: Lab) -> None:
+    """Verdict first, exit codes 0, 1 and 2, plain text in a pipe, JSON for machines."""
+    run = lab.cluster.fairlead
+    works = run("explain", "svc/web.lab:80", "--from", "pod/client-1.lab", "--name", lab.cluster.name)
+    assert works.stdout.startswith("✓ works: lab/web http 80/tcp → 10.244.")
+    assert "\x1b" not in works.stdout
+    assert "# handle" in works.stdout
+    found = run("explain", "http://web.lab/", "--from", "pod/client-1.lab", "--probe", "-o", "json")
+    document = json.loads(found.stdout)
+    assert document["works"]
+    assert document["hops"][-1]["name"] == "probe"
+    broken = run("explain", "svc/wbe.lab", check=False)
+    assert broken.returncode == 1
+    assert broken.stdout.startswith("✗ broken at hop 2, Service: there is no Service wbe in namespace lab (FL003)")
+    refused = run("explain", "web", check=False)
+    assert refused.returncode == 2
+    assert "svc/web.shop:80" in refused.stderr
+
+
+def test_only_objects_are_judged_of_a_cluster_that_is_elsewhere(lab: Lab) -> None:
+    """Without its kernels the report says what it did not see, and takes nothing of it for broken."""
+    here, lab.place = lab.place, place_of(None, None)
+    try:
+        report = lab.explain("svc/web")
+        assert report.works, report.verdict
+        assert report.unseen
+        assert lab.explain("svc/wbe").cause
+    finally:
+        lab.place = here

@@ -10,14 +10,14 @@ from functools import partial
 from typing import Any
 
 import pytest
-from tests.cluster.conftest import Cluster
-from tests.cluster.explain_lab import Lab, healthy, pod, service
 
 from fairlead.api.kinds import PODS, SERVICES
 from fairlead.linux.namespaces import entered
 from fairlead.linux.namespaces import path as namespace_path
 from fairlead.survey import asking
 from fairlead.survey.gather import inside_pod
+from tests.cluster.conftest import Cluster
+from tests.cluster.explain_lab import Lab, healthy, pod, service
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster-explain")]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.explain.world import evidence, explain
 
 from fairlead.explain import render
 from fairlead.explain.evidence import Evidence, NodeKernel, PodKernel
 from fairlead.explain.question import QuestionError, parse_origin, parse_target
 from fairlead.explain.strangers import Packet, Ruleset
+from tests.unit.explain.world import evidence, explain
 
 WORLD = evidence()
 NODE_PARTS = ("ruleset", "links", "routes", "sysctls", "flows")

@@ -1,7 +1,7 @@
 """One question from beginning to end: gather, explain, look again before an alarm, and with `--probe` try it for real.
 
 Stands on top of the survey. Invariant: what may just have been a change on its way (rules or slices a moment behind the
-API) is only reported after a second look.
+API) is only reported if it is still so when looked at again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fairlead.survey import asking
 from fairlead.survey.gather import Place, gather, inside_pod
 
 _FLEETING = frozenset({"FL017", "FL019", "FL044", "FL050", "FL051", "FL070", "FL076", "FL080", "FL090"})
-_SECOND_LOOK = 0.25
+_LOOK_AGAIN = (0.2, 0.5)  # seconds before the second and the third look
 _EXPLAIN = {"svc": path.explain, "pod": pod.explain, "dns": lookups.explain}
 
 
@@ -32,8 +32,10 @@ async def answer(client: Client, place: Place, question: Question) -> Report:
     """The report on one question."""
     evidence = await gather(client, place, question)
     report = _EXPLAIN[question.kind](evidence, question)
-    if any(f.id in _FLEETING for f in report.findings if f.severity == "error"):
-        await asyncio.sleep(_SECOND_LOOK)
+    for pause in _LOOK_AGAIN:
+        if not any(f.id in _FLEETING for f in report.findings if f.severity == "error"):
+            break
+        await asyncio.sleep(pause)
         evidence = await gather(client, place, question)
         report = _EXPLAIN[question.kind](evidence, question)
     if question.probe and question.kind == "svc" and place.layout is not None:

@@ -6,6 +6,12 @@ from typing import Any
 
 import msgspec
 import pytest
+
+from fairlead.explain import render
+from fairlead.explain.evidence import Attempt, DNSAnswer, Evidence, LinkView, NodeKernel
+from fairlead.explain.report import Hop
+from fairlead.podnetwork.plan import link_name
+from fairlead.survey.answering import judge
 from tests.unit.explain.world import (
     PODS,
     SLICE,
@@ -19,12 +25,6 @@ from tests.unit.explain.world import (
     pod_kernel,
     snapshot,
 )
-
-from fairlead.explain import render
-from fairlead.explain.evidence import Attempt, DNSAnswer, Evidence, LinkView, NodeKernel
-from fairlead.explain.report import Hop
-from fairlead.podnetwork.plan import link_name
-from fairlead.survey.answering import judge
 
 replace = msgspec.structs.replace
 
