@@ -48,7 +48,6 @@ ADDRESS = "example.org. 300 A 192.0.2.1"
         (prepared(rcode=5), 0),
         (prepared(*(f"example.org. 300 A 10.{i}.{j}.1" for i in range(9) for j in range(90))), 0),  # too large
     ],
-    ids=str,
 )
 def test_how_long(message: Prepared, seconds: int) -> None:
     """As long as the message itself allows, and no longer."""
