@@ -21,12 +21,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench.bench_dns import questions, serve, world
-
 from fairlead.dns.export import records
 from fairlead.dns.names import text_name
 from fairlead.dns.presentation import render, type_name
 from fairlead.dns.zone import Zone
+from tests.bench.bench_dns import questions, serve, world
 
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
 _TICK = os.sysconf("SC_CLK_TCK")

@@ -14,11 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests import imagemaker as make
-from tests.bench.bench_cluster import Lab
-
 from fairlead.api import kinds
 from fairlead.client import Client, Watched, follow
+from tests import imagemaker as make
+from tests.bench.bench_cluster import Lab
 
 PODS = int(os.environ.get("PODS", "200"))
 CHURN = int(os.environ.get("CHURN", "1000"))

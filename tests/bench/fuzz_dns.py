@@ -13,12 +13,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from tests.bench.bench_dns import questions
-from tests.unit.dns.corefiles import Site
-
 from fairlead.dns.message import FormatError, parse_message, render_message
 from fairlead.dns.server import Server
 from fairlead.dns.table import ByClient, Table
+from tests.bench.bench_dns import questions
+from tests.unit.dns.corefiles import Site
 
 COREFILE = """
 . {

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import yaml
+
 from tests.cluster.conftest import Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster-custom")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tests import imagemaker as make
 from tests.cluster.conftest import Cluster
 

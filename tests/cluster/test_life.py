@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.cluster.conftest import Cluster
 
 from fairlead.linux import namespaces
+from tests.cluster.conftest import Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster-life")]
 

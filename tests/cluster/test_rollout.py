@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from tests.bench import rollout_lab as lab
 from tests.cluster.conftest import Cluster
 

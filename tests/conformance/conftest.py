@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 import uvloop
 import yaml
-from tests.conformance.fake_kubelet import FakeKubelet
-from tests.conformance.manifests import TOKEN
 
 from fairlead.api.kinds import CLUSTERROLEBINDINGS, NAMESPACES, SERVICEACCOUNTS, by_plural
 from fairlead.apiserver import APIServer, ServerConfig, pki
 from fairlead.registry import Registry, RequestContext, User
 from fairlead.store.sqlite import SQLiteStore
+from tests.conformance.fake_kubelet import FakeKubelet
+from tests.conformance.manifests import TOKEN
 
 DEADLINE = 30.0
 ROBOT_MAY_ALL = {

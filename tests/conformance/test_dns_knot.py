@@ -9,8 +9,8 @@ import asyncio
 import os
 import random
 import shutil
-import sys
 import struct
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,8 +21,6 @@ import dns.flags
 import dns.message
 import dns.rcode
 import pytest
-from tests.unit.dns.test_processes import free_ports
-from tests.unit.dns.worlds import lines, router_of
 
 from fairlead.dns.answer import Style
 from fairlead.dns.export import records, reverse_records
@@ -32,6 +30,8 @@ from fairlead.dns.records import Delta, Group, ServiceRecords
 from fairlead.dns.server import Server
 from fairlead.dns.sockets import bind_tcp, bind_udp
 from fairlead.dns.zone import Zone
+from tests.unit.dns.test_processes import free_ports
+from tests.unit.dns.worlds import lines, router_of
 
 DEADLINE = 10.0
 NAMES = ["web", "api", "db", "a", "cache-0"]

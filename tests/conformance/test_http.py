@@ -7,6 +7,7 @@ import json
 import subprocess
 
 import pytest
+
 from tests.conformance.manifests import TOKEN, config_map
 
 CM = "/api/v1/namespaces/default/configmaps"

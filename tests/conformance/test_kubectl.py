@@ -6,6 +6,7 @@ import json
 import time
 
 import pytest
+
 from tests.conformance.manifests import config_map, deployment, pod, service
 
 DEADLINE = 20.0

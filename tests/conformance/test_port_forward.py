@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from kubernetes import client, config, stream
+
 from tests.conformance.test_pod_streams import pod  # noqa: F401  (a fixture)
 
 DEADLINE = 20.0

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession, TCPConnector, WSMsgType, web
-from tests.conformance.test_pod_streams import pod  # noqa: F401  (a fixture)
 
 from fairlead.api.kinds import ENDPOINTSLICES
 from fairlead.apiserver import proxytargets
 from fairlead.registry import RequestContext
+from tests.conformance.test_pod_streams import pod  # noqa: F401  (a fixture)
 
 ADDRESS = "127.0.0.1"
 

@@ -12,6 +12,7 @@ from lightkube.core.exceptions import ApiError
 from lightkube.models.core_v1 import ServicePort, ServiceSpec
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import ConfigMap, Service
+
 from tests.conformance.manifests import config_map, deployment, service
 
 _counter = iter(range(1_000_000))

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contract.client_over_http import real_client, real_server, served
 
 from fairlead.api.errors import StatusError
 from fairlead.api.kinds import CONFIGMAPS, DEPLOYMENTS, NAMESPACES, PODS, SERVICEACCOUNTS, Resource
 from fairlead.client import Client, Unreachable, Watched, follow, is_conflict, is_gone
 from fairlead.client.fake import FakeAPI, FakeClient
 from fairlead.store.memory import MemoryStore
+from tests.contract.client_over_http import real_client, real_server, served
 
 DEADLINE = 10
 

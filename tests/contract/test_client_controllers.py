@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contract.client_over_http import real_client, real_server
 
 from fairlead.api import times
 from fairlead.api.errors import StatusError
@@ -35,6 +34,7 @@ from fairlead.client.informer import Informer
 from fairlead.controllers import ControllerOptions, run_controllers
 from fairlead.controllers.context import FOLLOWED
 from fairlead.store.memory import MemoryStore
+from tests.contract.client_over_http import real_client, real_server
 
 Object = dict[str, Any]
 DEADLINE = 10.0

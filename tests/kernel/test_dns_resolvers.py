@@ -14,12 +14,12 @@ from pathlib import Path
 
 import orjson
 import pytest
-from tests.unit.dns.worlds import router_of, service, slice_of, zone
 
 from fairlead.discovery.model import Endpoint
 from fairlead.dns.answer import Style
 from fairlead.dns.server import Server
 from fairlead.dns.sockets import bind_tcp, bind_udp
+from tests.unit.dns.worlds import router_of, service, slice_of, zone
 
 pytestmark = pytest.mark.kernel
 

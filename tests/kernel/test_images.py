@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests import imagemaker as make
-from tests.kernel.kubelet_lab import Lab, leftovers, object_of, phase_is, running, state_of
 
 from fairlead.images import skopeo
 from fairlead.images.references import parse
 from fairlead.images.store import ImageError, Store
 from fairlead.linux import podcgroups
+from tests import imagemaker as make
+from tests.kernel.kubelet_lab import Lab, leftovers, object_of, phase_is, running, state_of
 
 pytestmark = pytest.mark.kernel
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from immutables import Map
-from tests.kernel.kubelet_lab import Lab, leftovers, object_of, phase_is, python, ready, running, state_of
 
 from fairlead.api.kinds import PODS
 from fairlead.discovery.model import Service, ServiceKey, ServicePort, ServiceSnapshot
 from fairlead.kubelet.containers import run_and_read
+from tests.kernel.kubelet_lab import Lab, leftovers, object_of, phase_is, python, ready, running, state_of
 
 pytestmark = pytest.mark.kernel
 

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.kernel.kubelet_lab import Lab, leftovers, object_of, phase_is, ready, running, state_of
 
 import fairlead.cli
 from fairlead.api.kinds import CONFIGMAPS, LEASES, NODES, PODS
 from fairlead.kubelet import podworker
 from fairlead.linux import podcgroups
+from tests.kernel.kubelet_lab import Lab, leftovers, object_of, phase_is, ready, running, state_of
 
 pytestmark = pytest.mark.kernel
 FOREVER = "while true; do sleep 0.05; done"

@@ -6,6 +6,7 @@ import asyncio
 
 import aiohttp
 import pytest
+
 from tests.kernel.kubelet_lab import Lab, running
 from tests.kernel.test_kubelet_server import lab, session  # noqa: F401  (a fixture)
 

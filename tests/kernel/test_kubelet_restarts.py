@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.kernel.kubelet_lab import Lab, host_processes, kill, leftovers, phase_is, ready, running, state_of
 
 from fairlead.api.kinds import PODS
 from fairlead.client import Unreachable
 from fairlead.kubelet.runtime import Record
 from fairlead.kubelet.spawner import Spawner
+from tests.kernel.kubelet_lab import Lab, host_processes, kill, leftovers, phase_is, ready, running, state_of
 
 pytestmark = pytest.mark.kernel
 FOREVER = "while true; do sleep 0.05; done"

@@ -12,9 +12,9 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
-from tests.kernel.kubelet_lab import NODE_IP, Lab, leftovers, phase_is, running
 
 from fairlead.apiserver.pki import create_authority, issue
+from tests.kernel.kubelet_lab import NODE_IP, Lab, leftovers, phase_is, running
 
 pytestmark = pytest.mark.kernel
 PORT = 10250

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from immutables import Map
-from tests.kernel.kubelet_lab import Lab
 
 from fairlead.discovery.model import Endpoint, Service, ServiceKey, ServicePort, ServiceSnapshot, Slice
+from tests.kernel.kubelet_lab import Lab
 
 pytestmark = pytest.mark.kernel
 DB = ServiceKey("default", "db")

@@ -11,6 +11,18 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+
+from fairlead.discovery.model import Changes, Service
+from fairlead.linux import namespaces
+from fairlead.linux.iptables import IptablesTools
+from fairlead.proxy import sysctls
+from fairlead.proxy.backend import Backend
+from fairlead.proxy.compile import compile_table
+from fairlead.proxy.iptables.backend import IptablesBackend
+from fairlead.proxy.nftables.backend import NftablesBackend
+from fairlead.proxy.options import ProxyOptions
+from fairlead.proxy.run import Proxy, Sync
+from fairlead.proxy.table import ServiceTable
 from tests.kernel.proxy_lab import (
     GATEWAY,
     NODE,
@@ -24,18 +36,6 @@ from tests.kernel.proxy_lab import (
     service,
     snapshot,
 )
-
-from fairlead.discovery.model import Changes, Service
-from fairlead.linux import namespaces
-from fairlead.linux.iptables import IptablesTools
-from fairlead.proxy import sysctls
-from fairlead.proxy.backend import Backend
-from fairlead.proxy.compile import compile_table
-from fairlead.proxy.iptables.backend import IptablesBackend
-from fairlead.proxy.nftables.backend import NftablesBackend
-from fairlead.proxy.options import ProxyOptions
-from fairlead.proxy.run import Proxy, Sync
-from fairlead.proxy.table import ServiceTable
 
 pytestmark = pytest.mark.kernel
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.kernel.proxy_lab import NODE, NODE_IP, OUTSIDE_IP, POD_A, POD_B, Lab, accepted, service, snapshot
-from tests.kernel.test_proxy import KINDS, backend_of
 
 from fairlead.discovery.model import LoadBalancerAddress, Service
 from fairlead.linux import namespaces
@@ -20,6 +18,8 @@ from fairlead.proxy.compile import compile_table
 from fairlead.proxy.nftables.show import state_of
 from fairlead.proxy.nftables.trace import Outcome, Packet, trace
 from fairlead.proxy.options import ProxyOptions
+from tests.kernel.proxy_lab import NODE, NODE_IP, OUTSIDE_IP, POD_A, POD_B, Lab, accepted, service, snapshot
+from tests.kernel.test_proxy import KINDS, backend_of
 
 pytestmark = pytest.mark.kernel
 

@@ -6,14 +6,14 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.kernel.proxy_lab import NODE, POD_A, POD_B, Lab, service, snapshot
-from tests.kernel.test_proxy import KINDS, backend_of
 
 from fairlead.discovery.model import Changes, Service
 from fairlead.linux import conntrack, namespaces
 from fairlead.linux.conntrack import ConntrackSocket, Flow
 from fairlead.proxy.options import ProxyOptions
 from fairlead.proxy.run import Proxy
+from tests.kernel.proxy_lab import NODE, POD_A, POD_B, Lab, service, snapshot
+from tests.kernel.test_proxy import KINDS, backend_of
 
 pytestmark = pytest.mark.kernel
 

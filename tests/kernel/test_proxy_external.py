@@ -6,7 +6,6 @@ import ipaddress
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.kernel.proxy_lab import GATEWAY, NODE, NODE_IP, OUTSIDE_IP, POD_A, POD_B, Lab, accepted, service, snapshot
 
 from fairlead.discovery.model import LoadBalancerAddress, Service
 from fairlead.linux import namespaces
@@ -15,6 +14,7 @@ from fairlead.proxy import sysctls
 from fairlead.proxy.compile import compile_table
 from fairlead.proxy.nftables.backend import NftablesBackend
 from fairlead.proxy.options import ProxyOptions
+from tests.kernel.proxy_lab import GATEWAY, NODE, NODE_IP, OUTSIDE_IP, POD_A, POD_B, Lab, accepted, service, snapshot
 
 pytestmark = pytest.mark.kernel
 

@@ -7,14 +7,14 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.kernel.proxy_lab import NODE, POD_A, POD_B, Lab, accepted, service, snapshot, until
-from tests.kernel.test_proxy import KINDS, backend_of
 
 from fairlead.linux import namespaces
 from fairlead.linux.iptables import IptablesTools
 from fairlead.proxy import backends
 from fairlead.proxy.compile import compile_table
 from fairlead.proxy.options import ProxyOptions
+from tests.kernel.proxy_lab import NODE, POD_A, POD_B, Lab, accepted, service, snapshot, until
+from tests.kernel.test_proxy import KINDS, backend_of
 
 pytestmark = pytest.mark.kernel
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 from immutables import Map
-from tests.kernel.proxy_lab import accepted
-from tests.kernel.test_podnetwork import NODES, Lab, in_node
 
 from fairlead.discovery.model import Endpoint, EndpointPort, Service, ServiceKey, ServicePort, ServiceSnapshot, Slice
 from fairlead.linux import namespaces
 from fairlead.podnetwork.network import PodNetwork
 from fairlead.proxy.options import ProxyOptions
 from fairlead.proxy.run import Proxy
+from tests.kernel.proxy_lab import accepted
+from tests.kernel.test_podnetwork import NODES, Lab, in_node
 
 pytestmark = pytest.mark.kernel
 

@@ -13,7 +13,6 @@ import dns.rdatatype
 import dns.rrset
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.dns.worlds import value_of, zone
 
 from fairlead.dns import message as codec
 from fairlead.dns.message import (
@@ -37,6 +36,7 @@ from fairlead.dns.names import (
     undashed,
     wire_name,
 )
+from tests.unit.dns.worlds import value_of, zone
 
 LABEL = st.binary(min_size=1, max_size=63).map(bytes.lower)
 SIMPLE = st.from_regex(rb"\A[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?\Z")

@@ -7,7 +7,6 @@ from typing import Any
 import dns.message
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.dns.worlds import reply_to, router_of, value_of
 
 from fairlead.api.events import WatchEvent
 from fairlead.api.kinds import ENDPOINTSLICES, NAMESPACES, SERVICES
@@ -19,6 +18,7 @@ from fairlead.dns.reply import Reply
 from fairlead.dns.server import Server
 from fairlead.dns.table import ByClient, Table
 from fairlead.dns.zone import Zone
+from tests.unit.dns.worlds import reply_to, router_of, value_of
 
 NAMES = st.sampled_from(["web", "db"])
 SPACES = st.sampled_from(["x", "y"])

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from immutables import Map
 from msgspec.structs import replace
-from tests.property.test_proxy_nftables import addresses, services
 
 from fairlead.discovery.model import (
     Changes,
@@ -38,6 +37,7 @@ from fairlead.proxy.nftables.trace import Outcome, Packet
 from fairlead.proxy.nftables.trace import trace as nft_trace
 from fairlead.proxy.options import ProxyOptions
 from fairlead.proxy.table import ServiceTable
+from tests.property.test_proxy_nftables import addresses, services
 
 NODE_IP, SECOND_IP, OUTSIDE = "192.0.2.1", "192.0.2.77", "198.51.100.7"
 LOCAL = frozenset({NODE_IP, SECOND_IP, "127.0.0.1"})

@@ -7,6 +7,17 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
+
+from fairlead.discovery.model import LoadBalancerAddress, Service
+from fairlead.linux import namespaces
+from fairlead.linux.ipset import IpsetSocket
+from fairlead.linux.ipvs import Address, Destination, DropDestination, DropServer, IpvsSocket
+from fairlead.linux.links import Links
+from fairlead.proxy import sysctls
+from fairlead.proxy.compile import compile_table
+from fairlead.proxy.ipvs.backend import IpvsBackend
+from fairlead.proxy.options import ProxyOptions
+from fairlead.proxy.table import ServiceTable
 from tests.kernel.conftest import make_namespace  # noqa: F401  (the fixture)
 from tests.kernel.proxy_lab import (
     GATEWAY,
@@ -21,17 +32,6 @@ from tests.kernel.proxy_lab import (
     service,
     snapshot,
 )
-
-from fairlead.discovery.model import LoadBalancerAddress, Service
-from fairlead.linux import namespaces
-from fairlead.linux.ipset import IpsetSocket
-from fairlead.linux.ipvs import Address, Destination, DropDestination, DropServer, IpvsSocket
-from fairlead.linux.links import Links
-from fairlead.proxy import sysctls
-from fairlead.proxy.compile import compile_table
-from fairlead.proxy.ipvs.backend import IpvsBackend
-from fairlead.proxy.options import ProxyOptions
-from fairlead.proxy.table import ServiceTable
 
 OPTIONS = ProxyOptions(NODE)
 VIP, BALANCER = "10.96.0.5", "10.96.200.80"  # the lab routes 10.96.0.0/16 to the node

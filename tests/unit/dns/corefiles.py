@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import dns.message
-from tests.unit.dns.worlds import SERIAL, snapshot
 
 from fairlead.dns.answer import Rotating, finish, read
 from fairlead.dns.book import Book
@@ -16,6 +15,7 @@ from fairlead.dns.records import whole
 from fairlead.dns.reply import Reply, Request, settled
 from fairlead.dns.router import Router
 from fairlead.dns.serving import Serving
+from tests.unit.dns.worlds import SERIAL, snapshot
 
 
 def config_of(text: str, environment: Mapping[str, str] | None = None, file: str = "Corefile") -> Config:

@@ -11,13 +11,13 @@ import dns.flags
 import dns.message
 import dns.rcode
 import pytest
+
+from fairlead.dns.cache import Cache
 from tests.unit.dns.test_processes import api, free_ports, kubeconfig, started
 from tests.unit.dns.test_server import ask, running, upstream
 from tests.unit.dns.test_serving import ask as ask_port
 from tests.unit.dns.test_serving import page, serving
 from tests.unit.dns.worlds import lines
-
-from fairlead.dns.cache import Cache
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "02-corefile" / "Corefile"
 

@@ -9,13 +9,13 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 import pytest
-from tests.unit.dns.worlds import ask, lines, reply_to, service, slice_of, value_of, zone
 
 from fairlead.discovery.model import Endpoint, EndpointPort
 from fairlead.dns.answer import PLAIN, Rotating, Style, finish, is_answer, upstream_query
 from fairlead.dns.message import Query, parse_message, parse_query
 from fairlead.dns.prepared import Prepared
 from fairlead.dns.reply import WHILE, Outcome, Reply, Request, failed, then
+from tests.unit.dns.worlds import ask, lines, reply_to, service, slice_of, value_of, zone
 
 NOWHERE = Style(recursion=False)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.unit.dns.corefiles import config_of, error_of
 
 from fairlead.dns.config import ABSENT, PLUGINS, Listener, load, plugin_kind
 from fairlead.dns.corefile import Directive, Token, parse
+from tests.unit.dns.corefiles import config_of, error_of
 
 KUBEADM = """
 .:53 {

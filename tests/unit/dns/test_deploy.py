@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.unit.dns.corefiles import config_of
-from tests.unit.dns.test_corefile import KUBEADM
 
 from fairlead.api import kinds
 from fairlead.api.defaults import apply
 from fairlead.api.fields import check
 from fairlead.api.validation import validate_create
+from tests.unit.dns.corefiles import config_of
+from tests.unit.dns.test_corefile import KUBEADM
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 MANIFESTS = sorted(DEPLOY.glob("dns*.yaml"))

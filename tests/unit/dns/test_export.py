@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dns.message
 import pytest
-from tests.unit.dns.corefiles import Site
-from tests.unit.dns.test_zone import ANSWERS
-from tests.unit.dns.worlds import rows, zone
 
 from fairlead.dns.export import records, reverse_records
 from fairlead.dns.presentation import record, render
 from fairlead.dns.reply import Transfer
+from tests.unit.dns.corefiles import Site
+from tests.unit.dns.test_zone import ANSWERS
+from tests.unit.dns.worlds import rows, zone
 
 
 def test_every_answer_is_in_the_list() -> None:

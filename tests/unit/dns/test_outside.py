@@ -13,12 +13,12 @@ import dns.message
 import dns.rcode
 import dns.rrset
 import pytest
-from tests.unit.dns.test_server import ask, nowhere, resolves, running, upstream
-from tests.unit.dns.worlds import lines
 
 from fairlead.dns.cache import Cache, CacheOptions
 from fairlead.dns.forward import Forwarder, ForwardOptions
 from fairlead.dns.upstream import Address, HealthCheck, Upstream
+from tests.unit.dns.test_server import ask, nowhere, resolves, running, upstream
+from tests.unit.dns.worlds import lines
 
 DEADLINE = 5.0
 

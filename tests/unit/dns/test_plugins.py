@@ -9,12 +9,12 @@ import dns.flags
 import dns.message
 import dns.rcode
 import pytest
-from tests.unit.dns.corefiles import Site
-from tests.unit.dns.worlds import lines, rows
 
 from fairlead.dns.names import packed_address
 from fairlead.dns.records import Delta, PodAddress, ServiceRecords
 from fairlead.dns.reply import BRIEFLY, WHILE, Silence, Transfer
+from tests.unit.dns.corefiles import Site
+from tests.unit.dns.worlds import lines, rows
 
 CLUSTER = "kubernetes cluster.local in-addr.arpa ip6.arpa {\n pods verified\n fallthrough in-addr.arpa ip6.arpa\n }\n"
 

@@ -20,11 +20,11 @@ import dns.rcode
 import orjson
 import pytest
 from aiohttp import ClientError, ClientSession, web
-from tests.unit.dns.worlds import lines
 
 from fairlead.dns import DNSOptions
 from fairlead.dns.answering import configuration, upstreams_from
 from fairlead.dns.serving import DNSError, Sockets
+from tests.unit.dns.worlds import lines
 
 DEADLINE = 15.0
 

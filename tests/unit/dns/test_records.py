@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.dns.worlds import HTTP, service, slice_of, snapshot
 
 from fairlead.discovery.model import Changes, Endpoint, EndpointPort, Service, ServiceKey, ServiceSnapshot
 from fairlead.dns.pipe import Frames, frame
 from fairlead.dns.records import Delta, delta, pieces, records_of, whole
+from tests.unit.dns.worlds import HTTP, service, slice_of, snapshot
 
 WEB = ServiceKey("shop", "web")
 PORTS = (EndpointPort("http", "TCP", 8080),)

@@ -13,8 +13,6 @@ import dns.flags
 import dns.message
 import dns.rcode
 import pytest
-from tests.unit.dns.test_zone import ANSWERS, NODATA, NXDOMAIN
-from tests.unit.dns.worlds import SOA, lines, router_of, rows, shown, snapshot, zone
 
 from fairlead.dns.answer import Style
 from fairlead.dns.cache import Cache
@@ -26,6 +24,8 @@ from fairlead.dns.sockets import SLOTS, Batch, accelerated, bind_tcp, bind_udp, 
 from fairlead.dns.table import Table
 from fairlead.dns.upstream import Address, Upstream, addresses_of, parse_address
 from fairlead.dns.zone import Zone
+from tests.unit.dns.test_zone import ANSWERS, NODATA, NXDOMAIN
+from tests.unit.dns.worlds import SOA, lines, router_of, rows, shown, snapshot, zone
 
 DEADLINE = 5.0
 LOOPS = ["batch", "single", *(["fast"] if accelerated else [])]

@@ -20,10 +20,10 @@ import dns.rcode
 import dns.zone
 import pytest
 from aiohttp import ClientError, ClientSession
-from tests.unit.dns.test_processes import api, free_ports, gone, kubeconfig
-from tests.unit.dns.worlds import lines
 
 from fairlead.apiserver import pki
+from tests.unit.dns.test_processes import api, free_ports, gone, kubeconfig
+from tests.unit.dns.worlds import lines
 
 DEADLINE = 15.0
 

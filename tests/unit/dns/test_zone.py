@@ -6,12 +6,12 @@ import dns.flags
 import dns.message
 import dns.rdatatype
 import pytest
-from tests.unit.dns.worlds import SOA, ask, reply_to, rows, service, shown, zone
 
 from fairlead.dns.names import packed_address, text_name
 from fairlead.dns.records import Delta, PodAddress
 from fairlead.dns.reply import Reply, Request, failed
 from fairlead.dns.zone import Zone
+from tests.unit.dns.worlds import SOA, ask, reply_to, rows, service, shown, zone
 
 
 def outside(where: Zone, question: str, kind: str) -> list[tuple[str, str]]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from tests.unit.proxy.flows import HERE, THERE, check, service, state
-
 from fairlead.discovery.model import LoadBalancerAddress
 from fairlead.proxy.options import ProxyOptions
+from tests.unit.proxy.flows import HERE, THERE, check, service, state
 
 EXTERNAL, BALANCER = "203.0.113.9", "203.0.113.80"
 

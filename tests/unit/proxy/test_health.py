@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 from immutables import Map
-from tests.unit.proxy.flows import HERE, THERE, service
-from tests.unit.proxy.test_run import OPTIONS, NoFlows, Stubborn
 
 from fairlead.discovery.model import Changes, Endpoint, EndpointPort, Node, Service, ServiceSnapshot, Slice
 from fairlead.discovery.parse import parse_node
 from fairlead.proxy.nftables.backend import NftablesBackend
 from fairlead.proxy.run import Proxy
 from fairlead.proxy.serving import Bind, ProxyServers
+from tests.unit.proxy.flows import HERE, THERE, service
+from tests.unit.proxy.test_run import OPTIONS, NoFlows, Stubborn
 
 
 def free_port() -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.proxy.flows import HERE, HERE2, LOCAL, NODE_IP, OUTSIDE, THERE, VIP, VIP6, check, service, state
 
 from fairlead.discovery.model import Endpoint, EndpointPort, Slice
 from fairlead.proxy.iptables.layout import chain_name
 from fairlead.proxy.iptables.trace import trace as iptables_trace
 from fairlead.proxy.nftables.trace import Outcome, Packet, trace
 from fairlead.proxy.options import ProxyOptions
+from tests.unit.proxy.flows import HERE, HERE2, LOCAL, NODE_IP, OUTSIDE, THERE, VIP, VIP6, check, service, state
 
 
 def test_cluster_ip() -> None:
