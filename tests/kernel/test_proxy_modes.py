@@ -10,7 +10,7 @@ import pytest
 
 from fairlead.linux import namespaces
 from fairlead.linux.iptables import IptablesTools
-from fairlead.proxy import backends
+from fairlead.proxy import backends, sysctls
 from fairlead.proxy.compile import compile_table
 from fairlead.proxy.options import ProxyOptions
 from tests.kernel.proxy_lab import NODE, POD_A, POD_B, Lab, accepted, service, snapshot, until
@@ -34,6 +34,7 @@ def apply(lab: Lab, kind: str) -> None:
     table, changed = compile_table(snapshot(WEB), ProxyOptions(NODE))
     backend = backend_of(kind)
     with lab.at("node"):
+        assert sysctls.ensure(("IPv4",)) == []
         backend.start()
         backend.apply(table, changed)
         backends.clean_others(kind.partition("-")[0])
