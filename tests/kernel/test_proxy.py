@@ -352,6 +352,27 @@ async def test_stale_udp_flows_are_forgotten(lab: Lab) -> None:
         await proxy.stop()
 
 
+async def test_udp_begun_while_the_rules_were_away_is_led_right_after_the_repair(lab: Lab) -> None:
+    """A datagram sent between the flush and the repair makes a flow to nowhere; the client's next one arrives."""
+    listening = servers(lab, socket.SOCK_DGRAM)
+    proxy = await _started(lab)
+    client = lab.open("outside", socket.SOCK_DGRAM)
+    client.bind((OUTSIDE_IP, 5556))
+    try:
+        entry = service("dns", VIP, (POD_A,), protocol="UDP")
+        await proxy.apply(snapshot(entry), Changes(frozenset([entry.key])))
+        # Without anyone else who asks for it, the kernel would stop tracking with our last rule.
+        lab.nft("add table ip watcher { chain c { type filter hook prerouting priority 0; ct state new accept; }; }")
+        lab.nft("delete table ip fairlead")
+        client.sendto(b"lost", (VIP, 80))
+        async with asyncio.timeout(5):
+            while "shop/dns" not in lab.nft("list ruleset"):  # noqa: ASYNC110  (the kernel tells the proxy, not us)
+                await asyncio.sleep(0.01)
+        assert ask(client, VIP, 80, listening) == POD_A
+    finally:
+        await proxy.stop()
+
+
 async def test_nothing_is_touched_before_the_first_complete_snapshot(lab: Lab) -> None:
     """Rules of a former run stay until everything has been listed."""
     proxy = await _started(lab)

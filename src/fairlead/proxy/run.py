@@ -222,12 +222,14 @@ class Proxy:
             except OSError as error:
                 log.warning("rules of another mode could not be removed: %s", error)
 
-    def _clean_flows(self, before: ServiceSnapshot, after: ServiceSnapshot, keys: set[ServiceKey], first: bool) -> int:
+    def _clean_flows(
+        self, before: ServiceSnapshot, after: ServiceSnapshot, keys: set[ServiceKey], everything: bool
+    ) -> int:
         if self._conntrack is None:
             return 0
         addresses = _addresses(self.table.node.addresses)
         try:
-            if first:
+            if everything:
                 known = conntrack.all_fronts(after.services, addresses)
                 return conntrack.clean(self._conntrack, known, self.families, self.options.service_cidrs)
             doubtful: conntrack.Fronts = {}
@@ -268,7 +270,9 @@ class Proxy:
         if applied.changes:
             log.warning("the rules of Services were changed by another process; restored (%d changes)", applied.changes)
             spent = (applied.diff_seconds, applied.kernel_seconds)
-            self._report(Sync(0, applied.changes, 0.0, *spent, 0, repaired=True, full=True))
+            # What began while the rules were away was not translated, and would stay so for as long as it talks.
+            flows = self._clean_flows(self._snapshot, self._snapshot, set(), True) if self._snapshot else 0
+            self._report(Sync(0, applied.changes, 0.0, *spent, flows, repaired=True, full=True))
 
     def _failed(self, error: OSError) -> None:
         log.error("the kernel refused the rules of Services (%s); trying again in %.2g s", error, self._delay)
