@@ -67,6 +67,9 @@ def decode_body(body: bytes, content_type: str) -> tuple[Object, bytes]:
     )
 
 
+_TEXT_TO_US = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value")
+
+
 def decode_yaml(body: bytes) -> Object:
     """The object in a YAML body. Raises 400 for what is not one mapping, and for aliases (they can explode)."""
     import yaml
@@ -74,10 +77,10 @@ def decode_yaml(body: bytes) -> Object:
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
     class Loader(base):  # type: ignore[misc]
-        """YAML as Kubernetes reads it: a date stays the text it is."""
+        """YAML as Kubernetes reads it: a date stays the text it is, and so does a lone equals sign."""
 
         yaml_implicit_resolvers = {
-            first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
+            first: [pair for pair in pairs if pair[0] not in _TEXT_TO_US]
             for first, pairs in base.yaml_implicit_resolvers.items()
         }
 

@@ -7,7 +7,7 @@ import pytest
 
 from fairlead.api.errors import StatusError
 from fairlead.api.kinds import CONFIGMAPS, DEPLOYMENTS, SERVICES
-from fairlead.apiserver.bodies import checked_object, decode_body
+from fairlead.apiserver.bodies import checked_object, decode_body, decode_yaml
 from fairlead.apiserver.patches import JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, patch_function
 from fairlead.registry import RequestContext
 
@@ -117,3 +117,12 @@ def test_unknown_fields_in_a_patch():
     status = _refusal(lambda: _patched(MERGE_PATCH, change, SERVICE, validation="Strict"))
     assert 'strict decoding error: unknown field "spec.nonsense"' in status["message"]
     assert "nonsense" not in _patched(MERGE_PATCH, change, SERVICE)["spec"]
+
+
+def test_yaml_keeps_dates_and_equals_signs_as_text():
+    """What PyYAML would make a date, or refuse, is the text that Kubernetes reads."""
+    assert decode_yaml(b"day: 2026-01-02\nsign: =\nenum: [=, '!=']\n") == {
+        "day": "2026-01-02",
+        "sign": "=",
+        "enum": ["=", "!="],
+    }
