@@ -11,6 +11,7 @@ help:
 	@echo "make test   set up, run every test"
 	@echo "make check  formatting, lint, types, order of packages"
 	@echo "make bench  measure; the tables go into docs/benchmarks.md"
+	@echo "make faults break a running cluster in every known way and see that explain names the cause (slow)"
 	@echo "make faults break a cluster in every way we know, and see what explain says of it"
 
 setup: $(VENV)/.ready
@@ -29,7 +30,7 @@ check: setup
 	@$(BIN)/ruff format --check -q src tests tools
 	@$(BIN)/ruff check -q src tests tools
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/lint-imports >/dev/null || $(BIN)/lint-imports
 
 bench: setup
 	@$(BIN)/python -m tests.bench
