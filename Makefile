@@ -12,7 +12,6 @@ help:
 	@echo "make check  formatting, lint, types, order of packages"
 	@echo "make bench  measure; the tables go into docs/benchmarks.md"
 	@echo "make faults break a running cluster in every known way and see that explain names the cause (slow)"
-	@echo "make faults break a cluster in every way we know, and see what explain says of it"
 
 setup: $(VENV)/.ready
 

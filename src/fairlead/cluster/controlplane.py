@@ -7,7 +7,6 @@ again, is left in the layout's failure file, in one line, for `up` to say.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 import socket
@@ -139,8 +138,7 @@ def stop_event() -> asyncio.Event:
     event = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, event.set)
+        loop.add_signal_handler(number, event.set)
     return event
 
 
