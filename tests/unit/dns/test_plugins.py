@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import dns.edns
@@ -426,6 +427,19 @@ async def test_loadbalance(tmp_path: Path) -> None:
     site = Site(block(f"loadbalance weighted {tmp_path}/weights\n{CLUSTER}"))
     found = [(await answers(site, name))[0].split()[-1] for _ in range(60)]
     assert found.count("10.244.0.8") > 45
+    site = Site(block(f"loadbalance weighted {tmp_path}/weights {{\n reload 5ms\n}}\n{CLUSTER}"))
+    (work,) = (work for one in site.generation.sites for work in one.background)
+    follow = asyncio.ensure_future(work())
+    await asyncio.sleep(0)
+    (tmp_path / "weights").write_text(f"{name}\n10.244.0.8 1\n10.244.1.8 255 # turned\n")
+    async with asyncio.timeout(5):
+        while [(await answers(site, name))[0].split()[-1] for _ in range(10)].count("10.244.1.8") < 8:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    (tmp_path / "weights").write_text("no weights at all, but words")
+    await asyncio.sleep(0.05)
+    assert not follow.done()
+    follow.cancel()
+    assert [(await answers(site, name))[0].split()[-1] for _ in range(60)].count("10.244.1.8") > 45
     site = Site(block(f"loadbalance round_robin {{\n prefer 10.244.1.9/32\n}}\n{CLUSTER}"))
     assert firsts([await answers(site, name) for _ in range(10)]) == {"10.244.1.9"}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -87,14 +88,23 @@ class Plugin:
         return following
 
 
-class RulePlugin(Plugin):
+class RulePlugin(Plugin, ABC):
     """A plugin whose directives in a block make one handler together, if `is_rule`."""
 
     is_rule = True
 
+    @abstractmethod
     def chain(self, rules: Sequence[RulePlugin], following: Handler) -> Handler:
         """The handler of all the rules, in their order."""
-        raise NotImplementedError
+
+
+def file_stamp(file: Path) -> tuple[int, int] | None:
+    """What tells a file from its next version; None while there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def end_of_chain(request: Request) -> Reply:

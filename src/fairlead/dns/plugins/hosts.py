@@ -19,6 +19,7 @@ from fairlead.dns.plugins.base import (
     Zones,
     duration,
     fall_through,
+    file_stamp,
     no_options,
     number,
     zones,
@@ -141,19 +142,11 @@ class Hosts(Plugin):
         return handle
 
     async def _follow(self, site: Site) -> None:
-        stamp = _stamp(self.file)
+        stamp = file_stamp(self.file)
         while True:
             await asyncio.sleep(self.reload)
-            if (now := _stamp(self.file)) != stamp:
+            if (now := file_stamp(self.file)) != stamp:
                 stamp = now
                 self.names, self.addresses = self._read()
                 site.metrics.set("coredns_hosts_entries", (), len(self.names) + len(self.addresses))
                 site.forget()
-
-
-def _stamp(file: Path) -> tuple[int, int] | None:
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size

@@ -61,7 +61,6 @@ class Kubernetes(Plugin):
         self.pods: Pods = "disabled"
         self.exposed: frozenset[str] | None = None
         self.falls: Zones | None = None
-        self.startup = 5.0
         endpoints, pod_names, endpoint = True, False, ""
         kubeconfig: str | None = None
         context = labels_selector = namespace_labels = ""
@@ -108,7 +107,7 @@ class Kubernetes(Plugin):
             elif word == "fallthrough":
                 self.falls = fall_through(option)
             elif word == "startup_timeout":
-                self.startup = duration(option, option.counted(1)[0])
+                duration(option, option.counted(1)[0])  # we answer at once; until all was listed, SERVFAIL
             elif word.startswith("apiserver_") and word in _OPTIONS:
                 if word == "apiserver_qps":
                     _positive(option, option.counted(1)[0])

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import logging
 import random
 import socket
 from pathlib import Path
 
 from fairlead.dns.answer import Style
-from fairlead.dns.corefile import Directive
+from fairlead.dns.corefile import CorefileError, Directive
 from fairlead.dns.message import AA, AAAA, CNAME, IN, NOERROR, NXDOMAIN, RA, RD, SOA, A, Record
 from fairlead.dns.names import packed_address, text_name
-from fairlead.dns.plugins.base import Handler, Outcome, Plugin, Reply, Request, Site, duration, no_options, number
+from fairlead.dns.plugins.base import (
+    Handler,
+    Outcome,
+    Plugin,
+    Reply,
+    Request,
+    Site,
+    duration,
+    file_stamp,
+    no_options,
+    number,
+)
 from fairlead.dns.reply import NEVER, then, unpacked
+
+log = logging.getLogger("fairlead.dns")
 
 _FLAGS = {"aa": AA, "ra": RA, "rd": RD}
 _NSID = 3  # EDNS option code, RFC 5001
@@ -163,13 +178,14 @@ class Loadbalance(Plugin):
         self.weights: dict[str, dict[bytes, int]] = {}
         self.preferred: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         self.file = ""
+        self.reload = 30.0  # s, as CoreDNS; 0: never
         if args and args[0] not in {"round_robin", "weighted"}:
             raise directive.error(f"can be round_robin or weighted, not {args[0]!r}")
         if args[:1] == ["weighted"]:
             if len(args) != 2:
                 raise directive.error("weighted needs a file")
             self.file = str(self.block.path(args[1]))
-            self.weights = self._weights(directive)
+            self.weights, self.directive = self._weights(directive), directive
         elif len(args) > 1:
             raise directive.error("round_robin takes no file")
         for option in directive.children:
@@ -177,7 +193,7 @@ class Loadbalance(Plugin):
             if option.name == "reload":
                 if not self.file:
                     raise option.error("only weighted has a file to read again")
-                duration(option, option.counted(1)[0])
+                self.reload = duration(option, option.counted(1)[0])
             elif option.name == "prefer":
                 try:
                     self.preferred += [ipaddress.ip_network(text) for text in option.counted(1, 1000)]
@@ -211,9 +227,11 @@ class Loadbalance(Plugin):
         return style._replace(rotate=True)
 
     def build(self, following: Handler, site: Site) -> Handler:
-        if not self.weights and not self.preferred:
+        if not self.file and not self.preferred:
             return following
-        weights, preferred = self.weights, self.preferred
+        if self.file and self.reload:
+            site.background.append(self._follow)
+        preferred = self.preferred
 
         def ordered(reply: Reply) -> Reply:
             reply = unpacked(reply)
@@ -222,7 +240,7 @@ class Loadbalance(Plugin):
                 return reply
             others = tuple(record for record in reply.answers if record.type not in {A, AAAA})
             random.shuffle(addresses)
-            known = weights.get(text_name(addresses[0].name).lower()) if weights else None
+            known = self.weights.get(text_name(addresses[0].name).lower()) if self.weights else None
             if known is not None:
                 (first,) = random.choices(addresses, [known.get(record.data, 1) for record in addresses])
                 addresses.remove(first)
@@ -237,6 +255,18 @@ class Loadbalance(Plugin):
             return then(following(request), ordered)
 
         return handle
+
+    async def _follow(self) -> None:
+        """Read the weights again as they change; wrong ones are said, and the last right ones stay."""
+        stamp = file_stamp(Path(self.file))
+        while True:
+            await asyncio.sleep(self.reload)
+            if (now := file_stamp(Path(self.file))) != stamp:
+                stamp = now
+                try:
+                    self.weights = self._weights(self.directive)
+                except CorefileError as error:
+                    log.error("the weights stay as they were: %s", error)
 
 
 class Dns64(Plugin):

@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from fairlead.dns.corefile import Directive
 from fairlead.dns.message import (
@@ -35,6 +34,7 @@ from fairlead.dns.plugins.base import (
     Zones,
     duration,
     fall_through,
+    file_stamp,
     no_options,
     zone_text,
     zones,
@@ -126,10 +126,10 @@ class FilePlugin(Plugin):
         return handle
 
     async def _follow(self, site: Site) -> None:
-        stamp = _stamp(self.file)
+        stamp = file_stamp(self.file)
         while True:
             await asyncio.sleep(self.reload)
-            if (now := _stamp(self.file)) == stamp:
+            if (now := file_stamp(self.file)) == stamp:
                 continue
             stamp = now
             for labels, before in list(self.found.items()):
@@ -145,13 +145,6 @@ class FilePlugin(Plugin):
                 site.forget()
                 for tell in site.changed:
                     tell(labels)
-
-
-def _stamp(file: Path) -> int:
-    try:
-        return file.stat().st_mtime_ns
-    except OSError:
-        return 0
 
 
 class TransferPlugin(Plugin):
