@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from msgspec.structs import replace
@@ -22,6 +22,7 @@ from fairlead.api.kinds import PODS
 from fairlead.client.backoff import Backoff
 from fairlead.kubelet import plans, volumes
 from fairlead.kubelet.containers import PodContainer
+from fairlead.kubelet.deadlines import active_left, grace, grace_left, soonest
 from fairlead.kubelet.podsandbox import PodSandbox
 from fairlead.kubelet.podstatus import StatusWriter
 from fairlead.kubelet.prerequisites import missing_services, wanted_services
@@ -153,23 +154,16 @@ class PodWorker:
         elif asyncio.get_running_loop().time() - self._own.volumes_made > _REFRESH_VOLUMES:
             with contextlib.suppress(volumes.VolumeProblem):
                 await self._own.make_volumes()
-        if (left := self._deadline_in()) is not None and left <= 0:
+        if (left := active_left(self.pod, self._started, self._around.now())) is not None and left <= 0:
             return await self._fail("DeadlineExceeded", _DEADLINE)
         wait = await self._run_containers() if await self._services_found() else None
         self._say()
-        return _soonest([wait, left])
-
-    def _deadline_in(self) -> float | None:
-        """Seconds until the pod has been active for as long as it may."""
-        seconds = self.pod["spec"].get("activeDeadlineSeconds")
-        if seconds is None or self._started is None:
-            return None
-        return float(seconds) - (self._around.now() - self._started).total_seconds()
+        return soonest([wait, left])
 
     async def _fail(self, reason: str, message: str) -> float:
         """End the pod for good: its record stays, and says why."""
         self._around.recorder.event(self.pod, "Normal", reason, message)
-        await self._stop_in_order(self._grace())
+        await self._stop_in_order(grace(self.pod))
         self._failed = (reason, message)
         return 0.0
 
@@ -267,9 +261,9 @@ class PodWorker:
                 continue
             waits.append(await self._keep(container))
             if not begun and not init_done(container.container, container.view()):
-                return _soonest(waits)
+                return soonest(waits)
         waits += await asyncio.gather(*(self._keep(container) for container in mains))
-        return _soonest(waits)
+        return soonest(waits)
 
     async def _keep(self, container: PodContainer) -> float | None:
         """Have one container run, if it should."""
@@ -309,20 +303,13 @@ class PodWorker:
         kind, prober.unhealthy = prober.unhealthy, None
         prober.stop()
         probe = container.container.get(f"{kind}Probe") or {}
-        grace = probe.get("terminationGracePeriodSeconds")
-        seconds = self._grace() if grace is None else float(grace)
+        own = probe.get("terminationGracePeriodSeconds")
+        seconds = grace(self.pod) if own is None else float(own)
         message = f"Container {container.name} failed {kind} probe, will be restarted"
         container.event("Normal", "Killing", message)
         await self._stop_containers([container], seconds)
 
     # -- the end ------------------------------------------------------------------------------------------------------
-
-    def _grace(self) -> float:
-        metadata, spec = self.pod["metadata"], self.pod["spec"]
-        seconds = metadata.get("deletionGracePeriodSeconds")
-        if seconds is None:
-            seconds = spec.get("terminationGracePeriodSeconds")
-        return float(30 if seconds is None else max(1, int(seconds)))
 
     async def _terminate(self) -> float | None:
         if not self._terminating:
@@ -332,11 +319,7 @@ class PodWorker:
                 container.waiting = None
                 if container.running:
                     container.event("Normal", "Killing", f"Stopping container {container.name}")
-        begun = self._around.now()
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            asked = times.parse(self.pod["metadata"]["deletionTimestamp"]) - timedelta(seconds=self._grace())
-            begun = max(asked, begun - timedelta(seconds=self._grace()))
-        left = max(1.0, self._grace() - (self._around.now() - begun).total_seconds())
+        left = grace_left(self.pod, self._around.now())
         loop = asyncio.get_running_loop()
         deadline = loop.time() + left
         await self._withdraw(left)
@@ -417,7 +400,7 @@ class PodWorker:
         try:
             while any(c.running for c in running) and not sandbox.gone:
                 if self._terminating:
-                    seconds = min(seconds, self._grace())
+                    seconds = min(seconds, grace(self.pod))
                 if loop.time() >= begun + seconds:
                     break
                 self._changed.clear()
@@ -501,7 +484,3 @@ class PodWorker:
 
 def _wish(pod: Object, key: str) -> Object:
     return {k: v for k, v in pod[key].items() if k not in ("resourceVersion", "managedFields")}
-
-
-def _soonest(waits: list[float | None]) -> float | None:
-    return min((wait for wait in waits if wait is not None), default=None)
