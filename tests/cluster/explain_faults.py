@@ -542,17 +542,27 @@ def _no_hairpin(lab: Lab) -> Iterator[None]:
 @fault("FL090", "svc/udp", via="clusterip")
 def _stale_flow(lab: Lab) -> Iterator[None]:
     vip = lab.get(SERVICES, "udp")["spec"]["clusterIP"]
+    namespace = f"/run/netns/{lab.layout.node_namespace('n1')}"
     rule = f"ip daddr {vip} udp dport 9053 dnat ip to 10.244.1.251:9053"
     with entered(f"/proc/{lab.pid(lab.pod('client-1'))}/ns/net"):
         sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with sender:
         sender.bind(("0.0.0.0", 40053))
-        with lab.stranger(lab.node("n1"), "prerouting", rule, kind="nat", priority="-110"):
-            sender.sendto(b"x", (vip, 9053))
-        with entered(f"/run/netns/{lab.layout.node_namespace('n1')}"):
-            lab.until(lambda: any(f.endpoint == "10.244.1.251" for f in sight.flows(("UDP",), (vip,))), "the flow")
+
+        def astray() -> bool:
+            """Whether the flow leads to the wrong endpoint. The proxy forgets it, rightly, whenever the Service's
+            endpoints change, so it is begun again until it stays."""
+            with entered(namespace):
+                if any(f.endpoint == "10.244.1.251" for f in sight.flows(("UDP",), (vip,))):
+                    return True
+                forget(vip)
+            with lab.stranger(lab.node("n1"), "prerouting", rule, kind="nat", priority="-110"):
+                sender.sendto(b"x", (vip, 9053))
+            return False
+
+        lab.until(astray, "the flow")
         yield
-    with entered(f"/run/netns/{lab.layout.node_namespace('n1')}"):
+    with entered(namespace):
         forget(vip)
 
 

@@ -158,6 +158,11 @@ class Lab:
                 return False
         return True
 
+    def settle(self) -> None:
+        """Wait until nothing is left of what was broken: both Services have their endpoints, in both kernels."""
+        self.until(lambda: len(self.endpoints("web")) == 2 and len(self.endpoints("udp")) == 2, "endpoints")
+        self.until(lambda: self.in_kernel("web") and self.in_kernel("udp"), "rules")
+
     @contextlib.contextmanager
     def serving(self, name: str, spec: Object, pods: list[Object], *, ready: bool = True) -> Iterator[None]:
         """A Service with pods for the time being; waits until they serve, if they will."""
@@ -315,8 +320,7 @@ def healthy(cluster: Cluster) -> Iterator[Lab]:
                 lambda name=name, space=space: lab.pod(name, space)["status"].get("podIP"),  # type: ignore[misc]
                 f"pod {name}",
             )
-        lab.until(lambda: len(lab.endpoints("web")) == 2 and len(lab.endpoints("udp")) == 2, "endpoints")
-        lab.until(lambda: lab.in_kernel("web") and lab.in_kernel("udp"), "rules")
+        lab.settle()
         lab.until(lambda: len(lab.endpoints("kube-dns", "kube-system")) == 2, "the DNS")
         lab.until(lambda: lab.explain("svc/web").works, "the healthy world")
         yield lab
