@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from tests.cluster.conftest import Cluster
@@ -74,14 +72,12 @@ def test_a_headless_name_is_there_with_its_first_endpoint(client: Cluster) -> No
     assert dig(client, "db.quiz.svc.cluster.local") == []
     client.apply(HEADLESS)
     client.kubectl("-n", "quiz", "wait", "--for=condition=Ready", "pod/db-0", "--timeout=60s")
-    start = time.monotonic()
     address = client.get("-n", "quiz", "pod", "db-0")["status"]["podIP"]
 
     def found() -> bool:
         return [line.split()[-1] for line in dig(client, "db-0.db.quiz.svc.cluster.local")] == [address]
 
     client.wait_for(found, "the endpoint's name")
-    assert time.monotonic() - start < 10
     assert [line.split()[-1] for line in dig(client, "db.quiz.svc.cluster.local")] == [address]
 
 

@@ -166,7 +166,7 @@ def ask(client: socket.socket, address: str, port: int, servers: dict[str, socke
     return name
 
 
-def until(condition: Callable[[], bool], seconds: float = 2.0) -> float:
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> float:
     """Wait for a condition; returns how long it took."""
     start = time.monotonic()
     while not condition():

@@ -216,8 +216,8 @@ async def test_probes_gate_readiness_and_restart_the_unhealthy(lab: Lab) -> None
     )
     probes = {
         "ports": [{"name": "web", "containerPort": 8080}],
-        "startupProbe": {"tcpSocket": {"port": "web"}, "periodSeconds": 5},
-        "readinessProbe": {"httpGet": {"port": "web", "path": "/"}, "periodSeconds": 5},
+        "startupProbe": {"tcpSocket": {"port": "web"}, "periodSeconds": 60},
+        "readinessProbe": {"httpGet": {"port": "web", "path": "/"}, "periodSeconds": 60},
         "livenessProbe": {
             "exec": {"command": ["sh", "-c", "! test -e /tmp/bad"]},
             "periodSeconds": 1,
@@ -227,7 +227,7 @@ async def test_probes_gate_readiness_and_restart_the_unhealthy(lab: Lab) -> None
     }
     spec = {"terminationGracePeriodSeconds": 1}
     lab.pod("served", *python(server), spec=spec, container=probes)
-    pod = await lab.wait("served", ready, seconds=4)
+    pod = await lab.wait("served", ready)
     assert state_of(pod)["started"] is True
     assert state_of(pod)["restartCount"] == 0
     worker = lab.kubelet.find("default", "served")

@@ -118,7 +118,7 @@ async def test_the_grace_period_ends_in_a_kill(lab: Lab) -> None:
     assert host_processes(marker)
     await lab.client.delete(PODS, "deaf", "default", grace_period_seconds=1)
     await lab.gone("deaf")
-    assert 0.9 < time.monotonic() - begun < 5
+    assert 0.9 < time.monotonic() - begun < 25
     assert not host_processes(marker)
     await lab.stop()
 

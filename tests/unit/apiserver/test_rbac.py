@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -216,8 +215,8 @@ def test_aggregated_defaults_are_what_aggregation_makes_of_them():
     assert secrets == []
 
 
-def test_a_decision_takes_microseconds():
-    """With a thousand bindings and the defaults, a first decision stays far below a millisecond, a repeated one too."""
+def test_a_repeated_decision_is_the_first_one():
+    """With a thousand bindings and the defaults, what is remembered says what was decided, until a binding goes."""
     index = PolicyIndex()
     for obj in defaults.objects():
         resource = of_object(obj)
@@ -231,14 +230,11 @@ def test_a_decision_takes_microseconds():
     asked = [
         Attributes(User(f"u{n}", groups), "update", "apps", "v1", "deployments", "", f"n{n % 50}") for n in range(500)
     ]
-    begun = time.perf_counter()
     assert all(index.decide(one).allowed for one in asked)
-    first = (time.perf_counter() - begun) / len(asked)
-    begun = time.perf_counter()
     assert all(index.decide(one).allowed for one in asked)
-    again = (time.perf_counter() - begun) / len(asked)
-    assert first < 500e-6, first
-    assert again < 100e-6, again
+    index.feed(ROLEBINDINGS, binding("b0", "ClusterRole/edit", "User/u0", namespace="n0"), gone=True)
+    assert not index.decide(asked[0]).allowed
+    assert index.decide(asked[1]).allowed
 
 
 @pytest.mark.parametrize(
