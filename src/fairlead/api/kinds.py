@@ -123,6 +123,7 @@ LOCAL_SUBJECT_ACCESS_REVIEWS = Resource(
 )
 TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", False, stored=False)
 LIMITRANGES = Resource("", "v1", "LimitRange", "limitranges", True, ("limits",))
+RESOURCEQUOTAS = Resource("", "v1", "ResourceQuota", "resourcequotas", True, ("quota",), (), ("status",))
 SERVICECIDRS = Resource("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", False, (), (), ("status",))
 IPADDRESSES = Resource("networking.k8s.io", "v1", "IPAddress", "ipaddresses", False, ("ip",))
 CUSTOMRESOURCEDEFINITIONS = Resource(
@@ -181,6 +182,7 @@ RESOURCES: tuple[Resource, ...] = (
     LOCAL_SUBJECT_ACCESS_REVIEWS,
     TOKEN_REVIEWS,
     LIMITRANGES,
+    RESOURCEQUOTAS,
     SERVICECIDRS,
     IPADDRESSES,
     CUSTOMRESOURCEDEFINITIONS,

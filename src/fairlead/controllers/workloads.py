@@ -12,6 +12,7 @@ from fairlead.controllers.disruption import DisruptionController
 from fairlead.controllers.job import JobController
 from fairlead.controllers.priorityclasses import PriorityClassController
 from fairlead.controllers.replicationcontroller import ReplicationControllerController
+from fairlead.controllers.resourcequota import ResourceQuotaController
 from fairlead.controllers.statefulset import StatefulSetController
 
 CONTROLLERS = (
@@ -22,4 +23,5 @@ CONTROLLERS = (
     CronJobController,
     DisruptionController,
     PriorityClassController,
+    ResourceQuotaController,
 )

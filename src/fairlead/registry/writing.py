@@ -28,6 +28,7 @@ from fairlead.registry.listing import parse_revision
 from fairlead.registry.metadata import fill_for_create, generated_name, is_finished, keep_for_update
 from fairlead.registry.namespaces import Namespaces, open_namespace
 from fairlead.registry.ownership import Application, Track, claim_changed, claim_new
+from fairlead.registry.quotas import charge_quotas, counted_meanwhile
 from fairlead.registry.requests import RegistryOptions, RequestContext
 from fairlead.registry.signing import SigningRequests
 from fairlead.registry.stored import copy, decode, encode, key_of, without_nulls
@@ -103,6 +104,7 @@ class Writer:
                 conditions.append(Require(home.key, home.modified))
             await self._prepare_new(strategy, new, ctx, track)
             conditions += await strategy.allocate(new, None)
+            conditions += await charge_quotas(self.store, resource, new, None, ctx)
             key = key_of(resource, namespace, name)
             if ctx.dry_run:
                 if await find(self.store, key) is not None:
@@ -115,7 +117,7 @@ class Writer:
                     collisions += 1
                     if not generate or collisions >= _NAME_ATTEMPTS:
                         raise already_exists(resource.plural, resource.group, name) from None
-                elif failed.key != key_of(NAMESPACES, "", namespace) and not strategy.retry_allocation(failed):
+                elif failed.key != key_of(NAMESPACES, "", namespace) and not _is_worth_another_try(strategy, failed):
                     raise
                 continue
             metadata["resourceVersion"] = str(revision)
@@ -230,6 +232,8 @@ class Writer:
             else:
                 claim_changed(resource, old, new, ctx, via or subresource)
             operations = [] if subresource else await strategy.allocate(new, old)
+            if not subresource:
+                operations += await charge_quotas(self.store, resource, new, old, ctx)
             if new == old and not self._gone(strategy, new):
                 return old
             if self._gone(strategy, new):
@@ -241,7 +245,7 @@ class Writer:
             try:
                 revision = await self.commit(*operations)
             except CompareFailed as failed:
-                if failed.key != key and not strategy.retry_allocation(failed):
+                if failed.key != key and not _is_worth_another_try(strategy, failed):
                     raise
                 continue
             new["metadata"]["resourceVersion"] = str(revision)
@@ -296,6 +300,11 @@ class Writer:
     def _gone(self, strategy: Strategy, new: Object) -> bool:
         """Whether the last thing that held back a deletion is gone with this update."""
         return is_finished(new["metadata"]) and strategy.is_finished(new)
+
+
+def _is_worth_another_try(strategy: Strategy, failed: CompareFailed) -> bool:
+    """Whether what others were quicker with can be decided anew."""
+    return counted_meanwhile(failed) or strategy.retry_allocation(failed)
 
 
 def _place(resource: Resource, namespace: str, obj: Object) -> Object:

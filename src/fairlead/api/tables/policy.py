@@ -1,4 +1,4 @@
-"""The tables of PodDisruptionBudgets, PriorityClasses and RuntimeClasses."""
+"""The tables of PodDisruptionBudgets, ResourceQuotas, PriorityClasses and RuntimeClasses."""
 
 from __future__ import annotations
 
@@ -24,6 +24,26 @@ PODDISRUPTIONBUDGETS = Printer(
         AGE,
     ),
     _budget,
+)
+
+
+def _quota(obj: dict[str, Any], now: datetime) -> list[Any]:
+    status = obj.get("status") or {}
+    used = status.get("used") or {}
+    shown = [(key, f"{key}: {used.get(key, '0')}/{hard}") for key, hard in sorted((status.get("hard") or {}).items())]
+    limits = [text for key, text in shown if key.startswith("limits.")]
+    requests = [text for key, text in shown if not key.startswith("limits.")]
+    return [name(obj), ", ".join(requests), ", ".join(limits), age(obj, now)]
+
+
+RESOURCEQUOTAS = Printer(
+    (
+        NAME,
+        Column("Request", "What is used of what may be requested and made."),
+        Column("Limit", "What is used of what limits may come to."),
+        AGE,
+    ),
+    _quota,
 )
 
 

@@ -68,6 +68,11 @@ from fairlead.api.validation.policy import (
     validate_runtimeclass,
     validate_runtimeclass_update,
 )
+from fairlead.api.validation.quota import (
+    validate_resourcequota,
+    validate_resourcequota_status,
+    validate_resourcequota_update,
+)
 from fairlead.api.validation.rbac import (
     validate_clusterrole,
     validate_clusterrolebinding,
@@ -131,6 +136,7 @@ _CREATE: dict[Resource, Callable[[Object], list[FieldError]]] = {
     kinds.ENDPOINTS: validate_endpoints,
     kinds.ENDPOINTSLICES: validate_endpointslice,
     kinds.LIMITRANGES: validate_limitrange,
+    kinds.RESOURCEQUOTAS: validate_resourcequota,
     kinds.SERVICECIDRS: validate_servicecidr,
     kinds.IPADDRESSES: validate_ipaddress,
     kinds.CONFIGMAPS: validate_configmap,
@@ -167,6 +173,7 @@ _UPDATE: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.ENDPOINTS: validate_endpoints,
     kinds.ENDPOINTSLICES: validate_endpointslice,
     kinds.LIMITRANGES: lambda new, _: validate_limitrange(new),
+    kinds.RESOURCEQUOTAS: validate_resourcequota_update,
     kinds.SERVICECIDRS: validate_servicecidr_update,
     kinds.IPADDRESSES: validate_ipaddress_update,
     kinds.CONFIGMAPS: validate_configmap_update,
@@ -200,6 +207,7 @@ _STATUS: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.NODES: validate_node_update,
     kinds.PODS: validate_pod_status,
     kinds.SERVICES: validate_service_status,
+    kinds.RESOURCEQUOTAS: validate_resourcequota_status,
     kinds.REPLICASETS: validate_workload_status,
     kinds.DEPLOYMENTS: validate_workload_status,
     kinds.JOBS: validate_job_status,

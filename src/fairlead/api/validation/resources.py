@@ -32,6 +32,16 @@ _STANDARD = (
 )
 
 
+def is_standard(name: str) -> bool:
+    """Whether it is one of Kubernetes' own resource names."""
+    return name in _STANDARD or _is_huge_page(name)
+
+
+def is_for_quotas(name: str) -> bool:
+    """Whether a quota can limit it by that name (`count/…` and others with a slash aside)."""
+    return (name in _STANDARD and name != "storage") or name.startswith(("hugepages-", "requests.hugepages-"))
+
+
 def _is_huge_page(name: str) -> bool:
     return name.startswith("hugepages-")
 
