@@ -11,6 +11,9 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from fairlead.discovery.model import ServiceSnapshot
+from fairlead.linux.ipset import Element
+from fairlead.linux.iptables import Saved
+from fairlead.linux.ipvs import Table
 from fairlead.linux.nft.objects import TableState
 
 Object = dict[str, Any]
@@ -85,11 +88,22 @@ class DNSAnswer(NamedTuple):
     milliseconds: float = 0.0
 
 
+class IpvsView(msgspec.Struct, frozen=True):
+    """The virtual servers of a namespace, and all IP sets."""
+
+    servers: Table = {}
+    sets: dict[str, set[Element]] = {}
+
+
 class NodeKernel(msgspec.Struct, frozen=True, kw_only=True):
-    """A node's network namespace. `tables`: the proxy's table by family (None: there is none). `ruleset`: nft's JSON
+    """A node's network namespace. `mode`: the proxy's, if its agent says so. `tables`: the proxy's nftables by family
+    (None: there is none). `iptables`: iptables' tables by family and name, where there are some. `ruleset`: nft's JSON
     listing of everything, without the elements of sets."""
 
+    mode: str = ""
     tables: dict[str, TableState | None] = {}
+    iptables: dict[str, dict[str, Saved]] = {}
+    ipvs: IpvsView | None = None
     ruleset: tuple[Object, ...] = ()
     links: tuple[LinkView, ...] = ()
     routes: dict[str, RouteAnswer] = {}

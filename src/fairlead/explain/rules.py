@@ -1,6 +1,6 @@
 """The hop of the kernel's rules: what the node's live table does with this packet, against what it should. Pure.
 
-Follows the packet through the table as it was read (`proxy.nftables.trace`) and quotes what matched. Invariant: the
+Follows the packet through the rules as they were read (`in_nftables`, `in_iptables`, `in_ipvs`). Invariant: the
 endpoints it names are those of the kernel, not of the API; where the two differ, that is a finding.
 """
 
@@ -8,28 +8,22 @@ from __future__ import annotations
 
 from fairlead.discovery.choose import Choice
 from fairlead.discovery.model import ServicePort
+from fairlead.explain import in_iptables, in_ipvs, in_nftables
 from fairlead.explain.evidence import NodeKernel
 from fairlead.explain.report import Hop
 from fairlead.explain.scene import Scene, Target, host
-from fairlead.explain.strangers import Packet as StrangersPacket
 from fairlead.explain.strangers import Ruleset
-from fairlead.linux.nft.expressions import Verdict
-from fairlead.linux.nft.objects import Element, TableState
-from fairlead.linux.nft.text import render_rule
+from fairlead.explain.words import Packet as StrangersPacket
 from fairlead.podnetwork.plan import BRIDGE
-from fairlead.proxy.nftables.layout import (
-    CLUSTER_IPS,
-    NO_ENDPOINT_NODEPORTS,
-    NO_ENDPOINTS,
-    NODEPORTS,
-    SERVICES,
-    SHORT_NODEPORTS,
-    SHORT_SERVICES,
-    TABLE,
-)
-from fairlead.proxy.nftables.trace import Outcome, Packet, trace
+from fairlead.proxy.nftables.trace import Outcome, Packet
 
 _DNAT = -100
+_READERS = {"nftables": in_nftables.read, "iptables": in_iptables.read, "ipvs": in_ipvs.read}
+
+
+def mode_of(scene: Scene, kernel: NodeKernel) -> str:
+    """The proxy's mode on that node: as its agent says, or as the cluster is set up."""
+    return kernel.mode or scene.evidence.facts.proxy_mode
 
 
 def examine(scene: Scene, port: ServicePort, target: Target, choice: Choice, hop: Hop) -> frozenset[Outcome] | None:
@@ -41,14 +35,10 @@ def examine(scene: Scene, port: ServicePort, target: Target, choice: Choice, hop
         return None
     if scene.client.address:
         _strangers(scene, kernel, port, target, hop)
-    if scene.evidence.facts.proxy_mode != "nftables":
+    reader = _READERS.get(mode_of(scene, kernel))
+    if reader is None:
         hop.state = "broken" if hop.broken else "unseen"
-        hop.say(f"rules of the proxy's mode {scene.evidence.facts.proxy_mode} are not read")
-        return None
-    state = kernel.tables.get(scene.family)
-    family = "ip6" if scene.family == "IPv6" else "ip"
-    if state is None:
-        _missing(scene, target, f"there is no table {family} {TABLE}", hop)
+        hop.say(f"it is not known which mode the proxy on {target.at} is in")
         return None
     if not scene.client.address:
         hop.state = "unseen"
@@ -62,16 +52,16 @@ def examine(scene: Scene, port: ServicePort, target: Target, choice: Choice, hop
         from_node=scene.client.pod is None and scene.client.node == target.at,
         link=BRIDGE if scene.client.pod is not None else "",
     )
-    try:
-        outcomes = trace(state, packet, kernel.addresses)
-    except (KeyError, TypeError) as error:
-        _missing(scene, target, f"table {family} {TABLE} is not whole ({error})", hop)
+    found = reader(kernel, "IPv6" if scene.family == "IPv6" else "IPv4", packet)
+    if found.missing:
+        _missing(scene, target, found.missing, hop)
         return None
-    _quote(state, kernel, port, target, hop)
-    _compare(scene, target, choice, outcomes, hop)
-    if any(o.masquerade for o in outcomes):
+    for line in found.quotes:
+        hop.say(line)
+    _compare(scene, target, choice, found.outcomes, hop)
+    if any(o.masquerade for o in found.outcomes):
         hop.say("the client's address is hidden behind the node's (masquerade)")
-    return outcomes
+    return found.outcomes
 
 
 def _missing(scene: Scene, target: Target, text: str, hop: Hop) -> None:
@@ -116,56 +106,10 @@ def _word(outcome: Outcome) -> str:
     )
 
 
-def _quote(state: TableState, kernel: NodeKernel, port: ServicePort, target: Target, hop: Hop) -> None:
-    """The elements and rules that match, as nft shows them."""
-    long = (target.address, port.protocol, target.port)
-    short = (port.protocol, target.port)
-    chains = []
-    family = "ip6" if ":" in target.address else "ip"
-    order = (CLUSTER_IPS, SERVICES, NODEPORTS, SHORT_SERVICES, SHORT_NODEPORTS, NO_ENDPOINTS, NO_ENDPOINT_NODEPORTS)
-    ranks = {name: number for number, name in enumerate(order)}
-    for name, elements in sorted(state.elements.items(), key=lambda item: (ranks.get(item[0], 99), item[0])):
-        for key, element in sorted(elements.items(), key=lambda item: str(item[0])):
-            if _fits(key, long) or _fits(key, short) or (name == CLUSTER_IPS and key == (target.address,)):
-                hop.say(f"{name} {_element(element)}")
-                chain = getattr(element.data, "chain", "")
-                if chain and chain not in chains:
-                    chains.append(chain)
-    for chain in chains:
-        held = state.chains.get(chain)
-        handles = _handles(kernel, family, chain)
-        for number, rule in enumerate(held.rules if held else ()):
-            handle = f"  # handle {handles[number]}" if number < len(handles) else ""
-            hop.say(f"{chain} {render_rule(family, rule, state.sets)}{handle}")
-
-
-def _fits(key: tuple[object, ...], wanted: tuple[object, ...]) -> bool:
-    lowered = tuple(k.lower() if isinstance(k, str) else k for k in key[: len(wanted)])
-    return lowered == tuple(w.lower() if isinstance(w, str) else w for w in wanted) and len(key) <= len(wanted) + 1
-
-
-def _element(element: Element) -> str:
-    key = " . ".join(str(k).lower() for k in element.key)
-    comment = f' comment "{element.comment}"' if element.comment else ""
-    if element.data is None:
-        return f"{{ {key}{comment} }}"
-    verdict = isinstance(element.data, Verdict)
-    data = str(element.data) if verdict else " . ".join(map(str, element.data))
-    return f"{{ {key}{comment} : {data} }}"
-
-
-def _handles(kernel: NodeKernel, family: str, chain: str) -> list[int]:
-    return [
-        rule["handle"]
-        for entry in kernel.ruleset
-        if (rule := entry.get("rule")) and (rule["family"], rule["table"], rule["chain"]) == (family, TABLE, chain)
-    ]
-
-
 def _strangers(scene: Scene, kernel: NodeKernel, port: ServicePort, target: Target, hop: Hop) -> None:
     """What others' chains do before the proxy's translation."""
-    ruleset = Ruleset(kernel.ruleset)
-    if (proxies := ruleset.proxies()) and scene.evidence.facts.proxy_mode == "nftables":
+    ruleset = ruleset_of(scene, kernel)
+    if proxies := ruleset.proxies():
         hop.find(
             "FL054",
             f"node {target.at} has rules that look like another proxy's: {', '.join(proxies[:3])}",
@@ -193,10 +137,19 @@ def _strangers(scene: Scene, kernel: NodeKernel, port: ServicePort, target: Targ
         stranger(hop, f"node {target.at}", found.where, found.rule)
 
 
+def ruleset_of(scene: Scene, kernel: NodeKernel) -> Ruleset:
+    """A node's rules that are not the proxy's."""
+    return Ruleset(kernel.ruleset, kernel.iptables, ours=mode_of(scene, kernel))
+
+
 def stranger(hop: Hop, place: str, where: str, rule: str) -> None:
     """A rule of others that drops."""
     words = where.split()
     remedy = "remove that rule, or let these packets pass before it"
     if "handle" in words:
         remedy = f"remove it: nft delete rule {where}"
+    elif rule.startswith("-A "):
+        remedy = f"remove it: {where} {rule.replace('-A', '-D', 1)}"
+    elif rule.startswith("-P "):
+        remedy = f"let these packets pass: {where} {rule.replace('DROP', 'ACCEPT')}"
     hop.find("FL052", f"on {place} somebody else's rule drops the packet: {rule} ({where})", remedy)

@@ -1,15 +1,20 @@
 """What rules of others do to a packet: an interpreter of nft's JSON listing that says when it does not know. Pure.
 
-Stands beside the interpreter of the proxy's own rules (`proxy.nftables.trace`). In: the listing (sets without their
-elements). Out: the rule that drops or translates the packet. Invariant: three values; a match that can't be worked out
-(a set's elements, a limit, a mark) is neither true nor false, and such a drop is only said to be possible.
+Stands beside the interpreters of the proxy's own rules (`proxy.….trace`). In: the listing (sets without their
+elements), and iptables' tables in their own words (`words`). Out: the rule that drops or translates the packet.
+Invariant: three values; a match that can't be worked out (a set's elements, a limit, a mark) is neither true nor false,
+and such a drop is only said to be possible.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
+
+from fairlead.explain import words
+from fairlead.explain.words import Packet
+from fairlead.linux.iptables import Saved
 
 Object = dict[str, Any]
 Key = tuple[str, str, str]  # family, table, chain
@@ -17,19 +22,6 @@ OWN_TABLES = frozenset({"fairlead", "fairlead-pods"})
 _PROXIES = ("KUBE-SERVICES", "KUBE-SVC", "kube-proxy", "CILIUM", "cali-")
 _PRIORITIES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100}
 _NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132, "icmp": 1}
-
-
-class Packet(NamedTuple):
-    """A packet at one hook. Empty names and 0 are unknown. `state`: new or established."""
-
-    source: str
-    destination: str
-    protocol: str
-    destination_port: int
-    source_port: int = 0
-    iif: str = ""
-    oif: str = ""
-    state: str = "new"
 
 
 class Interference(NamedTuple):
@@ -47,14 +39,25 @@ class _Stop(Exception):
 
 
 class Ruleset:
-    """All chains of others, from nft's JSON listing."""
+    """All chains of others, from nft's JSON listing and iptables' tables by family. `ours`: the mode of the proxy whose
+    chains are none of theirs."""
 
-    def __init__(self, listing: Iterable[Object]) -> None:
+    def __init__(
+        self,
+        listing: Iterable[Object],
+        iptables: Mapping[str, Mapping[str, Saved]] | None = None,
+        ours: str = "nftables",
+    ) -> None:
         self._chains: dict[Key, Object] = {}
         self._rules: dict[Key, list[Object]] = {}
+        self._iptables = iptables or {}
+        self._hidden = () if ours == "nftables" else ("KUBE-",)
+        read = {
+            ("ip6" if family == "IPv6" else "ip", table) for family, held in self._iptables.items() for table in held
+        }
         for entry in listing:
             if chain := entry.get("chain"):
-                if chain["table"] not in OWN_TABLES:
+                if chain["table"] not in OWN_TABLES and (chain["family"], chain["table"]) not in read:
                     self._chains[chain["family"], chain["table"], chain["name"]] = chain
             elif (rule := entry.get("rule")) and rule["table"] not in OWN_TABLES:
                 self._rules.setdefault((rule["family"], rule["table"], rule["chain"]), []).append(rule)
@@ -62,7 +65,15 @@ class Ruleset:
 
     def proxies(self) -> list[str]:
         """Tables and chains that look like another proxy's."""
-        return sorted({f"{f} {t} {c}" for f, t, c in self._chains if any(c.startswith(p) or t == p for p in _PROXIES)})
+        named = set(self._chains)
+        for family, tables in self._iptables.items():
+            for table, saved in tables.items():
+                named |= {("ip6" if family == "IPv6" else "ip", table, chain) for chain in saved.chains}
+        return sorted(
+            f"{family} {table} {chain}"
+            for family, table, chain in named
+            if any(chain.startswith(p) or table == p for p in _PROXIES) and not chain.startswith(self._hidden or "\0")
+        )
 
     def meet(
         self, hook: str, packet: Packet, *, before: int | None = None, after: int | None = None
@@ -74,17 +85,35 @@ class Ruleset:
             for key, chain in self._chains.items()
             if chain.get("hook") == hook and key[0] in _families(packet)
         ]
-        for priority, key in sorted(based):
+        tables = self._iptables.get("IPv6" if ":" in packet.destination else "IPv4", {})
+        in_words = [(p, ("", table, chain)) for p, table, chain in words.hooked(hook, tables)]
+        for priority, key in sorted([*based, *in_words]):
             if (before is not None and priority >= before) or (after is not None and priority <= after):
                 continue
-            try:
-                verdict = self._chain(key, packet, (), True)
-                if verdict is None and self._chains[key].get("policy") == "drop":
-                    where = f"{key[0]} {key[1]} {key[2]}"
-                    return Interference("drop", where, f"policy drop (hook {hook})")
-            except _Stop as stop:
-                if stop.found is not None:
-                    return stop.found
+            found = self._in_words(key, packet, tables) if not key[0] else self._based(key, packet, hook)
+            if found is not None:
+                return found
+        return None
+
+    def _in_words(self, key: Key, packet: Packet, tables: Mapping[str, Saved]) -> Interference | None:
+        tool = "ip6tables" if ":" in packet.destination else "iptables"
+        caught = words.follow(tables[key[1]], key[2], packet, self._hidden)
+        if caught is None:
+            return None
+        found = Interference(caught.kind, f"{tool} -t {key[1]}", caught.rule, caught.sure)
+        if caught.sure:
+            return found
+        self.doubts.append(found)
+        return None
+
+    def _based(self, key: Key, packet: Packet, hook: str) -> Interference | None:
+        try:
+            verdict = self._chain(key, packet, (), True)
+            if verdict is None and self._chains[key].get("policy") == "drop":
+                where = f"{key[0]} {key[1]} {key[2]}"
+                return Interference("drop", where, f"policy drop (hook {hook})")
+        except _Stop as stop:
+            return stop.found
         return None
 
     def _chain(self, key: Key, packet: Packet, within: tuple[Key, ...], sure: bool) -> str | None:

@@ -10,9 +10,10 @@ from fairlead.discovery.choose import Backend
 from fairlead.discovery.model import ServicePort
 from fairlead.explain.evidence import Evidence, LinkView, NodeKernel, Object, PodKernel, RouteAnswer
 from fairlead.explain.report import Hop
-from fairlead.explain.rules import stranger
+from fairlead.explain.rules import ruleset_of, stranger
 from fairlead.explain.scene import Scene, Target, host, label, on_node_network, pod_ip
-from fairlead.explain.strangers import Packet, Ruleset
+from fairlead.explain.strangers import Ruleset
+from fairlead.explain.words import Packet
 from fairlead.podnetwork.plan import BRIDGE, link_name
 
 _DNAT = -100
@@ -87,7 +88,7 @@ def _node(scene: Scene, name: str, kernel: NodeKernel, packet: Packet, *, starts
     strict = [k for k, v in kernel.sysctls.items() if k.endswith("rp_filter") and v == "1"]
     if strict and packet.oif != packet.iif:
         hop.find("FL073", f"node {name}: {', '.join(strict)} is 1 (strict)", f"on {name}: sysctl -w {strict[0]}=0")
-    ruleset = Ruleset(kernel.ruleset)
+    ruleset = ruleset_of(scene, kernel)
     points = [("output", _DNAT)] if starts_here else [("prerouting", _DNAT), ("forward", None)]
     for point, after in (*points, ("postrouting", None)):
         found = ruleset.meet(point, packet, after=after)

@@ -14,7 +14,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterable
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from fairlead.linux import namespaces
 
@@ -25,6 +25,13 @@ Chains = dict[str, tuple[Words, ...]]
 _WAIT = "5"  # s for the lock that all who use iptables share
 _GET_INFO = 64  # IPT_SO_GET_INFO, IP6T_SO_GET_INFO (linux/netfilter_ipv4/ip_tables.h)
 _INFO = struct.Struct("=32sI5I5III")
+
+
+class Saved(NamedTuple):
+    """One table as it was read. `policies`: of the built-in chains."""
+
+    chains: Chains
+    policies: dict[str, str]
 
 
 class Iptables(Protocol):
@@ -70,6 +77,10 @@ class IptablesTools:
     def read(self, table: str) -> Chains:
         """See `Iptables`."""
         return parse_save(self._run([f"{self._base}{self._infix}-save", "-t", table]))
+
+    def read_all(self) -> dict[str, Saved]:
+        """Every table there is, with its policies. Raises OSError."""
+        return parse_all(self._run([f"{self._base}{self._infix}-save"]))
 
     def restore(self, text: str) -> None:
         """See `Iptables`."""
@@ -122,6 +133,16 @@ def parse_save(text: str) -> Chains:
             words = shlex.split(line) if '"' in line or "\\" in line else line.split()
             found.setdefault(words[1], []).append(tuple(words[2:]))
     return {name: tuple(rules) for name, rules in found.items()}
+
+
+def parse_all(text: str) -> dict[str, Saved]:
+    """What `iptables-save` prints of all tables."""
+    found = {}
+    for part in f"\n{text}".split("\n*")[1:]:
+        table, _, lines = part.partition("\n")
+        heads = [line[1:].split() for line in lines.splitlines() if line.startswith(":")]
+        found[table.strip()] = Saved(parse_save(lines), {head[0]: head[1] for head in heads if head[1] != "-"})
+    return found
 
 
 def quote(words: Words) -> str:

@@ -233,10 +233,12 @@ def _node(place: Place, name: str, targets: set[str], destinations: tuple[str, .
         with entered(where):
             with NftSocket() as nft:
                 tables = {family: nft.read(dialect.table) for family, dialect in DIALECTS.items()}
-            found = sight.links()
+            found, listing = sight.links(), sight.ruleset()
             return NodeKernel(
                 tables={str(family): state for family, state in tables.items()},
-                ruleset=sight.ruleset(),
+                iptables=sight.iptables(listing),
+                ipvs=sight.ipvs(),
+                ruleset=listing,
                 links=found,
                 routes=sight.routes(targets),
                 sysctls=sight.sysctls(),

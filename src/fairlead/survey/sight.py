@@ -16,10 +16,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fairlead.explain.evidence import FlowView, LinkView, Listener, RouteAnswer
+from fairlead.explain.evidence import FlowView, IpvsView, LinkView, Listener, RouteAnswer
 from fairlead.linux import netlink
 from fairlead.linux.conntrack import ConntrackSocket
+from fairlead.linux.ipset import IpsetSocket
+from fairlead.linux.iptables import Family, IptablesTools, Saved
+from fairlead.linux.ipvs import IpvsSocket
 from fairlead.linux.netlink import NLM_F_DUMP, Message, NetlinkSocket, attribute, attribute_map
+from fairlead.proxy.ipvs.backend import may_have_servers
 
 _GETLINK, _GETADDR, _GETROUTE = 18, 22, 26
 _IFINFO, _IFADDR, _RTMSG = struct.Struct("=BxHiII"), struct.Struct("=BBBBI"), struct.Struct("=BBBBBBBBI")
@@ -35,6 +39,7 @@ SYSCTLS = (
     "net.bridge.bridge-nf-call-ip6tables",
     "net.ipv4.conf.all.rp_filter",
 )
+IPTABLES = frozenset({"raw", "mangle", "nat", "filter", "security"})
 _PROTOCOLS = {"TCP": socket.IPPROTO_TCP, "UDP": socket.IPPROTO_UDP, "SCTP": 132}
 
 
@@ -100,6 +105,44 @@ def ruleset() -> tuple[dict[str, Any], ...]:
     if done.returncode:
         raise OSError(done.returncode, f"nft list ruleset: {done.stderr.decode(errors='replace').strip()[:200]}")
     return tuple(json.loads(done.stdout)["nftables"])
+
+
+def iptables(listing: Iterable[dict[str, Any]]) -> dict[str, dict[str, Saved]]:
+    """iptables' tables by family, of either kind; only families that have some by nft's listing, or of the legacy kind.
+    Raises OSError."""
+    there = {(t["family"], t["name"]) for entry in listing if (t := entry.get("table"))}
+    found: dict[str, dict[str, Saved]] = {}
+    families: tuple[tuple[Family, str, str], ...] = (
+        ("IPv4", "ip", "ip_tables_names"),
+        ("IPv6", "ip6", "ip6_tables_names"),
+    )
+    for family, word, names in families:
+        legacy = ""
+        with contextlib.suppress(OSError):
+            legacy = Path(f"/proc/thread-self/net/{names}").read_text()
+        if not legacy and not any((word, table) in there for table in IPTABLES):
+            continue
+        try:
+            tools = IptablesTools(family)
+        except FileNotFoundError:
+            continue
+        try:
+            found[family] = tools.read_all()
+        finally:
+            tools.close()
+    return found
+
+
+def ipvs() -> IpvsView | None:
+    """The virtual servers and IP sets; None if there is not one virtual server. Raises OSError."""
+    if not may_have_servers():
+        return None
+    servers, sets = IpvsSocket(), IpsetSocket()
+    try:
+        return IpvsView(servers.read(), sets.read())
+    finally:
+        servers.close()
+        sets.close()
 
 
 def sysctls() -> dict[str, str]:

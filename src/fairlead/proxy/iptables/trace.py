@@ -15,6 +15,7 @@ from fairlead.proxy.iptables.layout import FILTER, NAT
 from fairlead.proxy.nftables.trace import Outcome, Packet
 
 Tables = Mapping[str, Chains]
+Met = dict[tuple[str, str, int], Words]  # rules that matched, by table, chain and number (from 0), in their order
 
 
 class End(Exception):
@@ -25,13 +26,18 @@ class End(Exception):
 
 
 def trace(
-    tables: Tables, packet: Packet, local: frozenset[str] = frozenset(), clients: dict[str, set[str]] | None = None
+    tables: Tables,
+    packet: Packet,
+    local: frozenset[str] = frozenset(),
+    clients: dict[str, set[str]] | None = None,
+    met: Met | None = None,
 ) -> frozenset[Outcome]:
-    """Every possible outcome. `local`: the node's own addresses. `clients`: the sources in the lists of `recent`."""
+    """Every possible outcome. `local`: the node's own addresses. `clients`: the sources in the lists of `recent`. `met`
+    gathers the rules that match on any of the ways."""
     script: list[int] = []
     outcomes = set()
     while True:
-        run = Run(tables, packet, local, clients or {}, script)
+        run = Run(tables, packet, local, clients or {}, script, met=met)
         outcomes.add(run.outcome())
         del script[run.draws :]
         while script and script[-1] == 1:
@@ -45,8 +51,16 @@ class Run:
     """One way through the tables."""
 
     def __init__(
-        self, tables: Tables, packet: Packet, local: frozenset[str], clients: dict[str, set[str]], script: list[int]
+        self,
+        tables: Tables,
+        packet: Packet,
+        local: frozenset[str],
+        clients: dict[str, set[str]],
+        script: list[int],
+        *,
+        met: Met | None = None,
     ) -> None:
+        self.met = {} if met is None else met
         self.tables, self.packet, self.local, self.clients, self.script = tables, packet, local, clients, script
         self.draws = 0
         self.destination, self.port = packet.destination, packet.port
@@ -72,9 +86,10 @@ class Run:
 
     def chain(self, table: str, name: str) -> bool:
         """Run a chain; True if the packet is accepted and leaves the table."""
-        for rule in self.tables[table].get(name, ()):
+        for number, rule in enumerate(self.tables[table].get(name, ())):
             if not self._matches(rule):
                 continue
+            self.met.setdefault((table, name, number), rule)
             at = rule.index("-j")
             target, arguments = rule[at + 1], rule[at + 2 :]
             match target:

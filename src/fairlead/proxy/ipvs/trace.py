@@ -11,26 +11,29 @@ import ipaddress
 from fairlead.linux.ipset import Element
 from fairlead.linux.ipvs import Address
 from fairlead.proxy.iptables.layout import NAT
-from fairlead.proxy.iptables.trace import End, Run
+from fairlead.proxy.iptables.trace import End, Met, Run
 from fairlead.proxy.ipvs.layout import FILTER, MANGLE
 from fairlead.proxy.ipvs.show import State
 from fairlead.proxy.nftables.trace import Outcome, Packet
 
 
-def trace(state: State, packet: Packet, local: frozenset[str] = frozenset()) -> frozenset[Outcome]:
-    """Every possible outcome. `local`: the node's own addresses, without those of the dummy link."""
+def trace(
+    state: State, packet: Packet, local: frozenset[str] = frozenset(), met: Met | None = None
+) -> frozenset[Outcome]:
+    """Every possible outcome. `local`: the node's own addresses, without those of the dummy link. `met` gathers the
+    iptables rules that match."""
     at = Address(packet.protocol, packet.destination, packet.port)
     server = state.servers.get(at)
     choices = sorted(server[1]) if server is not None else []
     runs = max(1, len(choices))
-    return frozenset(_Run(state, packet, local | state.addresses, number).outcome() for number in range(runs))
+    return frozenset(_Run(state, packet, local | state.addresses, number, met).outcome() for number in range(runs))
 
 
 class _Run(Run):
     """One way through, to the destination of that number."""
 
-    def __init__(self, state: State, packet: Packet, local: frozenset[str], number: int) -> None:
-        super().__init__(state.tables, packet, local, {}, [])
+    def __init__(self, state: State, packet: Packet, local: frozenset[str], number: int, met: Met | None) -> None:
+        super().__init__(state.tables, packet, local, {}, [], met=met)
         self._state, self._number = state, number
 
     def outcome(self) -> Outcome:
