@@ -152,9 +152,13 @@ class Lab:
     def in_kernel(self, service: str, *nodes: str) -> bool:
         """Whether the Service's endpoints are in the nodes' rules."""
         vip, wanted = self.get(SERVICES, service)["spec"]["clusterIP"], self.endpoints(service)
+        iptables = self.config.proxy_mode == "iptables"
+        command = "iptables-save -t nat" if iptables else "nft list map ip fairlead eps"
+        needles = [f"-d {vip}/32 " if iptables else f"{vip} ."] * bool(wanted)
+        needles += [f"--to-destination {address}:" if iptables else f"{address} ." for address in wanted]
         for node in nodes or ("n1", "n2"):
-            listed = self.on_node(node, "nft", "list", "map", "ip", "fairlead", "eps")
-            if any(f"{address} ." not in listed for address in wanted) or (wanted and f"{vip} ." not in listed):
+            listed = self.on_node(node, *command.split())
+            if any(needle not in listed for needle in needles):
                 return False
         return True
 

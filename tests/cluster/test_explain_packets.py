@@ -3,109 +3,27 @@
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Iterator
-from contextlib import ExitStack
-from functools import partial
-from typing import Any
 
 import pytest
 
-from fairlead.api.kinds import PODS, SERVICES
-from fairlead.linux.namespaces import entered
-from fairlead.linux.namespaces import path as namespace_path
-from fairlead.survey import asking
-from fairlead.survey.gather import inside_pod
 from tests.cluster.conftest import Cluster
-from tests.cluster.explain_lab import Lab, healthy, pod, service
+from tests.cluster.explain_lab import Lab, healthy
+from tests.cluster.explain_packets import compare, six_pods
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster-explain")]
 
-COLORS = ("red", "green", "blue")
-_PODS = 6
 ALL = os.environ.get("FAULTS") == "all"
 
 
 @pytest.fixture(scope="module")
 def lab(cluster: Cluster) -> Iterator[Lab]:
-    """Six pods on two nodes, each with some of three labels."""
-    dice = random.Random(7)
-    with healthy(cluster) as made, ExitStack() as stack:
-        for number in range(_PODS):
-            each = pod(f"p{number}", f"n{1 + number % 2}", listen="tcp:0.0.0.0:8080 tcp:0.0.0.0:8081")
-            each["metadata"]["labels"] = {color: "yes" for color in COLORS if dice.random() < 0.5}
-            each["spec"]["containers"][0]["ports"] = [{"name": "one", "containerPort": 8080 + number % 2}]
-            stack.enter_context(made.made(PODS, each))
-        for number in range(_PODS):
-            made.until(lambda number=number: is_ready(made, f"p{number}"), f"p{number}")  # type: ignore[misc]
+    """The laboratory with six more pods."""
+    with healthy(cluster) as made, six_pods(made):
         yield made
-
-
-def is_ready(lab: Lab, name: str) -> bool:
-    """By its condition."""
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in lab.pod(name)["status"]["conditions"])
-
-
-def spec_of(dice: random.Random) -> dict[str, Any]:
-    """Some Service."""
-    spec: dict[str, Any] = {
-        "selector": dict.fromkeys(dice.sample(COLORS, dice.choice((1, 1, 2, 3))), "yes"),
-        "type": dice.choice(("ClusterIP", "NodePort")),
-        "ports": [{"port": dice.choice((80, 8080)), "targetPort": dice.choice((8080, 8081, "one"))}],
-        "internalTrafficPolicy": dice.choice(("Cluster", "Cluster", "Local")),
-    }
-    if spec["type"] == "NodePort":
-        spec["externalTrafficPolicy"] = dice.choice(("Cluster", "Local"))
-    return spec
 
 
 @pytest.mark.parametrize("seed", range(30 if ALL else 4))
 def test_packets_reach_what_is_predicted(lab: Lab, seed: int) -> None:
     """From pods and a node by cluster IP, from outside by each node's port: the same endpoints, or the same failure."""
-    spec, name = spec_of(random.Random(seed)), f"s{seed}"
-    with lab.made(SERVICES, service(name, spec)):
-        made = lab.get(SERVICES, name)
-        lab.until(lambda: lab.endpoints(name) == _selected(lab, spec), "endpoints")
-        lab.until(lambda: lab.explain(f"svc/{name}", "node/n2").outcome, "rules")
-        port = made["spec"]["ports"][0]
-        for origin, node in (("pod/client-1", "n1"), ("pod/client-2", "n2"), ("node/n1", "n1")):
-            report = lab.explain(f"svc/{name}", origin, via="clusterip")
-            seen = reached(lab, origin, node, made["spec"]["clusterIP"], port["port"])
-            assert seen == set(report.endpoints), (origin, spec, report.verdict)
-            assert bool(seen) == report.works, (origin, spec, report.verdict)
-        if spec["type"] == "NodePort":
-            for node in ("n1", "n2"):
-                address = lab.config.node_ip(node)
-                report = lab.explain(f"svc/{name}", "outside", via="nodeport", to=address)
-                seen = reached(lab, "outside", node, address, port["nodePort"])
-                assert seen == set(report.endpoints), (node, spec, report.verdict)
-
-
-def _selected(lab: Lab, spec: dict[str, Any]) -> set[str]:
-    """By the objects, without the code under test."""
-    found = set()
-    for number in range(_PODS):
-        each = lab.pod(f"p{number}")
-        if spec["selector"].items() <= each["metadata"]["labels"].items():
-            found.add(each["status"]["podIP"])
-    return found
-
-
-def reached(lab: Lab, origin: str, node: str, address: str, port: int) -> set[str]:
-    """The endpoints that real connections are translated to: as many as make it near certain to see every one."""
-    found = set()
-    connect = partial(asking.connect, address, port, "TCP")
-    for number in range(64):
-        if origin.startswith("pod/"):
-            attempt, source_port = inside_pod(lab.place, lab.pod(origin[4:]), connect)
-        elif origin == "outside":
-            attempt, source_port = connect()
-        else:
-            with entered(namespace_path(lab.layout.node_namespace(node))):
-                attempt, source_port = connect()
-        if attempt.outcome != "connected":
-            assert number == 0, f"connection {number} from {origin} to {address}:{port}: {attempt}"
-            return set()
-        with entered(namespace_path(lab.layout.node_namespace(node))):
-            found.add(asking.tracked_endpoint("TCP", address, port, source_port))
-    return found
+    compare(lab, seed)

@@ -88,16 +88,19 @@ class Ruleset:
         tables = self._iptables.get("IPv6" if ":" in packet.destination else "IPv4", {})
         in_words = [(p, ("", table, chain)) for p, table, chain in words.hooked(hook, tables)]
         for priority, key in sorted([*based, *in_words]):
-            if (before is not None and priority >= before) or (after is not None and priority <= after):
+            shared = not key[0] and priority == before and bool(self._hidden)  # the proxy's own jump is in this chain
+            if (before is not None and priority >= before and not shared) or (after is not None and priority <= after):
                 continue
-            found = self._in_words(key, packet, tables) if not key[0] else self._based(key, packet, hook)
+            found = self._in_words(key, packet, tables, shared) if not key[0] else self._based(key, packet, hook)
             if found is not None:
                 return found
         return None
 
-    def _in_words(self, key: Key, packet: Packet, tables: Mapping[str, Saved]) -> Interference | None:
+    def _in_words(
+        self, key: Key, packet: Packet, tables: Mapping[str, Saved], only_before: bool
+    ) -> Interference | None:
         tool = "ip6tables" if ":" in packet.destination else "iptables"
-        caught = words.follow(tables[key[1]], key[2], packet, self._hidden)
+        caught = words.follow(tables[key[1]], key[2], packet, self._hidden, only_before=only_before)
         if caught is None:
             return None
         found = Interference(caught.kind, f"{tool} -t {key[1]}", caught.rule, caught.sure)

@@ -15,8 +15,10 @@ from fairlead.explain.scene import Scene, Target, host, label, on_node_network, 
 from fairlead.explain.strangers import Ruleset
 from fairlead.explain.words import Packet
 from fairlead.podnetwork.plan import BRIDGE, link_name
+from fairlead.proxy.options import ProxyOptions
 
 _DNAT = -100
+_MARK = 1 << ProxyOptions("").masquerade_bit
 
 
 def leave_client(scene: Scene, port: ServicePort, target: Target, hop: Hop) -> None:
@@ -58,6 +60,7 @@ def examine(scene: Scene, port: ServicePort, target: Target, backend: Backend, h
                 backend.port,
                 iif="" if not through_bridge and scene.client.node == here else BRIDGE if through_bridge else "eth0",
                 oif=BRIDGE if local else "eth0",
+                mark=_MARK if masqueraded else 0,
             ),
             starts_here=scene.client.pod is None and scene.client.node == here,
             hop=hop,

@@ -22,13 +22,15 @@ _HOOKS = {
 _PLAIN = frozenset({"-s", "-d", "-p", "-i", "-o"})
 Kind = Literal["drop", "reject", "translate"]
 _STOPS: dict[str, Kind] = {"DROP": "drop", "REJECT": "reject", "DNAT": "translate", "REDIRECT": "translate"}
+_LETS_THROUGH = "KUBE-FORWARD"
 _GOES_ON = frozenset(
     {"LOG", "NFLOG", "MARK", "CONNMARK", "CT", "NOTRACK", "TCPMSS", "TRACE", "TTL", "DSCP", "TOS", "CHECKSUM", "AUDIT"}
 )
 
 
 class Packet(NamedTuple):
-    """A packet at one hook. Empty names and 0 are unknown. `state`: new or established."""
+    """A packet at one hook. Empty names and 0 are unknown. `state`: new or established. `mark`: the packet's own, if
+    it is known."""
 
     source: str
     destination: str
@@ -38,6 +40,7 @@ class Packet(NamedTuple):
     iif: str = ""
     oif: str = ""
     state: str = "new"
+    mark: int | None = None
 
 
 class Caught(NamedTuple):
@@ -60,13 +63,16 @@ def hooked(hook: str, tables: Mapping[str, Saved]) -> Iterator[tuple[int, str, s
             yield priority, table, hook.upper()
 
 
-def follow(table: Saved, chain: str, packet: Packet, hidden: tuple[str, ...] = ()) -> Caught | None:
-    """What catches the packet on its way from a built-in chain; chains that begin with one of `hidden` are not gone
-    into. What only may catch it is said if nothing does for sure."""
-    walk = _Walk(table, packet, hidden)
+def follow(
+    table: Saved, chain: str, packet: Packet, hidden: tuple[str, ...] = (), *, only_before: bool = False
+) -> Caught | None:
+    """What catches the packet on its way from a built-in chain; chains that begin with one of `hidden` are the proxy's
+    and not gone into, but for the one that lets its packets through. `only_before`: no further than to the first jump
+    to one of them. What only may catch the packet is said if nothing does for sure."""
+    walk = _Walk(table, packet, hidden, only_before)
     try:
         walk.through(chain, True)
-        if table.policies.get(chain) == "DROP":
+        if table.policies.get(chain) == "DROP" and not walk.over:
             return Caught("drop", f"-P {chain} DROP")
     except _End as end:
         if end.caught is not None:
@@ -77,13 +83,16 @@ def follow(table: Saved, chain: str, packet: Packet, hidden: tuple[str, ...] = (
 class _Walk:
     """One packet's way through one table."""
 
-    def __init__(self, table: Saved, packet: Packet, hidden: tuple[str, ...]) -> None:
-        self._table, self._packet, self._hidden = table, packet, hidden
+    def __init__(self, table: Saved, packet: Packet, hidden: tuple[str, ...], only_before: bool) -> None:
+        self._table, self._packet, self._hidden, self._only_before = table, packet, hidden, only_before
+        self.over = False
         self.doubts: list[Caught] = []
 
     def through(self, name: str, sure: bool) -> None:
         """A chain, to its end or until it is left. `sure`: the packet comes here without a doubt."""
         for rule in self._table.chains.get(name, ()):
+            if self.over:
+                return
             jump = "-j" if "-j" in rule else "-g" if "-g" in rule else ""
             at = rule.index(jump) if jump else len(rule)
             held = matches(rule[:at], self._packet) if jump else False
@@ -100,7 +109,9 @@ class _Walk:
                 if certain:
                     return
                 sure = False
-            elif target not in _GOES_ON and not (self._hidden and target.startswith(self._hidden)):
+            elif self._hidden and target.startswith(self._hidden) and target != _LETS_THROUGH:
+                self.over = self.over or self._only_before
+            elif target not in _GOES_ON:
                 self.through(target, certain)
                 if jump == "-g" and certain:
                     return
@@ -178,6 +189,9 @@ def _option(name: str, option: str, value: str, packet: Packet) -> bool | None:
     if name in ("tcp", "udp", "sctp", "multiport") and option in ("--dport", "--dports", "--sport", "--sports"):
         port = packet.destination_port if option.startswith("--d") else packet.source_port
         return any(_in_range(port, part) for part in value.split(",")) if port else None
+    if (name, option) == ("mark", "--mark") and packet.mark is not None:
+        wanted, _, mask = value.partition("/")
+        return packet.mark & int(mask or "0xffffffff", 0) == int(wanted, 0)
     if (name, option) in (("conntrack", "--ctstate"), ("state", "--state")):
         states = {state.lower() for state in value.split(",")} & {"new", "established", "related", "invalid"}
         return packet.state in states or (None if "DNAT" in value or "SNAT" in value else False)

@@ -73,3 +73,20 @@ def test_hidden_chains_are_not_gone_into() -> None:
     saved = table(":KUBE-FIREWALL - [0:0]", "-A FORWARD -j KUBE-FIREWALL", "-A KUBE-FIREWALL -j DROP")
     assert follow(saved, "FORWARD", PACKET, ("KUBE-",)) is None
     assert follow(saved, "FORWARD", PACKET) is not None
+
+
+MARKED = ":KUBE-FORWARD - [0:0]", "-A FORWARD -j KUBE-FORWARD", "-A KUBE-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT"
+
+
+@pytest.mark.parametrize(("mark", "passes"), [(0x4000, True), (0, False), (None, False)])
+def test_what_the_proxy_lets_through_meets_no_policy(mark: int | None, passes: bool) -> None:
+    """Masqueraded packets are marked, and accepted in the chain KUBE-FORWARD."""
+    caught = follow(table(*MARKED, policy="DROP"), "FORWARD", PACKET._replace(mark=mark), ("KUBE-",))
+    assert (caught is None) == passes
+
+
+def test_only_what_stands_before_the_proxys_jump() -> None:
+    """Rules after it come too late to translate, and so does the policy."""
+    saved = table(":KUBE-SERVICES - [0:0]", "-A FORWARD -j KUBE-SERVICES", "-A FORWARD -j DROP", policy="DROP")
+    assert follow(saved, "FORWARD", PACKET, ("KUBE-",), only_before=True) is None
+    assert follow(saved, "FORWARD", PACKET, ("KUBE-",)) is not None
