@@ -33,6 +33,11 @@ APPLETS = (
     "tar",
     "stty",
     "tty",
+    "tr",
+    "hostname",
+    "readlink",
+    "dd",
+    "nc",
 )
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:Web:/home/web:/bin/sh\n"
 GROUP = "root:x:0:\nweb:x:1001:\nstaff:x:50:web\n"

@@ -150,10 +150,10 @@ async def test_the_node_is_registered_and_its_lease_renewed(lab: Lab) -> None:
 async def test_an_unsupported_field_is_refused_by_name(lab: Lab) -> None:
     """The pod waits with a reason and an event; nothing is silently ignored."""
     await lab.start()
-    lab.pod("odd", "true", spec={"shareProcessNamespace": True})
+    lab.pod("odd", "true", spec={"hostUsers": False})
     pod = await lab.wait("odd", lambda p: "CreateContainerConfigError" in str(state_of(p).get("state")))
-    assert "spec.shareProcessNamespace is not supported" in state_of(pod)["state"]["waiting"]["message"]
-    await lab.event("odd", "Failed", "shareProcessNamespace")
+    assert "spec.hostUsers: false is not supported" in state_of(pod)["state"]["waiting"]["message"]
+    await lab.event("odd", "Failed", "hostUsers")
     await lab.stop()
 
 

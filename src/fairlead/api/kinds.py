@@ -72,7 +72,7 @@ PODS = Resource(
     True,
     ("po",),
     _ALL,
-    ("status", "log", "exec", "attach", "portforward", "proxy", "binding", "eviction"),
+    ("status", "log", "exec", "attach", "portforward", "proxy", "binding", "ephemeralcontainers", "eviction"),
 )
 SERVICES = Resource("", "v1", "Service", "services", True, ("svc",), _ALL, ("status", "proxy"))
 ENDPOINTS = Resource("", "v1", "Endpoints", "endpoints", True, ("ep",))

@@ -47,6 +47,7 @@ SUBRESOURCES: dict[str, Subresource] = {
     "status": Subresource(_STATUS_VERBS),
     "scale": Subresource(_STATUS_VERBS, "Scale", "autoscaling", "v1"),
     "approval": Subresource(_STATUS_VERBS),
+    "ephemeralcontainers": Subresource(_STATUS_VERBS),
     "finalize": Subresource(("update",)),
     "log": Subresource(("get",)),
     "exec": Subresource(("create", "get"), "PodExecOptions", "", "v1"),

@@ -1,9 +1,9 @@
 """From a forked child to the container's program.
 
-Runs in children of a pod's shim: `run` as PID 1 of a new container, `run_exec` beside a running one. In: a
-ContainerPlan (written by the kubelet) and open descriptors 0, 1, 2. Out: the program in our place, or a line on the
-report pipe that says why not. Invariant: neither function ever returns to the shim's code; no descriptor but 0, 1, 2
-reaches the program.
+Runs in children of a pod's shim: `run` as the first process of a new container (PID 1, unless it shares its PIDs),
+`run_exec` beside a running one. In: a ContainerPlan (written by the kubelet) and open descriptors 0, 1, 2. Out: the
+program in our place, or a line on the report pipe that says why not. Invariant: neither function ever returns to the
+shim's code; no descriptor but 0, 1, 2 reaches the program.
 """
 
 # Between a fork and the program, a path is a string and a call is a system call: objects would cost milliseconds.
@@ -75,6 +75,10 @@ class ContainerPlan(msgspec.Struct, frozen=True):
     """The name of its control group, if it has limits."""
     oci: OCIPlan | None = None
     """Of a container of an image; None: of the machine's own files."""
+    shares_pids: bool = False
+    """It has no PID namespace of its own but its shim's: the pod's, or the machine's."""
+    target: str = ""
+    """The container whose PID namespace it is in, "" for none."""
 
 
 class StartFailure(Exception):

@@ -27,13 +27,14 @@ from fairlead.kubelet.surroundings import Surroundings
 
 log = logging.getLogger("fairlead.kubelet")
 Object = dict[str, Any]
+_AGAIN = 2.0  # seconds
 _MESSAGE_BYTES = 4096
 _MESSAGE_LOG_BYTES = 2048
 _MESSAGE_LOG_LINES = 80
 
 
 class PodContainer:
-    """One container of one pod. `field_path` names it in events."""
+    """One container of one pod. `group` is the field of the spec it stands in, `field_path` names it in events."""
 
     def __init__(
         self,
@@ -41,13 +42,13 @@ class PodContainer:
         pod: Callable[[], Object],
         container: Object,
         *,
-        init: bool,
+        group: str,
         wake: Callable[[], None],
     ) -> None:
         self._around, self._pod, self.container, self._wake = around, pod, container, wake
         self.name: str = container["name"]
-        self.field_path = f"spec.{'initContainers' if init else 'containers'}{{{self.name}}}"
-        self.init = init
+        self.field_path = f"spec.{group}{{{self.name}}}"
+        self.init, self.ephemeral = group == "initContainers", group == "ephemeralContainers"
         self.records: list[Record] = []
         self.waiting: tuple[str, str] | None = None
         self.prober: Prober | None = None
@@ -130,10 +131,7 @@ class PodContainer:
             environment = await self._environment(pod)
             plan = container_plan(pod, self.container, environment, places, image.image)
         except (EnvironmentProblem, PlanProblem) as problem:
-            if self.waiting != (problem.reason, str(problem)):
-                self.event("Warning", "Failed", f"Error: {problem}")
-            self.waiting = (problem.reason, str(problem))
-            return 2.0
+            return self.refuse(problem.reason, str(problem))
         self.event("Normal", "Pulled", image.message)
         directory.mkdir(parents=True, exist_ok=True)
         message_file = directory / "termination-log"
@@ -154,6 +152,13 @@ class PodContainer:
         if self.running:
             await self._after_start(sandbox, ip)
         return None
+
+    def refuse(self, reason: str, message: str) -> float:
+        """Say why it can't be started as things are. Seconds until another try."""
+        if self.waiting != (reason, message):
+            self.event("Warning", "Failed", f"Error: {message}")
+        self.waiting = (reason, message)
+        return _AGAIN
 
     async def _environment(self, pod: Object) -> tuple[tuple[str, str], ...]:
         namespace = pod["metadata"]["namespace"]

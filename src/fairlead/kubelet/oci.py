@@ -26,13 +26,13 @@ from fairlead.linux.podcgroups import Limits
 _FAILED = 128
 
 
-def start(plan: OCIPlan, report: int, group: str, limits: Limits) -> NoReturn:
-    """Create and start. `report`, a socket, gets with a terminal the line `tty` and its descriptor, then `pid <n>`; or
-    the failure."""
+def start(plan: OCIPlan, report: int, group: str, limits: Limits, target: int = 0) -> NoReturn:
+    """Create and start, in the PID namespace of the process `target` if that is not 0. `report`, a socket, gets with a
+    terminal the line `tty` and its descriptor, then `pid <n>`; or the failure."""
     try:
         if group:  # what the runtime starts is in it, too
             podcgroups.join(group, limits)
-        _create(plan, report)
+        _create(plan, report, target)
         os._exit(0)
     except _Refused as refused:
         message = str(refused)
@@ -48,7 +48,7 @@ class _Refused(Exception):
     """The runtime's own words."""
 
 
-def _create(plan: OCIPlan, report: int) -> None:
+def _create(plan: OCIPlan, report: int, target: int) -> None:
     processes.reset_own_signals()
     mnt.private_namespace()
     libc.mount("proc", "/proc", "proc", libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC)  # the runtime looks PIDs up
@@ -57,6 +57,8 @@ def _create(plan: OCIPlan, report: int) -> None:
     root = os.path.join(plan.bundle, "rootfs")
     for directory in (root, plan.state, plan.upper, plan.work):
         os.makedirs(directory, exist_ok=True)
+    if target:
+        plan.config["linux"]["namespaces"].append({"type": "pid", "path": f"/proc/{target}/ns/pid"})
     mnt.stack(plan.layers, plan.upper, plan.work, root)
     with open(os.path.join(plan.bundle, "config.json"), "wb") as file:
         file.write(orjson.dumps(plan.config))

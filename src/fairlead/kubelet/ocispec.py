@@ -57,14 +57,22 @@ def process(
 
 
 def config(
-    process: Object, binds: Sequence[Bind], *, shm: str, privileged: bool, read_only: bool, seccomp: bool
+    process: Object,
+    binds: Sequence[Bind],
+    *,
+    shm: str,
+    privileged: bool,
+    read_only: bool,
+    seccomp: Object | None,
+    own_pids: bool = True,
 ) -> Object:
-    """A whole config.json; the root file system is at `rootfs` in the bundle."""
-    linux: Object = {"namespaces": [{"type": "pid"}, {"type": "mount"}]}
+    """A whole config.json; the root file system is at `rootfs` in the bundle. Without `own_pids` the container is in
+    the PID namespace in which the runtime is started."""
+    linux: Object = {"namespaces": [*([{"type": "pid"}] if own_pids else []), {"type": "mount"}]}
     if not privileged:
         linux["maskedPaths"], linux["readonlyPaths"] = list(MASKED), list(LOCKED)
     if seccomp and not privileged:
-        linux["seccomp"] = default_seccomp(process["capabilities"]["bounding"])
+        linux["seccomp"] = seccomp
     return {
         "ociVersion": "1.0.2",
         "process": process,

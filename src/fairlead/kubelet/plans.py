@@ -25,6 +25,7 @@ from fairlead.linux.podcgroups import Limits
 from fairlead.linux.processes import CAPABILITIES
 
 Object = dict[str, Any]
+_SHELLS = ("/bin/bash", "/bin/sh")  # what an image of a whole system runs if it is not told what
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -50,9 +51,6 @@ class PodPlaces(msgspec.Struct, frozen=True):
 def refusal(pod: Object) -> str:
     """Why this kubelet can't run the pod as it is specified, or ""."""
     spec = pod["spec"]
-    for field in ("hostPID", "hostIPC", "shareProcessNamespace"):
-        if spec.get(field):
-            return f"spec.{field} is not supported by fairlead (yet)"
     if spec.get("hostUsers") is False:
         return "spec.hostUsers: false is not supported by fairlead (yet)"
     for container in (*(spec.get("initContainers") or ()), *spec["containers"]):
@@ -97,7 +95,7 @@ def container_plan(
             staging=str(places.memory / "root"),
             binds=_binds(pod, container, variables, places),
             masked=places.masked,
-            shm=str(places.memory / "shm"),
+            shm=_shm(pod, places),
             privileged=privileged,
             read_only_root=bool(security.get("readOnlyRootFilesystem")),
         ),
@@ -113,6 +111,8 @@ def container_plan(
         stdin_once=bool(container.get("stdinOnce")),
         limits=limits(container),
         group=_group(pod, places) if limits(container) else "",
+        shares_pids=_shares_pids(pod),
+        target=container.get("targetContainerName") or "",
     )
 
 
@@ -121,6 +121,16 @@ def limits(container: Object) -> Limits:
     found = (container.get("resources") or {}).get("limits") or {}
     memory, cpu = quantity.parse(found.get("memory") or 0), quantity.parse(found.get("cpu") or 0)
     return Limits(memory.value, cpu.milli / 1000)
+
+
+def _shares_pids(pod: Object) -> bool:
+    """Whether its containers' PID namespace is the pod's, or the machine's."""
+    spec = pod["spec"]
+    return bool(spec.get("shareProcessNamespace") or spec.get("hostPID"))
+
+
+def _shm(pod: Object, places: PodPlaces) -> str:
+    return "/dev/shm" if pod["spec"].get("hostIPC") else str(places.memory / "shm")
 
 
 def _group(pod: Object, places: PodPlaces) -> str:
@@ -170,10 +180,11 @@ def _of_image(
     config = ocispec.config(
         process,
         binds,
-        shm=str(places.memory / "shm"),
+        shm=_shm(pod, places),
         privileged=privileged,
         read_only=bool(security.get("readOnlyRootFilesystem")),
-        seccomp=profile == "RuntimeDefault",
+        seccomp=ocispec.default_seccomp(process["capabilities"]["bounding"]) if profile == "RuntimeDefault" else None,
+        own_pids=not (_shares_pids(pod) or container.get("targetContainerName")),
     )
     attempt = places.container.name
     bundle = places.memory / "oci" / f"{container['name']}-{attempt}"
@@ -193,6 +204,8 @@ def _of_image(
         stdin_once=bool(container.get("stdinOnce")),
         limits=limits(container),
         group=_group(pod, places) if limits(container) else "",
+        shares_pids=_shares_pids(pod),
+        target=container.get("targetContainerName") or "",
         oci=ocispec.OCIPlan(
             id=f"{container['name']}-{attempt}",
             runtime=runtime,
@@ -214,6 +227,8 @@ def _where(pod: Object, container: Object) -> str:
 
 def _command(container: Object, known: Mapping[str, str]) -> tuple[str, ...]:
     words = (*(container.get("command") or ()), *(container.get("args") or ()))
+    if not words and container.get("stdin"):
+        return (next(shell for shell in _SHELLS if shell == _SHELLS[-1] or Path(shell).exists()),)
     if not words:
         message = (
             f"failed to generate container spec: no command specified: image {container['image']} has no entrypoint, "

@@ -12,7 +12,7 @@ from typing import Any
 
 from fairlead.kubelet import hosts, resolvconf, volumes
 from fairlead.kubelet.plans import PodPlaces
-from fairlead.kubelet.runtime import Sandbox
+from fairlead.kubelet.runtime import Sandbox, Sharing
 from fairlead.kubelet.surroundings import Surroundings
 
 Object = dict[str, Any]
@@ -51,10 +51,9 @@ class PodSandbox:
         try:
             hostname, domain = hosts.pod_hostname(pod, around.options.cluster_domain)
             in_kernel = hosts.kernel_hostname(pod, hostname, domain)
-            own = not pod["spec"].get("hostNetwork")
             made = await asyncio.gather(
                 self.make_volumes(),
-                around.runtime.create_sandbox(self._uid, in_kernel, own_network=own, on_change=self._wake),
+                around.runtime.create_sandbox(self._uid, in_kernel, sharing=Sharing.of(pod), on_change=self._wake),
                 return_exceptions=True,
             )
             if isinstance(made[1], Sandbox):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 from datetime import datetime
 from typing import Any
 
@@ -23,19 +22,19 @@ from fairlead.client.backoff import Backoff
 from fairlead.kubelet import plans, volumes
 from fairlead.kubelet.containers import PodContainer
 from fairlead.kubelet.deadlines import active_left, grace, grace_left, soonest
+from fairlead.kubelet.podending import PodEnding
 from fairlead.kubelet.podsandbox import PodSandbox
 from fairlead.kubelet.podstatus import StatusWriter
 from fairlead.kubelet.prerequisites import missing_services, wanted_services
 from fairlead.kubelet.runtime import Sandbox, SandboxGone
 from fairlead.kubelet.status import PodView, init_done, is_ready, is_sidecar, phase, pod_status
 from fairlead.kubelet.surroundings import Surroundings
-from fairlead.kubelet.withdrawal import drained, withdraw_seconds, withdrawn
+from fairlead.kubelet.withdrawal import withdraw_seconds
 
 log = logging.getLogger("fairlead.kubelet")
 Object = dict[str, Any]
 _RESYNC = 60.0
 _DEADLINE = "Pod was active on the node longer than the specified deadline"
-_KILL_SECONDS = 10.0
 _REFRESH_VOLUMES = 60.0
 
 
@@ -45,11 +44,9 @@ class PodWorker:
     def __init__(self, around: Surroundings, pod: Object, *, adopt: bool = False) -> None:
         self.pod = pod
         self.uid: str = pod["metadata"]["uid"]
-        self._around, self._adopt = around, adopt
-        self._changed = asyncio.Event()
-        self._removed = False
-        self._terminating = False
-        self._withdrawn = False
+        self.around, self._adopt = around, adopt
+        self.changed = asyncio.Event()
+        self.is_removed = False
         self._missing_services: str | None = None
         self._failed: tuple[str, str] | None = None
         self._reached = False
@@ -57,15 +54,12 @@ class PodWorker:
         self._finished = False
         self._started: datetime | None = None
         self._own = PodSandbox(around, lambda: self.pod, self.wake)
+        self._ending = PodEnding(self)
         self._backoff = Backoff(0.2, 10.0)
         self._status = StatusWriter(around.client, pod)
         self._conditions: list[Object] = list((pod.get("status") or {}).get("conditions") or ())
-        spec = pod["spec"]
-        self.containers = {
-            c["name"]: PodContainer(around, lambda: self.pod, c, init=init, wake=self.wake)
-            for init, group in ((True, spec.get("initContainers") or ()), (False, spec["containers"]))
-            for c in group
-        }
+        self.containers: dict[str, PodContainer] = {}
+        self._know_containers()
         status = pod.get("status") or {}
         with contextlib.suppress(KeyError, TypeError, ValueError):
             self._started = times.parse(status["startTime"])
@@ -79,11 +73,20 @@ class PodWorker:
 
     def wake(self) -> None:
         """Something about the pod changed."""
-        self._changed.set()
+        self.changed.set()
+
+    def _know_containers(self) -> None:
+        """Those of the spec, in the order in which they start; ephemeral ones come later."""
+        for group in ("initContainers", "containers", "ephemeralContainers"):
+            for one in self.pod["spec"].get(group) or ():
+                if one["name"] not in self.containers:
+                    made = PodContainer(self.around, lambda: self.pod, one, group=group, wake=self.wake)
+                    self.containers[made.name] = made
 
     def update(self, pod: Object) -> None:
         """The API has this state of the pod. An answer to our own status is no news."""
         before, self.pod = self.pod, pod
+        self._know_containers()
         gates = pod["spec"].get("readinessGates")
         if gates or any(_wish(before, key) != _wish(pod, key) for key in ("metadata", "spec")):
             self.wake()
@@ -92,7 +95,7 @@ class PodWorker:
         """The API has no such pod any more."""
         if pod is not None and "spec" in pod:
             self.pod = pod
-        self._removed = True
+        self.is_removed = True
         self.wake()
 
     def services_changed(self) -> None:
@@ -102,13 +105,13 @@ class PodWorker:
 
     def standing_changed(self, *, told: bool = False) -> None:
         """What the nodes' kernels know may be something else; `told`: of this pod in particular."""
-        if told or self._terminating or (self._was_ready and not self._reached):
+        if told or self._ending.begun or (self._was_ready and not self._reached):
             self.wake()
 
     async def run(self) -> None:
         """Until nothing is left of the pod."""
         while not self._finished:
-            self._changed.clear()
+            self.changed.clear()
             try:
                 delay = await self._step()
                 self._backoff.reset()
@@ -123,7 +126,7 @@ class PodWorker:
             if not self._finished and (delay is None or delay > 0):
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(delay if delay is not None else _RESYNC):
-                        await self._changed.wait()
+                        await self.changed.wait()
 
     def close(self) -> None:
         """Let go: the agent ends, the pod goes on."""
@@ -139,13 +142,13 @@ class PodWorker:
         """Do what is to be done now. Returns seconds until the next step is due anyway; None: no hurry."""
         if self._adopt:
             await self._adopt_running()
-        self._take_records()
-        if self._removed or self.pod["metadata"].get("deletionTimestamp"):
+        self.take_records()
+        if self.is_removed or self.pod["metadata"].get("deletionTimestamp"):
             return await self._terminate()
         if phase(self.pod, self._view()) in ("Succeeded", "Failed"):
             return await self._rest()
         if self._started is None:
-            self._started = self._around.now()
+            self._started = self.around.now()
         if why := plans.refusal(self.pod):
             return self._refuse(why)
         if self.sandbox is None or self.sandbox.gone:
@@ -154,7 +157,7 @@ class PodWorker:
         elif asyncio.get_running_loop().time() - self._own.volumes_made > _REFRESH_VOLUMES:
             with contextlib.suppress(volumes.VolumeProblem):
                 await self._own.make_volumes()
-        if (left := active_left(self.pod, self._started, self._around.now())) is not None and left <= 0:
+        if (left := active_left(self.pod, self._started, self.around.now())) is not None and left <= 0:
             return await self._fail("DeadlineExceeded", _DEADLINE)
         wait = await self._run_containers() if await self._services_found() else None
         self._say()
@@ -162,8 +165,8 @@ class PodWorker:
 
     async def _fail(self, reason: str, message: str) -> float:
         """End the pod for good: its record stays, and says why."""
-        self._around.recorder.event(self.pod, "Normal", reason, message)
-        await self._stop_in_order(grace(self.pod))
+        self.around.recorder.event(self.pod, "Normal", reason, message)
+        await self._ending.in_order(grace(self.pod))
         self._failed = (reason, message)
         return 0.0
 
@@ -173,8 +176,8 @@ class PodWorker:
         if self.sandbox is None:
             return
         log.info("pod %s: adopted, shim %d", self.name, self.sandbox.pid)
-        self._take_records()
-        if self._removed or self.pod["metadata"].get("deletionTimestamp") or plans.refusal(self.pod):
+        self.take_records()
+        if self.is_removed or self.pod["metadata"].get("deletionTimestamp") or plans.refusal(self.pod):
             self._own.ips = tuple(e["ip"] for e in (self.pod.get("status") or {}).get("podIPs") or ())
             return
         await self._own.attach()
@@ -183,8 +186,9 @@ class PodWorker:
             if container.running:
                 container.watch_health(self.sandbox, self.ips[0])
 
-    def _take_records(self) -> None:
-        records = self._around.runtime.records(self.uid, self.sandbox)
+    def take_records(self) -> None:
+        """What the runtime has on record of the containers."""
+        records = self.around.runtime.records(self.uid, self.sandbox)
         for name, container in self.containers.items():
             container.take(records.get(name, []))
 
@@ -208,11 +212,11 @@ class PodWorker:
         if not wanted:
             self._missing_services = ""
             return True
-        missing = missing_services(wanted, await self._around.services())
+        missing = missing_services(wanted, await self.around.services())
         if missing != self._missing_services and (missing or self._missing_services):
             reason = "WaitingForServices" if missing else "ServicesFound"
             message = f"Containers wait: {missing}" if missing else "All Services that the pod waited for are there"
-            self._around.recorder.event(self.pod, "Normal", reason, message)
+            self.around.recorder.event(self.pod, "Normal", reason, message)
         self._missing_services = missing
         for container in self.containers.values():
             container.waiting = ("WaitingForServices", missing) if missing else None
@@ -235,11 +239,11 @@ class PodWorker:
     async def _make_sandbox(self) -> float | None:
         """None when all is there, else seconds until another try."""
         if self.sandbox is not None:
-            self._around.recorder.event(
+            self.around.recorder.event(
                 self.pod, "Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created."
             )
             await self._own.drop()
-            self._take_records()
+            self.take_records()
         if await self._own.make():
             return None
         self._say()
@@ -249,21 +253,46 @@ class PodWorker:
 
     async def _run_containers(self) -> float | None:
         """Start what should run and does not. Returns seconds until one may be started, or None."""
-        waits: list[float | None] = []
-        mains = [c for c in self.containers.values() if not c.init]
-        begun = any(c.current is not None for c in mains)
+        waits: list[float | None] = [await self._start_once(c) for c in self.containers.values() if c.ephemeral]
+        mains = [c for c in self.containers.values() if not c.init and not c.ephemeral]
+        begun = any(self._is_of_sandbox(c) for c in mains)
         for container in (c for c in self.containers.values() if c.init):
             sidecar = is_sidecar(container.container)
             if begun and not sidecar:
                 continue
-            if init_done(container.container, container.view()):
+            if self._init_done(container):
                 await self._kill_unhealthy(container)
                 continue
             waits.append(await self._keep(container))
-            if not begun and not init_done(container.container, container.view()):
+            if not begun and not self._init_done(container):
                 return soonest(waits)
         waits += await asyncio.gather(*(self._keep(container) for container in mains))
         return soonest(waits)
+
+    def _is_of_sandbox(self, container: PodContainer) -> bool:
+        """Whether its latest attempt is one of this sandbox: in a new one, everything is done again."""
+        assert self.sandbox is not None
+        return container.current is not None and container.current.started >= self.sandbox.since
+
+    def _to_be_repeated(self, container: PodContainer) -> bool:
+        """Whether it is an init container that has done its work for another sandbox than this one."""
+        again = container.init and self.pod["spec"].get("restartPolicy") != "Never"
+        return again and not self._is_of_sandbox(container)
+
+    def _init_done(self, container: PodContainer) -> bool:
+        return init_done(container.container, container.view()) and not self._to_be_repeated(container)
+
+    async def _start_once(self, container: PodContainer) -> float | None:
+        """Have an ephemeral container run, if it never did. Returns seconds until another try, or None."""
+        assert self.sandbox is not None
+        assert self._own.places is not None
+        if container.current is not None:
+            container.waiting = None
+            return None
+        target = container.container.get("targetContainerName")
+        if target and not self.containers[target].running:
+            return container.refuse("CreateContainerConfigError", f"unable to find target container {target}")
+        return await container.start(self.sandbox, self._own.places, self.ips[0])
 
     async def _keep(self, container: PodContainer) -> float | None:
         """Have one container run, if it should."""
@@ -272,15 +301,15 @@ class PodWorker:
         if container.running:
             await self._kill_unhealthy(container)
             return None
-        if container.current is not None:
+        if container.current is not None and not self._to_be_repeated(container):
             if not self._should_restart(container):
                 container.waiting = None
                 return None
-            if (left := container.restart_wait(self._around.now().timestamp())) > 0:
+            if (left := container.restart_wait(self.around.now().timestamp())) > 0:
                 return left
         wait = await container.start(self.sandbox, self._own.places, self.ips[0])
         if wait == 0.0:  # it could not be started: an ended attempt, to be looked at like any other
-            self._take_records()
+            self.take_records()
             if not self._should_restart(container):
                 container.waiting = None
         elif wait is None and not container.running:
@@ -307,30 +336,30 @@ class PodWorker:
         seconds = grace(self.pod) if own is None else float(own)
         message = f"Container {container.name} failed {kind} probe, will be restarted"
         container.event("Normal", "Killing", message)
-        await self._stop_containers([container], seconds)
+        await self._ending.stop([container], seconds)
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
     async def _terminate(self) -> float | None:
-        if not self._terminating:
-            self._terminating = True
+        if not self._ending.begun:
+            self._ending.begun = True
             for container in self.containers.values():
                 container.stop_probes(all_kinds=False)
                 container.waiting = None
                 if container.running:
                     container.event("Normal", "Killing", f"Stopping container {container.name}")
-        left = grace_left(self.pod, self._around.now())
+        left = grace_left(self.pod, self.around.now())
         loop = asyncio.get_running_loop()
         deadline = loop.time() + left
-        await self._withdraw(left)
-        await self._stop_in_order(deadline - loop.time())
+        await self._ending.withdraw(left)
+        await self._ending.in_order(deadline - loop.time())
         await self._release()
-        if not self._removed and not self._status.gone:
+        if not self.is_removed and not self._status.gone:
             self._say()
             await self._status.flush(5.0)
             metadata = self.pod["metadata"]
             try:
-                await self._around.client.delete(
+                await self.around.client.delete(
                     PODS,
                     metadata["name"],
                     metadata["namespace"],
@@ -341,92 +370,11 @@ class PodWorker:
                 if error.code not in (404, 409):
                     raise
         self._status.close()
-        self._around.forget_tokens(self.uid)
-        self._around.standing.forget(self.uid)
-        await asyncio.to_thread(self._around.runtime.forget, self.pod)
+        self.around.forget_tokens(self.uid)
+        self.around.standing.forget(self.uid)
+        await asyncio.to_thread(self.around.runtime.forget, self.pod)
         self._finished = True
         return None
-
-    async def _stop_in_order(self, seconds: float) -> None:
-        """The main containers together, then the sidecars one by one, the last to start first."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        groups = [[c for c in self.containers.values() if not c.init]]
-        groups += [[c] for c in reversed(self.containers.values()) if c.init]
-        for group in groups:
-            await self._stop_containers(group, max(1.0, deadline - loop.time()))
-
-    async def _withdraw(self, left: float) -> None:
-        """Wait until no node sends new connections here and what came is answered; for half the grace at most."""
-        around, loop = self._around, asyncio.get_running_loop()
-        default = around.options.withdraw_seconds
-        seconds = min(withdraw_seconds(self.pod, default), left / 2)
-        concerned = around.standing.known(self.uid) or not around.standing.synced
-        if self._withdrawn or self._removed or seconds <= 0 or not concerned:
-            return
-        self._withdrawn = True
-        if not any(c.running for c in self.containers.values()):
-            return
-        until = loop.time() + seconds
-
-        def missing() -> str:
-            return "" if self._removed else around.standing.not_withdrawn(self.uid, around.ready_nodes())
-
-        async def changed() -> None:
-            self._changed.clear()
-            await self._changed.wait()
-
-        if why := await withdrawn(missing, changed, until):
-            message = f"Stopping after {seconds:g} s, though new connections may still come: {why}"
-            around.recorder.event(self.pod, "Warning", "NotWithdrawn", message)
-        elif self.sandbox is not None and not self._removed and not self.pod["spec"].get("hostNetwork"):
-            await drained(self.sandbox, until)
-
-    async def _stop_containers(self, containers: list[PodContainer], seconds: float) -> None:
-        """preStop, SIGTERM, wait, SIGKILL, wait. A shorter grace period that arrives meanwhile counts."""
-        sandbox = self.sandbox
-        running = [c for c in containers if c.running]
-        if sandbox is None or sandbox.gone or not running:
-            return
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        ip = self.ips[0] if self.ips else self._around.options.node_ip
-
-        async def end(container: PodContainer) -> None:
-            await container.before_stop(sandbox, ip, seconds)
-            await container.kill(sandbox, signal.SIGTERM)
-
-        ends = asyncio.gather(*(end(c) for c in running))
-        try:
-            while any(c.running for c in running) and not sandbox.gone:
-                if self._terminating:
-                    seconds = min(seconds, grace(self.pod))
-                if loop.time() >= begun + seconds:
-                    break
-                self._changed.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout_at(begun + seconds):
-                        await self._changed.wait()
-                self._take_records()
-        finally:
-            ends.cancel()
-            await asyncio.gather(ends, return_exceptions=True)
-        await self._wait_dead([c for c in running if c.running], sandbox)
-        self.wake()
-
-    async def _wait_dead(self, containers: list[PodContainer], sandbox: Sandbox) -> None:
-        for container in containers:
-            await container.kill(sandbox, signal.SIGKILL)
-        until = asyncio.get_running_loop().time() + _KILL_SECONDS
-        while any(c.running for c in containers) and not sandbox.gone:
-            if asyncio.get_running_loop().time() > until:
-                log.error("pod %s: containers do not die; its sandbox is ended", self.name)
-                return
-            self._changed.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(until):
-                    await self._changed.wait()
-            self._take_records()
 
     async def _rest(self) -> float | None:
         """The pod has succeeded or failed: give back what it holds; its record and logs stay."""
@@ -439,9 +387,9 @@ class PodWorker:
         for container in self.containers.values():
             container.stop_probes(all_kinds=True)
         await self._own.stop()
-        self._take_records()
+        self.take_records()
         if not self.pod["spec"].get("hostNetwork"):
-            await self._around.network.detach(self.uid)
+            await self.around.network.detach(self.uid)
 
     # -- status -------------------------------------------------------------------------------------------------------
 
@@ -450,7 +398,7 @@ class PodWorker:
         return PodView(
             containers={name: container.view() for name, container in self.containers.items()},
             ips=self.ips,
-            host_ips=self._around.options.node_ips,
+            host_ips=self.around.options.node_ips,
             sandbox=here,
             started=self._started,
             failed=self._failed,
@@ -458,7 +406,7 @@ class PodWorker:
 
     def _unreached(self, view: PodView) -> str | None:
         """See PodView. Decided anew each time the pod becomes ready; once reached, it is until it is not ready."""
-        around = self._around
+        around = self.around
         ready = phase(self.pod, view) == "Running" and is_ready(self.pod, view)
         if not ready or not withdraw_seconds(self.pod, around.options.withdraw_seconds):
             self._reached = self._was_ready = False
@@ -477,7 +425,7 @@ class PodWorker:
         pod = {**self.pod, "status": {**(self.pod.get("status") or {}), "conditions": list(others.values())}}
         view = self._view()
         view = replace(view, unreached=self._unreached(view), missing_services=self._missing_services)
-        status = pod_status(pod, view, self._around.now())
+        status = pod_status(pod, view, self.around.now())
         self._conditions = status["conditions"]
         self._status.put(status)
 

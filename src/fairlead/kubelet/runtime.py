@@ -26,9 +26,10 @@ import msgspec
 import orjson
 
 from fairlead.kubelet import channel, shim
+from fairlead.kubelet.children import write_atomically
 from fairlead.kubelet.container import START_ERROR_EXIT_CODE, ContainerPlan
 from fairlead.kubelet.spawner import Spawner
-from fairlead.linux import libc, podcgroups, processes
+from fairlead.linux import libc, marked, podcgroups, processes
 from fairlead.linux import mounts as mnt
 
 log = logging.getLogger("fairlead.kubelet")
@@ -72,6 +73,21 @@ class Record(msgspec.Struct, frozen=True):
     exit: Exit | None = None
 
 
+class Sharing(msgspec.Struct, frozen=True):
+    """Which namespaces of the node's a pod is in; `within`: its containers see each other's processes."""
+
+    network: bool = False
+    pids: bool = False
+    ipc: bool = False
+    within: bool = False
+
+    @classmethod
+    def of(cls, pod: dict[str, Any]) -> Sharing:
+        """As the pod's spec says."""
+        fields = ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace")
+        return cls(*(bool(pod["spec"].get(field)) for field in fields))
+
+
 class StartError(Exception):
     """A container could not be started, in the runtime's words."""
 
@@ -81,11 +97,13 @@ class SandboxGone(Exception):
 
 
 class Sandbox:
-    """A connection to one pod's shim. `gone` is set when it is lost."""
+    """A connection to one pod's shim. `gone` is set when it is lost; `since` is when the shim began, in nanoseconds
+    since the epoch: what ran before ran in another sandbox."""
 
-    def __init__(self, end: socket.socket, pid: int, on_change: Callable[[], None]) -> None:
+    def __init__(self, end: socket.socket, pid: int, on_change: Callable[[], None], since: int = 0) -> None:
         self.pid = pid
         self.gone = False
+        self.since = since
         self.running: dict[tuple[str, int], Record] = {}
         self._end, self._on_change = end, on_change
         self._waiting: dict[int, asyncio.Future[channel.Received]] = {}
@@ -236,20 +254,16 @@ class Runtime:
         """Keep the pod as last seen, so that it can be ended properly should it be gone when we come back."""
         directory = self.pod_dir(pod["metadata"]["uid"])
         directory.mkdir(parents=True, exist_ok=True)
-        shim.write_atomically(directory / "pod.json", orjson.dumps(pod))
+        write_atomically(directory / "pod.json", orjson.dumps(pod))
 
     def remembered(self, uid: str) -> dict[str, Any] | None:
         """The pod as last seen, or None."""
-        try:
-            found: dict[str, Any] = orjson.loads((self.pod_dir(uid) / "pod.json").read_bytes())
-            return found
-        except (OSError, orjson.JSONDecodeError):
-            return None
+        return _remembered(self.pod_dir(uid))
 
     # -- sandboxes ----------------------------------------------------------------------------------------------------
 
     async def create_sandbox(
-        self, uid: str, hostname: str, *, own_network: bool, on_change: Callable[[], None]
+        self, uid: str, hostname: str, *, sharing: Sharing, on_change: Callable[[], None]
     ) -> Sandbox:
         """A fresh shim for the pod. OSError if namespaces are refused."""
         directory = self.memory_dir(uid)
@@ -258,10 +272,18 @@ class Runtime:
         shm = directory / "shm"
         shm.mkdir(exist_ok=True)
         shm.chmod(0o1777)
-        plan = shim.SandboxPlan(str(directory), uid, hostname, own_network)
+        plan = shim.SandboxPlan(
+            str(directory),
+            uid,
+            hostname,
+            own_network=not sharing.network,
+            own_pids=not sharing.pids,
+            own_ipc=not sharing.ipc,
+            shared_pids=sharing.pids or sharing.within,
+        )
         pid, end = await self._spawner.sandbox(plan)
         channel.enlarge(end)
-        return Sandbox(end, pid, on_change)
+        return Sandbox(end, pid, on_change, (directory / "shim.pid").stat().st_mtime_ns)
 
     async def adopt(self, uid: str, on_change: Callable[[], None]) -> Sandbox | None:
         """Connect to the pod's shim if it lives."""
@@ -271,12 +293,13 @@ class Runtime:
             with _opened(directory) as fd:
                 end.connect(f"/proc/self/fd/{fd}/{shim.SOCKET}")
                 pid = int((directory / "shim.pid").read_text())
+                since = (directory / "shim.pid").stat().st_mtime_ns
         except (OSError, ValueError):
             end.close()
             return None
         end.setblocking(False)
         channel.enlarge(end)
-        sandbox = Sandbox(end, pid, on_change)
+        sandbox = Sandbox(end, pid, on_change, since)
         try:
             async with asyncio.timeout(_STOP_SECONDS):
                 await sandbox.refresh()
@@ -290,6 +313,7 @@ class Runtime:
         if sandbox is None:
             sandbox = await self.adopt(uid, lambda: None)
         if sandbox is None:
+            await self._end_strays(uid)
             return
         pidfd = -1
         try:
@@ -302,10 +326,16 @@ class Runtime:
             sandbox.close()
             if pidfd >= 0:
                 await _wait_or_kill(pidfd)
+            await self._end_strays(uid)
             podcgroups.remove(uid)
         finally:
             if pidfd >= 0:
                 os.close(pidfd)
+
+    async def _end_strays(self, uid: str) -> None:
+        """End what a pod in the machine's PID namespace has left: nothing dies with its shim."""
+        if Sharing.of(self.remembered(uid) or {"spec": {}}).pids:
+            await asyncio.to_thread(marked.kill, _pod_marker(uid))
 
     # -- containers ---------------------------------------------------------------------------------------------------
 
@@ -397,12 +427,27 @@ def remove_all(root_dir: Path, runtime_dir: Path) -> None:
         select.select([pidfd], [], [], _STOP_SECONDS)
         os.close(pidfd)
     for directory in list(pods.iterdir()) if pods.is_dir() else []:
+        if Sharing.of(_remembered(root_dir / "pods" / directory.name) or {"spec": {}}).pids:
+            marked.kill(_pod_marker(directory.name))
         podcgroups.remove(directory.name)
     for mount in mnt.mounts(str(runtime_dir)):
         with contextlib.suppress(OSError):
             libc.umount(mount.target)
     for directory in (runtime_dir, root_dir):
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _remembered(directory: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = orjson.loads((directory / "pod.json").read_bytes())
+        return found
+    except (OSError, orjson.JSONDecodeError):
+        return None
+
+
+def _pod_marker(uid: str) -> str:
+    """What every process of the pod's containers has mounted."""
+    return f"pods/{uid}/etc/hosts"
 
 
 def _kill_shim(directory: Path) -> int:

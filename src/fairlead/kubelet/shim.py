@@ -18,7 +18,6 @@ Unasked: `exited` (a container) and `exec_exited`.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import signal
@@ -34,9 +33,10 @@ import msgspec
 import orjson
 
 from fairlead.kubelet import channel, oci
+from fairlead.kubelet.children import Process, marker, nulls, redirect, shell_code, streams, write_atomically
 from fairlead.kubelet.container import ContainerPlan, run, run_exec
 from fairlead.kubelet.crilog import LogFile
-from fairlead.linux import libc, podcgroups, processes
+from fairlead.linux import libc, marked, podcgroups, processes
 from fairlead.linux.connections import busy_inbound, connections
 
 SOCKET = "shim.sock"
@@ -48,32 +48,17 @@ _CONTAINER_PLAN = msgspec.json.Decoder(ContainerPlan)  # made here: in a fresh f
 
 class SandboxPlan(msgspec.Struct, frozen=True):
     """What a pod's containers share. `directory` holds the socket (and is not reachable from containers);
-    `own_network` False leaves the pod in the spawner's network namespace (hostNetwork)."""
+    `own_network`, `own_pids`, `own_ipc` False leave the pod in the spawner's namespace of that kind (hostNetwork,
+    hostPID, hostIPC). With `shared_pids` its containers have no PID namespaces of their own: the shim then reaps what
+    they leave."""
 
     directory: str
     name: str
     hostname: str
     own_network: bool = True
-
-
-class _Process:
-    """A started child: its descriptors and what became of it. `key` is (container, attempt) or an exec's number."""
-
-    def __init__(self, pid: int, plan: ContainerPlan, directory: str) -> None:
-        self.pid, self.plan, self.directory = pid, plan, directory
-        self.pidfd = os.pidfd_open(pid)
-        self.started = time.time_ns()
-        self.machine_pid = 0
-        self.outputs: dict[int, bytes] = {}
-        self.stdin = -1
-        self.terminal = -1
-        self.log: LogFile | None = None
-        self.attached: list[tuple[int, int]] = []
-        self.failure = ""
-        self.finish_report: Callable[[], object] | None = None
-        self.after_exit: Callable[[], object] | None = None
-        self.on_started: Callable[[], object] | None = None
-        self.exit: dict[str, Any] | None = None
+    own_pids: bool = True
+    own_ipc: bool = True
+    shared_pids: bool = False
 
 
 class Shim:
@@ -85,8 +70,11 @@ class Shim:
         self._poll = select.epoll()
         self._handlers: dict[int, Callable[[], object]] = {}
         self._clients: list[socket.socket] = []
-        self._containers: dict[tuple[str, int], _Process] = {}
+        self._containers: dict[tuple[str, int], Process] = {}
+        self._execs: set[int] = set()
         self._running = True
+        if plan.shared_pids:
+            self._reap_orphans_too()
         self._listener = self._listen()
         self._add(first)
 
@@ -116,6 +104,29 @@ class Shim:
     def _watch(self, fd: int, handler: Callable[[], object]) -> None:
         self._handlers[fd] = handler
         self._poll.register(fd, select.EPOLLIN)
+
+    def _reap_orphans_too(self) -> None:
+        deaths, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+
+        def died() -> None:
+            os.read(deaths, READ)
+            self._reap_orphans()
+
+        self._watch(deaths, died)
+
+    def _reap_orphans(self) -> None:
+        """Bury what containers left behind, up to the first child that is ours: its own handler comes for that."""
+        processes_here = self._containers.values()
+        if not self._plan.shared_pids or any(p.on_started is not None for p in processes_here):
+            return  # whose child is it, while a runtime starts a container?
+        ours = {p.pid for p in processes_here if p.exit is None} | self._execs
+        with contextlib.suppress(ChildProcessError):
+            while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                if found.si_pid in ours:
+                    return
+                os.waitpid(found.si_pid, 0)
 
     def _forget(self, fd: int) -> None:
         if self._handlers.pop(fd, None):
@@ -189,18 +200,19 @@ class Shim:
         if (name, attempt) in self._containers:
             raise ValueError(f"container {name} attempt {attempt} was started before")
         plan = _CONTAINER_PLAN.decode(Path(directory, "plan.json").read_bytes())
-        inner, outer = _streams(plan)
+        target = self._target(plan)
+        inner, outer = streams(plan)
         report_in, report_out = socket.socketpair()
-        pid, made = self._namespace.fork_new() if plan.oci is None else processes.fork()
+        pid, made = self._fork(plan, target)
         if pid == 0:
-            _redirect(inner)
+            redirect(inner)
             if plan.oci is not None:
-                oci.start(plan.oci, report_out.detach(), plan.group, plan.limits)
+                oci.start(plan.oci, report_out.detach(), plan.group, plan.limits, target.pid if target else 0)
             run(plan, report_out.detach(), made)
         report_out.close()
         for fd in inner:
             os.close(fd)
-        process = _Process(pid, plan, directory)
+        process = Process(pid, plan, directory)
         process.log = LogFile(plan.log, plan.log_max_bytes, plan.log_max_files)
         process.stdin = outer.stdin
         for fd, stream in outer.outputs.items():
@@ -217,14 +229,30 @@ class Shim:
 
         self._await_report(process, report_in, take_terminal, reply, {"started": process.started})
 
-    def _watch_output(self, process: _Process, fd: int, stream: bytes) -> None:
+    def _target(self, plan: ContainerPlan) -> Process | None:
+        """The running container whose PID namespace a new one is to be in. Raises LookupError if it does not run."""
+        if not plan.target:
+            return None
+        running = [p for (name, _), p in self._containers.items() if name == plan.target and p.exit is None]
+        if not running or running[-1].on_started is not None:
+            raise LookupError(f"unable to find target container {plan.target}")
+        return running[-1]
+
+    def _fork(self, plan: ContainerPlan, target: Process | None) -> processes.Forked:
+        if plan.oci is not None:
+            return processes.fork()
+        if target is not None:
+            return self._namespace.fork_into(target.pidfd)
+        return processes.fork() if plan.shares_pids else self._namespace.fork_new()
+
+    def _watch_output(self, process: Process, fd: int, stream: bytes) -> None:
         os.set_blocking(fd, False)
         process.outputs[fd] = stream
         self._watch(fd, partial(self._pump, process, fd))
 
     def _await_report(
         self,
-        process: _Process,
+        process: Process,
         report: socket.socket,
         take_terminal: Callable[[int], None],
         reply: _Reply,
@@ -275,6 +303,7 @@ class Shim:
             process.pid = process.machine_pid
             process.pidfd = os.pidfd_open(process.pid)
         self._watch(process.pidfd, lambda: self._reap_container(name, attempt))
+        self._reap_orphans()
 
     def _op_signal(self, message: dict[str, Any], fds: list[int], reply: _Reply) -> None:
         process = self._containers.get((message["name"], message["attempt"]))
@@ -290,25 +319,28 @@ class Shim:
             reply({"error": "container is not running", "start_failed": True})
             return
         tty = bool(message.get("tty"))
-        inner = _nulls(3) if tty else fds
+        inner = nulls(3) if tty else fds
         report_in, report_out = socket.socketpair()
         pid, _ = self._namespace.fork_into(container.pidfd)
         if pid == 0:
-            _redirect(inner)
+            redirect(inner)
             run_exec(container.plan, message["argv"], container.pidfd, report_out.detach(), tty=tty)
         report_out.close()
         if tty:
             for fd in inner:
                 os.close(fd)
-        process = _Process(pid, container.plan, "")
+        process = Process(pid, container.plan, "")
+        self._execs.add(pid)
         number = message["id"]
 
         def ended() -> None:
             self._forget(process.pidfd)
             status = os.waitpid(pid, 0)[1]
             os.close(process.pidfd)
+            self._execs.discard(pid)
             for client in list(self._clients):
-                self._tell(client, {"event": "exec_exited", "exec": number, "code": _shell_code(status)})
+                self._tell(client, {"event": "exec_exited", "exec": number, "code": shell_code(status)})
+            self._reap_orphans()
 
         terminals: list[int] = []
 
@@ -359,7 +391,7 @@ class Shim:
 
     # -- containers ---------------------------------------------------------------------------------------------------
 
-    def _pump(self, process: _Process, fd: int) -> bool:
+    def _pump(self, process: Process, fd: int) -> bool:
         """Move what is there into the log and to whoever is attached. False when the stream has ended or is dry."""
         try:
             data = os.read(fd, READ)
@@ -385,7 +417,7 @@ class Shim:
         return True
 
     @staticmethod
-    def _detach(process: _Process, copies: tuple[int, int]) -> None:
+    def _detach(process: Process, copies: tuple[int, int]) -> None:
         process.attached.remove(copies)
         for fd in copies:
             os.close(fd)
@@ -400,7 +432,9 @@ class Shim:
         self._forget(process.pidfd)
         while process.finish_report is not None:  # it is dead, so the report has an end
             process.finish_report()
-        # All writers died with the PID namespace, so what is in the pipes is all there will be.
+        if process.plan.shares_pids or process.plan.target:
+            marked.kill(marker(process.directory))
+        # All writers died (with the PID namespace, or just now), so what is in the pipes is all there will be.
         for fd in list(process.outputs):
             deadline = time.monotonic() + _DRAIN_SECONDS
             while self._pump(process, fd) and time.monotonic() < deadline:
@@ -419,7 +453,7 @@ class Shim:
                 os.close(fd)
         process.stdin = process.terminal = -1
         process.exit = {
-            "exit_code": _shell_code(status),
+            "exit_code": shell_code(status),
             "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
             "started": process.started,
             "finished": finished,
@@ -434,55 +468,17 @@ class Shim:
             self._tell(client, event)
         if process.after_exit is not None:
             process.after_exit()
-
-
-class _Outer(msgspec.Struct):
-    """The shim's ends of a container's streams."""
-
-    outputs: dict[int, bytes]
-    stdin: int = -1
-
-
-def _streams(plan: ContainerPlan) -> tuple[list[int], _Outer]:
-    """Descriptors for the child's 0, 1, 2, and our ends. With a terminal, none yet: it is made in the container."""
-    if plan.tty:
-        return _nulls(3), _Outer({})
-    stdin, write = os.pipe() if plan.stdin else (*_nulls(1), -1)
-    out_read, out_write = os.pipe()
-    err_read, err_write = os.pipe()
-    return [stdin, out_write, err_write], _Outer({out_read: b"stdout", err_read: b"stderr"}, stdin=write)
-
-
-def _nulls(count: int) -> list[int]:
-    return [os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for _ in range(count)]
-
-
-def _redirect(fds: list[int]) -> None:
-    """Make `fds` the process's 0, 1 and 2, inherited by what it runs."""
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in fds]
-    for number, fd in enumerate(high):
-        os.dup2(fd, number)
-        os.close(fd)
-
-
-def _shell_code(status: int) -> int:
-    """A wait status as a shell says it: 128 + signal for the killed."""
-    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace the file; a reader sees the old or the new, never half of one."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_bytes(data)
-    fresh.rename(path)
+        self._reap_orphans()
 
 
 def main(plan: SandboxPlan, first: socket.socket) -> NoReturn:
     """Become the pod's sandbox, and serve. Called in the forked child, PID 1 of the pod's namespace."""
     os.setsid()
     processes.set_own_name("fl-pod")
-    flags = libc.CLONE_NEWIPC | libc.CLONE_NEWUTS | (libc.CLONE_NEWNET if plan.own_network else 0)
-    libc.unshare(flags)
+    flags = libc.CLONE_NEWUTS | (libc.CLONE_NEWIPC if plan.own_ipc else 0)
+    libc.unshare(flags | (libc.CLONE_NEWNET if plan.own_network else 0))
+    if not plan.own_pids:
+        processes.adopt_own_orphans()
     socket.sethostname(plan.hostname)
     if plan.own_network:
         _permit_unprivileged_ports()

@@ -172,7 +172,7 @@ def _serve(end: socket.socket) -> NoReturn:
             os._exit(0)
         first = socket.socket(fileno=received.fds[0])
         plan = msgspec.convert(received.message["plan"], shim.SandboxPlan)
-        forked = namespace.fork_new()
+        forked = namespace.fork_new() if plan.own_pids else processes.fork()
         if forked.pid == 0:
             _become_shim(plan, first, forked.made)
         first.close()

@@ -131,6 +131,7 @@ def pod_status(pod: Object, view: PodView, now: datetime) -> Object:
         "startTime": times.render(view.started) if view.started else None,
         "containerStatuses": None,
         "initContainerStatuses": None,
+        "ephemeralContainerStatuses": None,
         "observedGeneration": pod["metadata"].get("generation"),
     }
     if view.failed is not None:
@@ -138,9 +139,13 @@ def pod_status(pod: Object, view: PodView, now: datetime) -> Object:
     for field, containers in (
         ("initContainerStatuses", spec.get("initContainers") or ()),
         ("containerStatuses", spec["containers"]),
+        ("ephemeralContainerStatuses", spec.get("ephemeralContainers") or ()),
     ):
         if containers:
             status[field] = [_container_status(pod, c, view) for c in containers]
+    for one in status["ephemeralContainerStatuses"] or ():
+        one["ready"] = False
+        one.pop("started")
     return {key: value for key, value in status.items() if value is not None}
 
 
@@ -295,7 +300,7 @@ def patch_of(pod: Object, status: Object, previous: Object) -> Object | None:
     for key in ("podIPs", "hostIPs"):
         if isinstance(change.get(key), list) and previous.get(key):
             change[key] = [{"$patch": "replace"}, *change[key]]
-    for key in ("containerStatuses", "initContainerStatuses"):
+    for key in ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"):
         if status.get(key) != previous.get(key):
             change[key] = status.get(key)
     known = {c["type"]: c for c in previous.get("conditions") or ()}

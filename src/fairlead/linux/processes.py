@@ -64,6 +64,7 @@ CAPABILITIES: tuple[str, ...] = (
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_CAPBSET_DROP = 24
+_PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522
 
@@ -140,6 +141,11 @@ def set_own_name(name: str) -> None:
 def die_with_parent(number: int = signal.SIGKILL) -> None:
     """Have the kernel send this process a signal when its parent dies. Forgotten when credentials change."""
     libc.call("prctl", ctypes.c_int(_PR_SET_PDEATHSIG), ctypes.c_ulong(number), about="prctl(PR_SET_PDEATHSIG)")
+
+
+def adopt_own_orphans() -> None:
+    """Have what this process's descendants leave become its children, as it does for PID 1 of a namespace."""
+    libc.call("prctl", ctypes.c_int(_PR_SET_CHILD_SUBREAPER), ctypes.c_ulong(1), about="prctl(PR_SET_CHILD_SUBREAPER)")
 
 
 def forbid_own_new_privileges() -> None:

@@ -15,9 +15,10 @@ from fairlead.api.defaults import qos_class
 from fairlead.api.errors import FieldError, access_forbidden, conflict, not_supported, required
 from fairlead.api.errors import unprocessable as invalid_object
 from fairlead.api.kinds import PODS, SERVICEACCOUNTS
+from fairlead.api.validation.pod_update import validate_ephemeral_update
 from fairlead.registry.classes import add_priority, apply_runtime_class
 from fairlead.registry.limitranger import apply_limit_ranges
-from fairlead.registry.metadata import random_suffix
+from fairlead.registry.metadata import bump_generation, random_suffix
 from fairlead.registry.requests import DeleteOptions, Dice, RequestContext
 from fairlead.registry.stored import key_of
 from fairlead.registry.strategy import Generational, keep
@@ -85,6 +86,21 @@ class Pods(Generational):
         qos = (old.get("status") or {}).get("qosClass")
         if qos:
             new.setdefault("status", {}).setdefault("qosClass", qos)
+
+    def prepare_for_ephemeral_containers(self, new: Object, old: Object) -> list[FieldError]:
+        """Of a write of that subresource nothing counts but the containers; what is wrong with them."""
+        for part in (key for key in {*new, *old} if key not in ("metadata", "spec")):
+            keep(new, old, part)
+        kept = {"managedFields", "resourceVersion"}
+        metadata = {key: value for key, value in old["metadata"].items() if key not in kept}
+        new["metadata"] = metadata | {key: new["metadata"][key] for key in kept if key in new["metadata"]}
+        wanted = (new.get("spec") or {}).get("ephemeralContainers")
+        new["spec"] = {key: value for key, value in old["spec"].items() if key != "ephemeralContainers"}
+        if wanted:
+            new["spec"]["ephemeralContainers"] = wanted
+        if new["spec"] != old["spec"]:
+            bump_generation(new["metadata"])
+        return validate_ephemeral_update(new, old)
 
     def grace_seconds(self, obj: Object, options: DeleteOptions) -> int | None:
         spec, status = obj.get("spec") or {}, obj.get("status") or {}

@@ -262,4 +262,4 @@ class Registry:
         return None
 
 
-_SERVED = frozenset({"status", "scale", "finalize", "approval"})
+_SERVED = frozenset({"status", "scale", "finalize", "approval", "ephemeralcontainers"})

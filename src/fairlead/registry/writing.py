@@ -28,6 +28,7 @@ from fairlead.registry.listing import parse_revision
 from fairlead.registry.metadata import fill_for_create, generated_name, is_finished, keep_for_update
 from fairlead.registry.namespaces import Namespaces, open_namespace
 from fairlead.registry.ownership import Application, Track, claim_changed, claim_new
+from fairlead.registry.pods import Pods
 from fairlead.registry.quotas import charge_quotas, counted_meanwhile
 from fairlead.registry.requests import RegistryOptions, RequestContext
 from fairlead.registry.signing import SigningRequests
@@ -287,6 +288,8 @@ class Writer:
         elif subresource == "approval" and isinstance(strategy, SigningRequests):
             strategy.prepare_for_approval(new, old, ctx)
             errors = self.rules.check_status_update(resource, new, old)
+        elif subresource == "ephemeralcontainers" and isinstance(strategy, Pods):
+            errors = strategy.prepare_for_ephemeral_containers(new, old)
         elif subresource == "binding":
             errors = []  # `pods.bind` changes what no update may
         else:

@@ -54,15 +54,18 @@ def test_the_configuration_of_a_container() -> None:
     assert process["env"] == ["A=b"]
     assert process["capabilities"]["bounding"] == ["CAP_CHOWN"]
     binds = [Bind("/s/deep", "/v/deep", read_only=True), Bind("/s", "/v")]
-    made = ocispec.config(process, binds, shm="/shm", privileged=False, read_only=True, seccomp=True)
+    profile = ocispec.default_seccomp(process["capabilities"]["bounding"])
+    made = ocispec.config(process, binds, shm="/shm", privileged=False, read_only=True, seccomp=profile)
     assert [n["type"] for n in made["linux"]["namespaces"]] == ["pid", "mount"]
     assert [m["destination"] for m in made["mounts"]][-2:] == ["/v", "/v/deep"], "the outer mount first"
     assert "ro" in made["mounts"][-1]["options"]
     assert "/proc/kcore" in made["linux"]["maskedPaths"]
     refused = made["linux"]["seccomp"]["syscalls"][0]["names"]
     assert {"mount", "bpf", "kexec_load"} <= set(refused)
-    free = ocispec.config(process, [], shm="", privileged=True, read_only=False, seccomp=True)
+    free = ocispec.config(process, [], shm="", privileged=True, read_only=False, seccomp=profile)
     assert not {"maskedPaths", "seccomp"} & free["linux"].keys()
+    sharing = ocispec.config(process, [], shm="", privileged=False, read_only=False, seccomp=None, own_pids=False)
+    assert [n["type"] for n in sharing["linux"]["namespaces"]] == ["mount"]
 
 
 def test_a_capability_gives_its_calls_back() -> None:

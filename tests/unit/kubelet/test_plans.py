@@ -79,8 +79,7 @@ def test_mounts() -> None:
 @pytest.mark.parametrize(
     ("spec", "word"),
     [
-        ({"hostPID": True}, "spec.hostPID"),
-        ({"shareProcessNamespace": True}, "spec.shareProcessNamespace"),
+        ({"hostUsers": False}, "spec.hostUsers"),
         ({"containers": [{"name": "c", "ports": [{"hostPort": 80}]}]}, "hostPort"),
         ({"volumes": [{"name": "v", "csi": {}}]}, "csi"),
     ],
@@ -88,6 +87,24 @@ def test_mounts() -> None:
 def test_what_can_not_be_done_is_refused_by_name(spec: dict[str, Any], word: str) -> None:
     """Before anything is started."""
     assert word in refusal(pod(**spec))
+
+
+def test_shared_namespaces() -> None:
+    """Containers share PIDs with the pod, the machine, or one they look at; shared memory with the machine."""
+    own = plan({})
+    assert (own.shares_pids, own.target, own.root.shm) == (False, "", "/m/shm")
+    assert plan({}, pod(shareProcessNamespace=True)).shares_pids
+    machine = plan({}, pod(hostPID=True, hostIPC=True))
+    assert machine.shares_pids
+    assert machine.root.shm == "/dev/shm"
+    assert plan({"targetContainerName": "c"}).target == "c"
+
+
+def test_the_machine_as_an_image_has_a_shell() -> None:
+    """For a container somebody can type into; another one without a command is told that it lacks one."""
+    assert plan({"command": [], "stdin": True}).argv[0] in ("/bin/bash", "/bin/sh")
+    with pytest.raises(PlanProblem, match="no command specified"):
+        plan({"command": []})
 
 
 def test_a_plain_pod_is_not_refused() -> None:

@@ -117,6 +117,38 @@ def validate_init_containers(
     return errors
 
 
+# What upstream's list of allowed fields leaves out: an ephemeral container serves nobody.
+_NOT_EPHEMERAL = ("ports", "resources", "resizePolicy", "restartPolicy", "restartPolicyRules", "livenessProbe",
+                  "readinessProbe", "startupProbe", "lifecycle")  # fmt: skip
+
+
+def validate_ephemeral_containers(
+    containers: Sequence[Container], others: Sequence[Container], field: str, pod: PodContext
+) -> list[FieldError]:
+    """Containers added to a running pod to look at it; `others` are the pod's main and init containers."""
+    errors: list[FieldError] = []
+    targets = {container.get("name") for container in others}
+    names = set(targets)
+    for index, container in enumerate(containers):
+        path, name = f"{field}[{index}]", container.get("name") or ""
+        errors += _validate_common(container, path, pod)
+        if name in names:
+            errors.append(duplicate(f"{path}.name", name))
+        names.add(name)
+        target = container.get("targetContainerName")
+        if target and target not in targets:
+            errors.append(FieldError("FieldValueNotFound", f"{path}.targetContainerName", target))
+        refusal = "cannot be set for an Ephemeral Container"
+        errors += [forbidden(f"{path}.{key}", refusal) for key in _NOT_EPHEMERAL if container.get(key)]
+        errors += [
+            forbidden(f"{path}.volumeMounts[{place}].{key}", refusal)
+            for place, mount in enumerate(container.get("volumeMounts") or ())
+            for key in ("subPath", "subPathExpr")
+            if mount.get(key)
+        ]
+    return errors
+
+
 def _validate_life(container: Container, path: str, pod: PodContext) -> list[FieldError]:
     errors: list[FieldError] = []
     if container.get("lifecycle") is not None:

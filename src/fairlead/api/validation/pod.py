@@ -21,7 +21,12 @@ from fairlead.api.labels import (
     validate_annotations,
     validate_labels,
 )
-from fairlead.api.validation.containers import PodContext, validate_containers, validate_init_containers
+from fairlead.api.validation.containers import (
+    PodContext,
+    validate_containers,
+    validate_ephemeral_containers,
+    validate_init_containers,
+)
 from fairlead.api.validation.metadata import immutable
 from fairlead.api.validation.resources import validate_resources
 from fairlead.api.validation.scheduling import (
@@ -125,6 +130,9 @@ def validate_pod_spec(spec: Spec, field: str, *, is_pod: bool) -> list[FieldErro
     errors += validate_containers(containers, f"{field}.containers", pod)
     if initial := spec.get("initContainers"):
         errors += validate_init_containers(initial, containers, f"{field}.initContainers", pod)
+    if temporary := spec.get("ephemeralContainers"):
+        others = (*containers, *(initial or ()))
+        errors += validate_ephemeral_containers(temporary, others, f"{field}.ephemeralContainers", pod)
     if spec.get("hostNetwork"):
         errors += _validate_host_network(containers, f"{field}.containers", is_pod=is_pod)
     errors += _one_of(policy, f"{field}.restartPolicy", _RESTART_POLICIES)

@@ -68,6 +68,22 @@ def _validate_mirror(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[Fie
     return [forbidden(f"metadata.annotations[{_MIRROR}]", f"may not {verb} mirror pod annotation")]
 
 
+def validate_ephemeral_update(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[FieldError]:
+    """A write of the subresource ephemeralcontainers: containers come, none goes and none changes."""
+    if ((old.get("metadata") or {}).get("annotations") or {}).get(_MIRROR):
+        return [forbidden("", "static pods do not support ephemeral containers")]
+    errors = validate_pod(new)
+    after = {c.get("name"): c for c in (new.get("spec") or {}).get("ephemeralContainers") or ()}
+    for container in (old.get("spec") or {}).get("ephemeralContainers") or ():
+        name, path = container["name"], "spec.ephemeralContainers"
+        if name not in after:
+            errors.append(forbidden(path, f'existing ephemeral containers "{name}" may not be removed\n'))
+        elif changed := list(differences(container, after[name], path)):
+            message = f'existing ephemeral containers "{name}" may not be changed\n{_shown(changed)}'
+            errors.append(forbidden(path, message))
+    return errors
+
+
 def _validate_tolerations(new: Sequence[Mapping[str, Any]], old: Sequence[Mapping[str, Any]]) -> list[FieldError]:
     if new == old:
         return []
@@ -115,10 +131,13 @@ def _validate_rest(spec: Mapping[str, Any], old_spec: Mapping[str, Any]) -> list
         compared["nodeSelector"] = old_spec.get("nodeSelector")
     changed = list(differences(old_spec, compared, "spec"))
     if changed:
-        shown = "\n".join(f"-{path}: {_text(a)}\n+{path}: {_text(b)}" for path, a, b in changed[:_MOST_DIFFERENCES])
-        message = f"pod updates may not change fields other than {','.join(_MAY_CHANGE)}\n{shown}"
+        message = f"pod updates may not change fields other than {','.join(_MAY_CHANGE)}\n{_shown(changed)}"
         errors.append(forbidden("spec", message))
     return errors
+
+
+def _shown(changed: Sequence[tuple[str, Any, Any]]) -> str:
+    return "\n".join(f"-{path}: {_text(a)}\n+{path}: {_text(b)}" for path, a, b in changed[:_MOST_DIFFERENCES])
 
 
 def _text(value: Any) -> str:
