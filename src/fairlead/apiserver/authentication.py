@@ -1,4 +1,4 @@
-"""Who is asking: client certificates, static tokens, service-account tokens.
+"""Who is asking: client certificates, static tokens, service-account tokens, bootstrap tokens.
 
 First step of every request. Invariant: a request either has a user that some credential proved, or is anonymous; a
 credential that was given and does not hold is an error, never a fall-back to anonymous.
@@ -12,8 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fairlead.api import errors
+from fairlead.apiserver import bootstraptokens
 from fairlead.apiserver.tokens import TokenIssuer
-from fairlead.registry import User
+from fairlead.registry import Registry, User
+from fairlead.registry.requests import utc_now
 
 AUTHENTICATED = "system:authenticated"
 ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
@@ -22,9 +24,11 @@ ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
 class Authenticator:
     """Asks each kind of credential in upstream's order: certificate, then bearer token."""
 
-    def __init__(self, tokens: Mapping[str, User], issuer: TokenIssuer | None) -> None:
+    def __init__(
+        self, tokens: Mapping[str, User], issuer: TokenIssuer | None, registry: Registry | None = None
+    ) -> None:
         self._tokens = [(token.encode(), _authenticated(user)) for token, user in tokens.items()]
-        self._issuer = issuer
+        self._issuer, self._registry = issuer, registry
 
     async def authenticate(self, certificate: Mapping[str, Any] | None, authorization: str) -> User:
         """The user; ANONYMOUS when no credential was given. Raises 401 when one was and does not hold.
@@ -44,6 +48,7 @@ class Authenticator:
         found = self._static(token)
         if found is None and self._issuer is not None and token.count(".") == 2:
             found = await self._issuer.verify(token, time.time())
+        found = found or await self._bootstrapper(token)
         if found is None:
             raise errors.unauthorized()
         return found
@@ -54,12 +59,18 @@ class Authenticator:
         ours = [self._issuer.issuer] if self._issuer is not None else []
         good: list[str] = []
         for audience in audiences or ours:
-            user = self._static(token) if audience in ours else None
+            user = (self._static(token) or await self._bootstrapper(token)) if audience in ours else None
             if user is None and self._issuer is not None and token.count(".") == 2:
                 user = await self._issuer.verify(token, time.time(), [audience])
             if user is not None:
                 found, good = user, [*good, audience]
         return (found, good) if good else None
+
+    async def _bootstrapper(self, token: str) -> User | None:
+        if self._registry is None:
+            return None
+        user = await bootstraptokens.authenticate(self._registry, token, utc_now())
+        return _authenticated(user) if user is not None else None
 
     def _static(self, token: str) -> User | None:
         encoded, found = token.encode(), None

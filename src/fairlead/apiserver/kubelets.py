@@ -7,17 +7,20 @@ the address and port that node reports, over TLS verified against the kubelets' 
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from contextvars import ContextVar
 from typing import Any
 
 import aiohttp
 import orjson
+from aiohttp.abc import AbstractResolver, ResolveResult
 
-from fairlead.api import errors
+from fairlead.api import errors, nodenetworks
 from fairlead.api.kinds import NODES, PODS
 from fairlead.apiserver.channels import MAX_MESSAGE
 from fairlead.apiserver.config import ServerConfig
+from fairlead.registry import Registry
 
 Object = dict[str, Any]
 
@@ -38,7 +41,9 @@ class Kubelets:
         """The client session. Raises 503 when the server was started without a certificate for kubelets."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=self.tls(), limit=0, ttl_dns_cache=10),
+                connector=aiohttp.TCPConnector(
+                    ssl=self.tls(), limit=0, use_dns_cache=False, resolver=_NodeNames(self._config.registry)
+                ),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
                 auto_decompress=False,
                 trace_configs=[_keeping_refusals()],
@@ -62,7 +67,8 @@ class Kubelets:
             self._session = None
 
     async def base_url(self, node_name: str) -> str:
-        """`https://address:port` of a node's kubelet. Raises 404 (no such node) or 503 (it reports no address)."""
+        """`https://address:port` of a node's kubelet, or `https://name:port` of one that is elsewhere. Raises 404 (no
+        such node) or 503 (it reports no address)."""
         node = await self._config.registry.get(NODES, "", node_name)
         status = node.get("status") or {}
         addresses = {a.get("type"): a.get("address") for a in reversed(status.get("addresses") or [])}  # the first wins
@@ -71,11 +77,37 @@ class Kubelets:
             raise errors.unavailable(f"node {node_name} reports no address to reach its kubelet at")
         endpoint = (status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}
         port = endpoint.get("Port") or DEFAULT_PORT
+        if nodenetworks.network_of(node):
+            host = node_name
         return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
     async def pod(self, namespace: str, name: str) -> Object:
         """The pod. Raises 404."""
         return await self._config.registry.get(PODS, namespace, name)
+
+
+class _NodeNames(AbstractResolver):
+    """Names of nodes → where their kubelets are reached from here; other names as the machine resolves them."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry, self._others = registry, aiohttp.ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        try:
+            node = await self._registry.get(NODES, "", host)
+        except errors.StatusError:
+            return await self._others.resolve(host, port, family)
+        address = nodenetworks.kubelet_address(node)
+        if not address:
+            raise OSError(None, f"node {host} reports no address to reach its kubelet at")
+        kind = socket.AF_INET6 if ":" in address else socket.AF_INET
+        numeric = socket.AI_NUMERICHOST
+        return [ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=numeric)]
+
+    async def close(self) -> None:
+        await self._others.close()
 
 
 def choose_container(pod: Object, wanted: str) -> str:

@@ -146,7 +146,10 @@ class NodeAuthorizer:
                 return f"node '{node}' cannot use this subresource of nodes"
             if verb == "create" and not asked.subresource:
                 return ""  # of which name, `check_body` says
-            mine = verb in ("patch", "update") and name == node
+            # Also to delete it: who leaves the cluster signs itself off.
+            mine = name == node and verb in (
+                ("patch", "update") if asked.subresource else ("patch", "update", "delete")
+            )
             return "" if mine else f"node '{node}' cannot {verb} node '{name}'"
         if (asked.group, asked.plural, asked.subresource) == ("", "serviceaccounts", "token"):
             if verb != "create":

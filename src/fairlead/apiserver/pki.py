@@ -99,6 +99,22 @@ class Requested(msgspec.Struct, frozen=True):
     public_key: Any
 
 
+def create_request(cn: str, organizations: Sequence[str] = (), dns_names: Sequence[str] = ()) -> tuple[bytes, bytes]:
+    """A new key and the certificate signing request for it, both PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateSigningRequestBuilder().subject_name(_name(cn, organizations))
+    if dns_names:
+        names = x509.SubjectAlternativeName([x509.DNSName(name) for name in dns_names])
+        builder = builder.add_extension(names, critical=False)
+    return _key_pem(key), builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def lifetime(cert_pem: bytes) -> tuple[datetime, datetime]:
+    """From when until when the certificate is valid (UTC). Raises BadCredentials."""
+    certificate = _certificate(cert_pem)
+    return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+
+
 def read_request(pem: bytes) -> Requested:
     """A certificate signing request (PKCS#10, PEM). Raises BadCredentials if it can't be read or is not signed by the
     key it names."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from fairlead.api import errors
+from fairlead.api import errors, nodenetworks
 from fairlead.api.kinds import ENDPOINTSLICES, NODES, PODS, SERVICES
 from fairlead.apiserver.call import Call
 from fairlead.apiserver.kubelets import Kubelets
@@ -118,9 +118,7 @@ async def _node(registry: Registry, nodes: Kubelets, name: str, scheme: str, por
     if not port or base.endswith(f":{port}"):
         return Target(base, kubelet=True)
     node = await registry.get(NODES, "", name)
-    every = (node.get("status") or {}).get("addresses") or []
-    addresses = {a.get("type"): a.get("address") for a in reversed(every)}  # the first wins
-    return Target(_address(scheme, addresses.get("InternalIP") or "", port))
+    return Target(_address(scheme, nodenetworks.kubelet_address(node), port))
 
 
 def _address(scheme: str, host: str, port: str) -> str:

@@ -37,6 +37,9 @@ from fairlead.registry.requests import utc_now
 log = logging.getLogger("fairlead.apiserver")
 
 _OPEN = frozenset({"livez", "readyz", "healthz", "version"})
+# What a machine that would join reads before it knows anybody: no secret, and RBAC decides about it.
+_CLUSTER_INFO = "/api/v1/namespaces/kube-public/configmaps/cluster-info"
+_WHOM = ("fairlead", "address")  # answered with the address that the client's connection comes from
 _RUNNING = frozenset({"exec", "attach", "portforward"})
 _IDLE_SECONDS = 120.0  # how long a connection may wait for its next request
 _HEADER_LIMIT = 64 * 1024
@@ -51,7 +54,7 @@ class APIServer:
         issuer = None
         if config.service_account_key:
             issuer = TokenIssuer(config.registry, config.service_account_key, config.service_account_issuer)
-        self._authenticator = Authenticator(config.tokens, issuer)
+        self._authenticator = Authenticator(config.tokens, issuer, config.registry)
         # Another authorizer, if one is given, stands in the place of all of RBAC, escalation checks included.
         self._policy: Policy | None
         self._authorizer: Authorizer
@@ -189,7 +192,7 @@ class APIServer:
         if info.segments and info.segments[0] in _OPEN:
             if info.segments[0] != "version":
                 return self._health(request, info)
-        elif user is ANONYMOUS:
+        elif user is ANONYMOUS and not (info.path == _CLUSTER_INFO and info.verb == "get"):
             raise errors.unauthorized()
         else:
             user = await impersonated(user, request.headers, self._authorizer)
@@ -197,6 +200,8 @@ class APIServer:
         if not info.is_resource:
             if info.segments == ("metrics",):
                 return self._show_metrics(request)
+            if info.segments == _WHOM:
+                return respond.value(request, {"address": (transport.get_extra_info("peername") or ("",))[0]})
             return self._documents.serve(request, info)
         if info.resource is None:
             raise errors.not_found(info.plural, info.group, "")

@@ -20,6 +20,7 @@ _COMMANDS = {
     "status": "Say what runs and what is ready.",
     "kubeconfig": "Print a cluster's kubeconfig.",
     "image": "Load, pull, list and remove the images that pods can run.",
+    "node": "Let machines elsewhere join a cluster, or leave it.",
     "proxy": "Keep a node's rules for Services, in kube-proxy's place, in any cluster.",
     "dns": "Serve the cluster's DNS (what the pods behind kube-dns run).",
 }

@@ -112,7 +112,7 @@ def _connect(name: str | None, kubeconfig: Path | None) -> tuple[Client, Place]:
             if not layout.config.exists():
                 continue
             config = configuration.load(layout.config)
-            if client.server in (f"https://127.0.0.1:{config.api_port}", f"https://{config.api_ip}:6443"):
+            if client.server in (config.api_url, f"https://{config.api_ip}:6443"):
                 return client, place_of(layout, config)
     return client, place_of(None, None)
 

@@ -51,7 +51,17 @@ _DEFAULT = ClusterConfig()
 )
 @click.option("--service-node-port-range", "node_port_range", default="30000-32767", show_default=True)
 @click.option("--cluster-domain", default=_DEFAULT.cluster_domain, show_default=True)
-@click.option("--api-server-port", "api_port", type=click.IntRange(1, 65535), help="Port on 127.0.0.1; default: any.")
+@click.option(
+    "--api-server-address",
+    "api_address",
+    default=_DEFAULT.api_address,
+    show_default=True,
+    help="Where this machine listens for the API; 0.0.0.0 lets machines elsewhere join.",
+)
+@click.option("--api-server-port", "api_port", type=click.IntRange(1, 65535), help="Its port; default: any.")
+@click.option(
+    "--apiserver-cert-extra-sans", "api_sans", default="", help="More names and addresses the API is reached by: A,B."
+)
 @click.option("--egress/--no-egress", default=True, show_default=True, help="Pods reach what this machine reaches.")
 @click.option("--wait", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds until ready.")
 def command(wait: float, node_port_range: str, api_port: int | None, **flags: Any) -> None:
@@ -63,6 +73,7 @@ def command(wait: float, node_port_range: str, api_port: int | None, **flags: An
     began = time.monotonic()
     try:
         pairs = _split_pairs(flags)
+        flags["api_sans"] = tuple(name for name in flags["api_sans"].split(",") if name)
         config = ClusterConfig(node_port_range=_range(node_port_range), api_port=api_port or 0, **flags)
         given = pairs | {
             name

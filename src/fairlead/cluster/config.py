@@ -18,6 +18,7 @@ from fairlead.cluster.errors import ClusterError
 from fairlead.store.etcd_client import Address
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,28}[a-z0-9])?")
+_SAN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*|[0-9a-f:]+")
 MAX_NODES = 200
 
 IPFamily = Literal["ipv4", "dual"]
@@ -44,7 +45,9 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     cluster_domain: str = "cluster.local"
     egress: bool = True
     lan: str = ""
+    api_address: str = "127.0.0.1"
     api_port: int = 0
+    api_sans: tuple[str, ...] = ()
 
     @property
     def node_names(self) -> tuple[str, ...]:
@@ -114,6 +117,19 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return str(ipaddress.ip_network(self.service_cidr)[1])
 
     @property
+    def api_url(self) -> str:
+        """How this machine reaches the API server."""
+        host = "127.0.0.1" if self.api_address in ("127.0.0.1", "0.0.0.0") else self.api_address
+        return f"https://{host}:{self.api_port}"
+
+    @property
+    def join_url(self) -> str:
+        """Where machines elsewhere are told to find the API server: the first of the names given for that."""
+        if not self.api_sans:
+            return f"https://{self.api_ip}:6443"
+        return f"https://{self.api_sans[0]}:{self.api_port if self.api_address != '127.0.0.1' else 6443}"
+
+    @property
     def context(self) -> str:
         """The name in the user's kubeconfig."""
         return f"fairlead-{self.name}"
@@ -149,6 +165,7 @@ def check(config: ClusterConfig) -> None:
     if not 1 <= low <= high <= 65535:
         raise ClusterError(f"--service-node-port-range {low}-{high} is no range of ports", "use e.g. 30000-32767")
     _check_store(config)
+    _check_api(config)
     if config.lan:
         lan = _network("lan", config.lan)
         for other in (pods, services):
@@ -167,6 +184,18 @@ def _check_second_family(config: ClusterConfig) -> None:
         raise ClusterError(f"--service-cluster-ip-range {services} is not of a usable size", "use a /64 to a /124")
     if not Path("/proc/sys/net/ipv6").exists():
         raise ClusterError("--ip-family dual is not possible: this kernel has no IPv6", "use --ip-family ipv4")
+
+
+def _check_api(config: ClusterConfig) -> None:
+    try:
+        ipaddress.IPv4Address(config.api_address)
+    except ValueError as error:
+        raise ClusterError(
+            f"--api-server-address {config.api_address!r} is not an IPv4 address", "use 127.0.0.1 or 0.0.0.0"
+        ) from error
+    for name in config.api_sans:
+        if not _SAN.fullmatch(name):
+            raise ClusterError(f"--apiserver-cert-extra-sans {name!r} is neither a name nor an address", "mend it")
 
 
 def _check_store(config: ClusterConfig) -> None:

@@ -17,7 +17,7 @@ import uvloop
 from fairlead.apiserver.config import ServerConfig
 from fairlead.apiserver.server import APIServer
 from fairlead.client import Client
-from fairlead.cluster import addons, routes, signing
+from fairlead.cluster import addons, invitation, routes, signing
 from fairlead.cluster.config import ClusterConfig
 from fairlead.cluster.credentials import Credentials
 from fairlead.cluster.layout import Layout
@@ -91,7 +91,7 @@ async def _serve(layout: Layout, config: ClusterConfig, host_socket: socket.sock
     )
     await registry.start()
     await server.start()
-    log.info("serving on https://%s:%d and https://127.0.0.1:%d", config.api_ip, API_PORT, config.api_port)
+    log.info("serving on https://%s:%d and %s", config.api_ip, API_PORT, config.api_url)
     async with Client.from_kubeconfig(layout.kubeconfig("controllers")) as client:
         options = ControllerOptions(
             advertise_address=config.api_ip,
@@ -102,11 +102,13 @@ async def _serve(layout: Layout, config: ClusterConfig, host_socket: socket.sock
             secondary_cluster_cidr=config.pod_cidr6 if config.dual else "",
             ca_pem=credentials.authority.cert_pem.decode(),
         )
+        authority, told = credentials.authority, invitation.Settings.of(config, API_PORT)
         work = [
             asyncio.create_task(run_controllers(client, options), name="controllers"),
             asyncio.create_task(addons.keep(client, config), name="addons"),
             asyncio.create_task(routes.keep(client), name="routes"),
-            asyncio.create_task(signing.keep(client, credentials.authority), name="signing"),
+            asyncio.create_task(signing.keep(client, authority, credentials.api_names), name="signing"),
+            asyncio.create_task(invitation.keep(client, told, authority.cert_pem, config.join_url), name="invitation"),
         ]
         for beside in work[1:]:
             beside.add_done_callback(_say_failure)

@@ -7,6 +7,7 @@ certificate in it no longer fits the cluster or is about to expire.
 from __future__ import annotations
 
 import base64
+import ipaddress
 import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -36,19 +37,26 @@ class Credentials:
         layout.kubeconfig("admin").parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.authority = self._kept("ca", lambda: pki.create_authority(f"fairlead-{config.name}"))
 
+    @property
+    def api_names(self) -> tuple[str, ...]:
+        """The API server's names; its certificate bears them, and no node may."""
+        names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
+        names.append(f"kubernetes.default.svc.{self._config.cluster_domain}")
+        return (*names, *(name for name in self._config.api_sans if not _is_address(name)))
+
     def ensure(self) -> None:
         """Everything the cluster's processes need is there."""
         config = self._config
-        names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
-        names.append(f"kubernetes.default.svc.{config.cluster_domain}")
-        ips = [config.api_ip, config.kubernetes_ip, "127.0.0.1"]
-        self._leaf("apiserver", "kube-apiserver", dns_names=names, ips=ips, server=True)
+        ips = [config.api_ip, config.kubernetes_ip, "127.0.0.1", *filter(_is_address, config.api_sans)]
+        if _is_address(config.api_address) and config.api_address not in ("0.0.0.0", *ips):
+            ips.append(config.api_address)
+        self._leaf("apiserver", "kube-apiserver", dns_names=self.api_names, ips=ips, server=True)
         self._leaf("apiserver-kubelet-client", "kube-apiserver-kubelet-client", [KUBELET_CLIENTS], client=True)
         signing = self._layout.pki / "service-account.key"
         if not signing.exists():
             write_private(signing, pki.create_signing_key())
         inside = f"https://{config.api_ip}:6443"
-        self._user("admin", "kubernetes-admin", ["system:masters"], f"https://127.0.0.1:{config.api_port}")
+        self._user("admin", "kubernetes-admin", ["system:masters"], config.api_url)
         self._user("controllers", "system:kube-controller-manager", [], inside)
         for node in config.node_names:
             self._leaf(
@@ -140,6 +148,14 @@ def write_private(file: Path, data: bytes) -> None:
     with os.fdopen(fd, "wb") as stream:
         stream.write(data)
     draft.replace(file)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_of(certificate: bytes, cn: str, organizations: Sequence[str]) -> bool:

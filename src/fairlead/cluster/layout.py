@@ -24,6 +24,11 @@ def images_directory() -> Path:
     return state_root() / ".images"
 
 
+def members_directory() -> Path:
+    """The nodes of other machines' clusters that this machine is. No cluster can have that name."""
+    return state_root() / ".nodes"
+
+
 class Layout(msgspec.Struct, frozen=True):
     """The places of the cluster `name`."""
 
@@ -35,6 +40,16 @@ class Layout(msgspec.Struct, frozen=True):
     def of(cls, name: str) -> Layout:
         """The layout of a cluster, whether it exists or not."""
         return cls(name, state_root() / name, RUNTIME_ROOT / name)
+
+    @classmethod
+    def of_member(cls, node: str) -> Layout:
+        """The layout of a node that joined a cluster elsewhere."""
+        return cls(f"node.{node}", members_directory() / node, RUNTIME_ROOT / f".node.{node}")
+
+    @property
+    def member(self) -> Path:
+        """What a joined node is."""
+        return self.state / "node.json"
 
     @property
     def config(self) -> Path:
@@ -106,6 +121,6 @@ class Layout(msgspec.Struct, frozen=True):
 def clusters() -> list[str]:
     """The names of the clusters that have their state here, sorted."""
     try:
-        return sorted(p.name for p in state_root().iterdir() if p.is_dir() and p != images_directory())
+        return sorted(p.name for p in state_root().iterdir() if p.is_dir() and not p.name.startswith("."))
     except (FileNotFoundError, PermissionError):
         return []

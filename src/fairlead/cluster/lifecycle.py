@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -49,7 +50,7 @@ def up(wanted: ClusterConfig, given: frozenset[str], wait: float, report: Report
     configuration.check(wanted)
     preflight.check()
     layout = Layout.of(wanted.name)
-    with _machine_lock():
+    with machine_lock():
         _refuse_strangers(layout)
         if holder(layout.lock(SUPERVISOR)):
             raise ClusterError(
@@ -88,7 +89,7 @@ def down(name: str) -> bool:
     layout = Layout.of(name)
     if not (layout.state.exists() or layout.runtime.exists() or lan.own_namespaces(layout)):
         return False
-    with _machine_lock():
+    with machine_lock():
         _refuse_strangers(layout)
         remove(layout)
     kubeconfig.remove(f"fairlead-{name}")
@@ -98,7 +99,7 @@ def down(name: str) -> bool:
 def remove(layout: Layout) -> None:
     """End every process, then take away namespaces, links, tables, mounts and files."""
     stop(layout)
-    _unmount_below(layout.state, layout.runtime)
+    unmount_below(layout.state, layout.runtime)
     shutil.rmtree(layout.runtime, ignore_errors=True)
     shutil.rmtree(layout.state, ignore_errors=True)
     with contextlib.suppress(OSError):  # other clusters are there
@@ -107,9 +108,14 @@ def remove(layout: Layout) -> None:
 
 def stop(layout: Layout) -> None:
     """End every process and take the network away; the state stays."""
+    end(layout)
+    lan.remove(layout)
+
+
+def end(layout: Layout) -> None:
+    """End every process."""
     cgroups.kill(layout.name)
     _kill_by_files(layout)
-    lan.remove(layout)
 
 
 def _agree(kept: ClusterConfig, wanted: ClusterConfig, given: frozenset[str]) -> ClusterConfig:
@@ -154,19 +160,23 @@ def _described(name: str) -> bool:
 
 
 def _listen(config: ClusterConfig, insisted: bool) -> tuple[ClusterConfig, socket.socket]:
-    """The API server's socket on the machine's loopback. It outlives restarts of the API server, so that no client is
-    ever refused. The kept port is used again if it is free."""
+    """The API server's socket on the machine: on its loopback, unless asked for elsewhere. It outlives restarts of the
+    API server, so that no client is ever refused. The kept port is used again if it is free."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind(("127.0.0.1", config.api_port))
+        listener.bind((config.api_address, config.api_port))
     except OSError as error:
-        if insisted:
+        if insisted or error.errno != errno.EADDRINUSE:
             listener.close()
+            if error.errno == errno.EADDRNOTAVAIL:
+                what = f"--api-server-address {config.api_address} is no address of this machine"
+                raise ClusterError(what, "use one that `ip address` shows, or 0.0.0.0 for all") from error
             raise ClusterError(
-                f"port {config.api_port} of 127.0.0.1 is in use", "choose another --api-server-port, or leave it out"
+                f"port {config.api_port} of {config.api_address} is in use",
+                "choose another --api-server-port, or leave it out",
             ) from error
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((config.api_address, 0))
     listener.listen(1024)
     return msgspec.structs.replace(config, api_port=listener.getsockname()[1]), listener
 
@@ -196,6 +206,11 @@ def _daemonize(layout: Layout, config: ClusterConfig, host_socket: socket.socket
     ]
     for node in config.node_names:
         tasks.append((f"node-{node}", _node_main(nodeagent.run, layout, config, node, host_socket)))
+    daemonize(layout, tasks)
+
+
+def daemonize(layout: Layout, tasks: list[tuple[str, Callable[[], None]]]) -> None:
+    """Fork a supervisor of these tasks (name, main), which outlives us, into the layout's control group."""
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -251,7 +266,7 @@ def _wait_and_publish(layout: Layout, config: ClusterConfig, wait: float, report
 
 
 @contextlib.contextmanager
-def _machine_lock() -> Iterator[None]:
+def machine_lock() -> Iterator[None]:
     """One `up` or `down` at a time on this machine: they choose networks and ports. The last one out takes the lock's
     file along."""
     file = RUNTIME_ROOT / "lock"
@@ -308,7 +323,8 @@ def _holders(roots: tuple[str, ...]) -> list[int]:
     return found
 
 
-def _unmount_below(*roots: Path) -> None:
+def unmount_below(*roots: Path) -> None:
+    """Nothing is mounted below these directories any more."""
     targets = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for target in sorted(targets, reverse=True):
         if any(Path(target).is_relative_to(root) for root in roots):

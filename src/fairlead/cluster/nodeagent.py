@@ -11,13 +11,16 @@ import logging
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import uvloop
 
 from fairlead.client import Client, Watched, follow
+from fairlead.cluster import whereabouts
 from fairlead.cluster.config import ClusterConfig
 from fairlead.cluster.controlplane import enter, start_logging, stop_event
 from fairlead.cluster.credentials import KUBELET_CLIENTS
-from fairlead.cluster.layout import Layout, images_directory
+from fairlead.cluster.layout import RUNTIME_ROOT, Layout, images_directory, state_root
+from fairlead.cluster.member import Member
 from fairlead.discovery.confirmed import newest_slice
 from fairlead.discovery.fold import WATCHED, fold
 from fairlead.discovery.model import ServiceSnapshot
@@ -27,9 +30,10 @@ from fairlead.kubelet.spawner import Spawner
 from fairlead.podnetwork.network import PodNetwork, PodNetworkOptions
 from fairlead.proxy.backends import backend_for, clean_others
 from fairlead.proxy.confirm import Confirmer
-from fairlead.proxy.options import ProxyOptions
+from fairlead.proxy.options import Mode, ProxyOptions
 from fairlead.proxy.run import Proxy, uncollected
 from fairlead.proxy.serving import ProxyServers
+from fairlead.proxy.table import Family
 
 log = logging.getLogger("fairlead.node")
 
@@ -37,42 +41,100 @@ _WITHDRAW_SECONDS = 2.0
 _MANY = 500  # events at once, beyond which the garbage collector waits
 
 
+class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What one node's process is told: by `up` for its own nodes, by the description of a node that joined."""
+
+    node: str
+    node_ips: tuple[str, ...]
+    state: Path
+    runtime: Path
+    kubeconfig: Path
+    pki: Path
+    pod_cidrs: tuple[str, ...]
+    service_cidrs: tuple[str, ...]
+    ip_families: tuple[Family, ...]
+    proxy_mode: Mode
+    dns_ip: str
+    cluster_domain: str
+    member: Member | None = None
+
+
 def run(layout: Layout, config: ClusterConfig, node: str) -> None:
     """Be the node until SIGTERM; its pods go on running."""
     enter(layout.node_namespace(node))
     start_logging()
     spawner = Spawner.fork()  # before there is an event loop
-    uvloop.run(_serve(layout, config, node, spawner))
+    settings = NodeSettings(
+        node=node,
+        node_ips=config.addresses_of(config.node_ip(node)),
+        state=layout.node_state(node),
+        runtime=layout.runtime / "nodes" / node,
+        kubeconfig=layout.kubeconfig(node),
+        pki=layout.pki,
+        pod_cidrs=config.pod_cidrs,
+        service_cidrs=config.service_cidrs,
+        ip_families=config.ip_families,
+        proxy_mode=config.proxy_mode,
+        dns_ip=config.dns_ip,
+        cluster_domain=config.cluster_domain,
+    )
+    uvloop.run(_serve(settings, spawner))
 
 
-async def _serve(layout: Layout, config: ClusterConfig, node: str, spawner: Spawner) -> None:
+def run_member(layout: Layout, member: Member) -> None:
+    """As `run`, for a node that joined, in the network namespace it is started in."""
+    start_logging()
+    spawner = Spawner.fork()
+    known = member.settings
+    settings = NodeSettings(
+        node=member.node,
+        node_ips=(member.internal_ip(),),
+        state=layout.node_state(member.node),
+        runtime=layout.runtime / "nodes" / member.node,
+        kubeconfig=layout.kubeconfig(member.node),
+        pki=layout.pki,
+        pod_cidrs=known.pod_cidrs,
+        service_cidrs=known.service_cidrs,
+        ip_families=known.ip_families,
+        proxy_mode=known.proxy_mode,
+        dns_ip=known.dns_ip,
+        cluster_domain=known.cluster_domain,
+        member=member,
+    )
+    uvloop.run(_serve(settings, spawner))
+
+
+async def _serve(settings: NodeSettings, spawner: Spawner) -> None:
     stop = stop_event()
-    state = layout.node_state(node)
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    network = PodNetwork(PodNetworkOptions(node, state, config.pod_cidrs))
-    options = ProxyOptions(node_name=node, cluster_cidrs=config.pod_cidrs, service_cidrs=config.service_cidrs)
-    backend = backend_for(config.proxy_mode, options, config.ip_families)
-    proxy = Proxy(options, backend=backend, on_first=partial(clean_others, config.proxy_mode))
-    servers = ProxyServers(proxy, config.proxy_mode)
-    view = View()
-    async with Client.from_kubeconfig(layout.kubeconfig(node)) as client:
+    node, member = settings.node, settings.member
+    settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    network = PodNetwork(PodNetworkOptions(node, settings.state, settings.pod_cidrs))
+    options = ProxyOptions(node_name=node, cluster_cidrs=settings.pod_cidrs, service_cidrs=settings.service_cidrs)
+    backend = backend_for(settings.proxy_mode, options, settings.ip_families)
+    proxy = Proxy(options, backend=backend, on_first=partial(clean_others, settings.proxy_mode))
+    servers = ProxyServers(proxy, settings.proxy_mode)
+    view = View(node)
+    async with Client.from_kubeconfig(settings.kubeconfig) as client:
         kubelet = Kubelet(
             KubeletOptions(
                 node_name=node,
-                node_ip=config.node_ip(node),
-                more_node_ips=config.addresses_of(config.node_ip(node))[1:],
-                root_dir=state,
-                runtime_dir=layout.runtime / "nodes" / node,
-                cluster_dns=(config.dns_ip,),
-                cluster_domain=config.cluster_domain,
-                masked=(str(layout.state.parent), str(layout.runtime.parent)),
+                node_ip=settings.node_ips[0],
+                more_node_ips=settings.node_ips[1:],
+                address="0.0.0.0" if member is not None else "",
+                root_dir=settings.state,
+                runtime_dir=settings.runtime,
+                cluster_dns=(settings.dns_ip,),
+                cluster_domain=settings.cluster_domain,
+                masked=(str(state_root()), str(RUNTIME_ROOT)),
                 resolv_conf=upstream_resolv_conf(),
-                server_cert_file=layout.pki / f"kubelet-{node}.crt",
-                server_key_file=layout.pki / f"kubelet-{node}.key",
-                client_ca_file=layout.pki / "ca.crt",
+                server_cert_file=settings.pki / f"kubelet-{node}.crt",
+                server_key_file=settings.pki / f"kubelet-{node}.key",
+                client_ca_file=settings.pki / "ca.crt",
                 client_groups=(KUBELET_CLIENTS,),
                 withdraw_seconds=_WITHDRAW_SECONDS,
                 images_dir=images_directory(),
+                labels=dict(member.labels) if member is not None else {},
+                annotations=dict(member.annotations) if member is not None else {},
             ),
             client,
             network,
@@ -83,14 +145,19 @@ async def _serve(layout: Layout, config: ClusterConfig, node: str, spawner: Spaw
         await proxy.start()
         await kubelet.start()
         confirmer = Confirmer(client, node)
-        confirming = asyncio.create_task(confirmer.run(), name="confirm")
         follower = _follow(client, view, network=network, proxy=proxy, kubelet=kubelet, confirmer=confirmer)
-        following = asyncio.create_task(follower, name="follow")
+        work = [
+            asyncio.create_task(follower, name="follow"),
+            asyncio.create_task(confirmer.run(), name="confirm"),
+            asyncio.create_task(
+                whereabouts.keep(settings.kubeconfig, kubelet.node, settings.node_ips, view.external_wish, member),
+                name="whereabouts",
+            ),
+        ]
         waiter = asyncio.create_task(stop.wait())
-        done, _ = await asyncio.wait([following, confirming, waiter], return_when=asyncio.FIRST_COMPLETED)
-        following.cancel()
-        confirming.cancel()
-        waiter.cancel()
+        done, _ = await asyncio.wait([*work, waiter], return_when=asyncio.FIRST_COMPLETED)
+        for task in (*work, waiter):
+            task.cancel()
         await kubelet.stop()
         await proxy.stop()
         await servers.stop()
@@ -113,8 +180,14 @@ def upstream_resolv_conf() -> Path:
 class View:
     """The node's newest snapshot, shared by its parts."""
 
-    def __init__(self) -> None:
+    def __init__(self, node: str) -> None:
+        self._node = node
         self.snapshot = ServiceSnapshot()
+
+    def external_wish(self) -> str:
+        """What this node's annotation says of its ExternalIP."""
+        own = self.snapshot.nodes.get(self._node)
+        return own.external_wish if own is not None else ""
 
 
 async def _follow(

@@ -2,18 +2,20 @@
 
 Runs beside the controllers, where the authority's key is. Signers: `kubernetes.io/kube-apiserver-client`,
 `…-client-kubelet` and `kubernetes.io/kubelet-serving`, each by its rules. A kubelet's request for its own client
-certificate is approved for whoever may create `certificatesigningrequests/selfnodeclient` (or `nodeclient`).
-Invariant: nothing is signed that is not approved; what breaks its signer's rules is marked Failed, with the reason.
+certificate is approved for whoever may create `certificatesigningrequests/selfnodeclient` (or `nodeclient`); a node's
+request to serve under its own name, for that node. Invariants: nothing is signed that is not approved; what breaks its
+signer's rules is marked Failed, with the reason; who is not yet a node becomes none that there is.
 """
 
 from __future__ import annotations
 
 import base64
 import logging
+from collections.abc import Collection
 from typing import Any
 
 from fairlead.api.errors import StatusError
-from fairlead.api.kinds import CERTIFICATESIGNINGREQUESTS, SUBJECT_ACCESS_REVIEWS
+from fairlead.api.kinds import CERTIFICATESIGNINGREQUESTS, NODES, SUBJECT_ACCESS_REVIEWS
 from fairlead.apiserver import pki
 from fairlead.client import Client, Watched, follow
 
@@ -30,20 +32,20 @@ _BASIC = {"digital signature", "key encipherment"}
 _YEAR = 365 * 24 * 3600
 
 
-async def keep(client: Client, authority: pki.KeyPair) -> None:
-    """Approve and sign until cancelled."""
+async def keep(client: Client, authority: pki.KeyPair, reserved: Collection[str] = ()) -> None:
+    """Approve and sign until cancelled. `reserved`: names that no node may serve under."""
     async for batch in follow(client, Watched(CERTIFICATESIGNINGREQUESTS)):
         for event in batch.events:
             if event.type == "DELETED":
                 continue
             try:
-                await _serve(client, authority, event.object)
+                await _serve(client, authority, event.object, reserved)
             except StatusError as error:
                 if error.reason not in ("Conflict", "NotFound"):  # a newer state comes as an event of its own
                     log.warning("certificate signing request %s: %s", event.object["metadata"]["name"], error)
 
 
-async def _serve(client: Client, authority: pki.KeyPair, request: Object) -> None:
+async def _serve(client: Client, authority: pki.KeyPair, request: Object, reserved: Collection[str]) -> None:
     spec, status = request["spec"], request.get("status") or {}
     kinds = {c["type"] for c in status.get("conditions") or ()}
     signer = spec["signerName"]
@@ -54,11 +56,10 @@ async def _serve(client: Client, authority: pki.KeyPair, request: Object) -> Non
         why = refusal(signer, asked, set(spec.get("usages") or ()), spec.get("username") or "")
     except pki.BadCredentials as error:
         asked, why = None, str(error)
-    if not kinds and signer == KUBELET_CLIENT and asked is not None and not why:
-        if await _may(client, spec, "selfnodeclient" if asked.cn == spec.get("username") else "nodeclient"):
-            what = "Auto approving kubelet client certificate after SubjectAccessReview."
-            condition = {"type": "Approved", "status": "True", "reason": "AutoApproved", "message": what}
-            await _write(client, request, {"conditions": [condition]}, "approval")
+    if not kinds and signer != CLIENT and asked is not None and not why:
+        decided = await _decide(client, spec, asked, reserved)
+        if decided is not None:
+            await _write(client, request, {"conditions": [decided]}, "approval")
         return
     if "Approved" not in kinds:
         return
@@ -70,6 +71,43 @@ async def _serve(client: Client, authority: pki.KeyPair, request: Object) -> Non
     serving = signer == KUBELET_SERVING
     signed = pki.sign_request(authority, asked, client=not serving, server=serving, seconds=seconds)
     await _write(client, request, {**status, "certificate": base64.b64encode(signed).decode()}, "status")
+
+
+async def _decide(client: Client, spec: Object, asked: pki.Requested, reserved: Collection[str]) -> Object | None:
+    """The condition that a node's request gets without anybody's doing; None leaves it to people."""
+    if spec["signerName"] == KUBELET_SERVING:
+        if not serves_itself(asked, reserved):
+            return None
+        return _condition("Approved", "Auto approving the serving certificate of a node under its own name.")
+    own = asked.cn == spec.get("username")
+    if not await _may(client, spec, "selfnodeclient" if own else "nodeclient"):
+        return None
+    name = asked.cn.removeprefix(_NODE)
+    if not own and await _exists(client, name):
+        what = f'a Node named "{name}" is part of the cluster; delete it, or join under another name'
+        return {"type": "Denied", "status": "True", "reason": "NodeNameInUse", "message": what}
+    return _condition("Approved", "Auto approving kubelet client certificate after SubjectAccessReview.")
+
+
+def serves_itself(asked: pki.Requested, reserved: Collection[str]) -> bool:
+    """Whether it is a serving certificate for the node's own name and nothing else: no address, which the node might
+    only claim, and no name that is, or may be taken for, the API server's or a Service's. Pure."""
+    name = asked.cn.removeprefix(_NODE)
+    return asked.dns_names == (name,) and not asked.ips and name not in reserved and ".svc" not in name
+
+
+def _condition(kind: str, message: str) -> Object:
+    return {"type": kind, "status": "True", "reason": "AutoApproved", "message": message}
+
+
+async def _exists(client: Client, node: str) -> bool:
+    try:
+        await client.get(NODES, node)
+    except StatusError as error:
+        if error.code == 404:
+            return False
+        raise
+    return True
 
 
 def refusal(signer: str, asked: pki.Requested, usages: set[str], username: str) -> str:

@@ -42,7 +42,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
             "name": self.config.name,
             "ready": self.ready,
             "problem": self.problem,
-            "server": f"https://127.0.0.1:{self.config.api_port}",
+            "server": self.config.api_url,
             "context": self.config.context,
             "lan": self.config.lan,
             "processes": self.processes,
@@ -58,7 +58,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
         c = self.config
         state = "ready" if self.ready else self.problem or "not ready"
         lines = [f"{c.name}: {state}"]
-        lines.append(f"  API      https://127.0.0.1:{c.api_port}  (context {c.context})")
+        lines.append(f"  API      {c.api_url}  (context {c.context})")
         for name, ready in self.nodes.items():
             lines.append(f"  {name:<8} {c.node_ip(name)}  {'Ready' if ready else 'NotReady'}")
         lines.append(f"  DNS      {c.dns_ip}  {'Ready' if self.dns else 'NotReady'}")

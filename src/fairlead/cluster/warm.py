@@ -27,3 +27,14 @@ def up() -> None:
     checkers.warm([schema_of(resource) for resource in RESOURCES])
     gc.collect()
     gc.freeze()
+
+
+def node() -> None:
+    """As `up`, with what a node needs."""
+    from fairlead.linux import truststore
+
+    with truststore.unread():
+        import fairlead.cluster.nodeagent
+        import fairlead.dns.processes  # noqa: F401
+    gc.collect()
+    gc.freeze()

@@ -108,6 +108,12 @@ class Node(msgspec.Struct, frozen=True):
     zone: str = ""
     ready: bool = False
     leaving: bool = False  # being deleted, or about to be by the cluster autoscaler
+    network: str = ""  # of its own, elsewhere; empty: the cluster's LAN (api.nodenetworks)
+    external_wish: str = ""  # annotation fairlead.dev/external-ip: an address, or auto
+    tunnel_key: str = ""  # WireGuard's, base64; empty: it has no tunnel
+    tunnel_port: int = 0
+    plain: bool = False  # annotation fairlead.dev/encryption: off
+    paths: tuple[tuple[str, str], ...] = ()  # (node elsewhere, the way there), as the node itself says
 
 
 class ServiceSnapshot(msgspec.Struct, frozen=True):

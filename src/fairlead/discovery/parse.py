@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fairlead.api import nodenetworks
 from fairlead.discovery.model import (
     Endpoint,
     EndpointPort,
@@ -156,4 +157,10 @@ def parse_node(obj: Object) -> Node:
         ),
         leaving=bool(metadata.get("deletionTimestamp"))
         or any(taint.get("key") == TAINT_TO_BE_DELETED for taint in spec.get("taints") or ()),
+        network=nodenetworks.network_of(obj),
+        external_wish=nodenetworks.annotation(obj, nodenetworks.EXTERNAL_IP),
+        tunnel_key=nodenetworks.annotation(obj, nodenetworks.PUBLIC_KEY),
+        tunnel_port=nodenetworks.port_of(obj),
+        plain=nodenetworks.annotation(obj, nodenetworks.ENCRYPTION) == "off",
+        paths=tuple(sorted(nodenetworks.paths_of(obj).items())),
     )

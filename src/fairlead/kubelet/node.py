@@ -130,6 +130,13 @@ class NodeReporter:
         self._changed = asyncio.Event()
         self.registered = asyncio.Event()
         self.uid = ""
+        self._addresses: tuple[tuple[str, ...], str] = (options.node_ips, "")
+
+    def set_addresses(self, internal: tuple[str, ...], external: str = "") -> None:
+        """The node's addresses are others now; `external` is the one it has outside its network, if any."""
+        if (internal, external) != self._addresses:
+            self._addresses = (internal, external)
+            self._changed.set()
 
     def set_ready(self) -> None:
         """Pods can be run from now on."""
@@ -158,7 +165,11 @@ class NodeReporter:
         node = {
             "apiVersion": "v1",
             "kind": "Node",
-            "metadata": {"name": options.node_name, "labels": node_labels(options)},
+            "metadata": {
+                "name": options.node_name,
+                "labels": node_labels(options),
+                "annotations": options.annotations,
+            },
             "spec": {},
             "status": self._status([]),
         }
@@ -176,9 +187,11 @@ class NodeReporter:
     def _status(self, before: list[Object]) -> Object:
         options = self._options
         amounts = capacity(options.max_pods)
+        internal, external = self._addresses
         return {
             "addresses": [
-                *({"type": "InternalIP", "address": ip} for ip in options.node_ips),
+                *({"type": "InternalIP", "address": ip} for ip in internal),
+                *({"type": "ExternalIP", "address": ip} for ip in (external,) if ip),
                 {"type": "Hostname", "address": options.node_name},
             ],
             "capacity": amounts,

@@ -60,11 +60,15 @@ class KubeletOptions(msgspec.Struct, frozen=True):
     masked: tuple[str, ...] = ()
     resolv_conf: Path = Path("/etc/resolv.conf")
     port: int = PORT
+    address: str = ""
+    """Where the server listens; empty: at `node_ip`."""
     server_cert_file: Path | None = None
     server_key_file: Path | None = None
     client_ca_file: Path | None = None
     client_groups: tuple[str, ...] = ("system:masters",)
     labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    """Of the Node, written when it registers; what the Node has already goes before it."""
     max_pods: int = 110
     lease_seconds: int = 40
     lease_renew_seconds: float = 10.0

@@ -60,7 +60,8 @@ class KubeletServer:
         )
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._options.node_ip, self._options.port, ssl_context=self._tls())
+        options = self._options
+        site = web.TCPSite(self._runner, options.address or options.node_ip, options.port, ssl_context=self._tls())
         await site.start()
 
     async def stop(self) -> None:

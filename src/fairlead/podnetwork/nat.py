@@ -50,6 +50,17 @@ def _in(network: Network, which: int, inside: bool) -> tuple[Expression, ...]:
     return (load, Bitwise(network.netmask.packed, bytes(header[2])), match)
 
 
+def clean() -> None:
+    """The tables are gone from this network namespace."""
+    nft = NftSocket()
+    try:
+        for name in (TableName("ip", NAT_TABLE), TableName("ip6", NAT_TABLE)):
+            if nft.read(name) is not None:
+                nft.commit(name, [DropTable()])
+    finally:
+        nft.close()
+
+
 class NatRules:
     """Keeps the NAT of one node. Lives in the event loop; works in the namespace it was made in."""
 

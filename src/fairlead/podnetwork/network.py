@@ -17,6 +17,7 @@ import msgspec
 
 from fairlead.discovery.model import Node
 from fairlead.linux.links import Links, Route
+from fairlead.podnetwork import nat
 from fairlead.podnetwork.addresses import AddressBook
 from fairlead.podnetwork.nat import NatRules
 from fairlead.podnetwork.plan import BRIDGE, NodePlan, gateway, link_name, mac_address, plan
@@ -151,6 +152,20 @@ class PodNetwork:
         for destination, route in present.items():
             if destination not in destinations and destination.prefixlen > 0:
                 self._links.delete_route(route)
+
+
+def clean() -> None:
+    """Nothing of a pod network is left in this network namespace: links, routes, tables. Sysctls stay."""
+    nat.clean()
+    with Links() as links:
+        bridge = links.get(BRIDGE)
+        if bridge is not None:
+            for link in links.list():
+                if link.master == bridge.index:
+                    links.delete(link.name)
+            links.delete(BRIDGE)
+        for route in [r for r in links.routes() if r.ours and r.destination.prefixlen > 0]:
+            links.delete_route(route)
 
 
 def write_sysctl(key: str, value: str) -> None:

@@ -125,7 +125,7 @@ ROLES: dict[str, tuple[Rule, ...]] = {
         ("approve", *_SIGNERS, "kubernetes.io/kube-apiserver-client"),
     ),
     "system:certificates.k8s.io:kube-apiserver-client-kubelet-approver": (
-        ("approve", *_SIGNERS, "kubernetes.io/kube-apiserver-client-kubelet"),
+        ("approve", *_SIGNERS, "kubernetes.io/kube-apiserver-client-kubelet kubernetes.io/kubelet-serving"),
     ),
     "system:certificates.k8s.io:kubelet-serving-approver": (("approve", *_SIGNERS, "kubernetes.io/kubelet-serving"),),
     "system:certificates.k8s.io:legacy-unknown-approver": (("approve", *_SIGNERS, "kubernetes.io/legacy-unknown"),),
@@ -239,7 +239,7 @@ ROLES: dict[str, tuple[Rule, ...]] = {
         ("create", "networking.k8s.io", "ipaddresses servicecidrs"),
         ("create", "policy", "poddisruptionbudgets"),
         ("create", "scheduling.k8s.io", "priorityclasses"),
-        ("approve", *_SIGNERS, "kubernetes.io/kube-apiserver-client-kubelet"),
+        ("approve", *_SIGNERS, "kubernetes.io/kube-apiserver-client-kubelet kubernetes.io/kubelet-serving"),
         (
             "sign",
             *_SIGNERS,
@@ -254,7 +254,16 @@ ROLES: dict[str, tuple[Rule, ...]] = {
         ("list watch", "networking.k8s.io", "servicecidrs"),
         (_READ, "core", "nodes"),
         ("create patch update", "events.k8s.io", "events"),
+        ("get", "core", "configmaps", "fairlead-config"),
+        ("get", "/fairlead/address"),
     ),
+    # A machine that joins: what kubeadm gives its group of bootstrappers.
+    "system:fairlead:joining": (
+        ("get", "core", "nodes"),
+        ("get", "core", "configmaps", "fairlead-config"),
+        ("get", "/fairlead/address"),
+    ),
+    "system:fairlead:cluster-info": (("get", "core", "configmaps", "cluster-info"),),
     "system:fairlead:dns": (
         ("list watch", "core", "namespaces pods services"),
         ("list watch", "discovery.k8s.io", "endpointslices"),
@@ -277,6 +286,11 @@ BINDINGS: dict[str, tuple[str, ...]] = {
     "system:fairlead:controllers": ("User system:kube-controller-manager",),
     "system:fairlead:node": ("Group system:nodes",),
     "system:fairlead:dns": ("ServiceAccount kube-dns kube-system",),
+    "system:fairlead:cluster-info": ("Group system:unauthenticated", "Group system:authenticated"),
+    "system:fairlead:joining": ("Group system:bootstrappers",),
+    "system:node-bootstrapper": ("Group system:bootstrappers",),
+    "system:certificates.k8s.io:certificatesigningrequests:nodeclient": ("Group system:bootstrappers",),
+    "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient": ("Group system:nodes",),
 }
 """ClusterRoleBinding, of the ClusterRole of the same name → its subjects."""
 

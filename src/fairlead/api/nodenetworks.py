@@ -1,0 +1,84 @@
+"""How a Node says in which network it is, and how it is reached from another: labels and annotations, read. Pure.
+
+Stands beside the kinds; the API server, the data plane and the command line read Nodes through it. A node in a network
+of its own (another cloud, behind a router) has the label `NETWORK`; nodes without it are on the cluster's own LAN.
+Invariant: total: what is written wrongly counts as not written.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+Object = dict[str, Any]
+
+NETWORK = "fairlead.dev/network"
+"""Label: the name of the node's network. Nodes of one network reach each other's InternalIPs."""
+EXTERNAL_IP = "fairlead.dev/external-ip"
+"""Annotation, the administrator's: the address the node has outside its network, or `auto` for the one the API server
+sees."""
+PUBLIC_KEY = "fairlead.dev/wireguard-public-key"
+"""Annotation, the node's: its key for tunnels (base64)."""
+PORT = "fairlead.dev/wireguard-port"
+"""Annotation: the UDP port its tunnels come in at, from outside."""
+ENCRYPTION = "fairlead.dev/encryption"
+"""Annotation, the administrator's: `off` on both ends of a pair lets its pods' traffic leave the LAN unencrypted."""
+PATHS = "fairlead.dev/paths"
+"""Annotation, the node's: a JSON object, name of a node elsewhere → the way to it (see `podnetwork.overlay.Path`)."""
+
+DEFAULT_PORT = 51820
+
+
+def network_of(node: Object) -> str:
+    """The node's network; empty for the cluster's own LAN."""
+    return str(((node.get("metadata") or {}).get("labels") or {}).get(NETWORK) or "")
+
+
+def annotation(node: Object, key: str) -> str:
+    """An annotation's text; empty if it is not there."""
+    return str(((node.get("metadata") or {}).get("annotations") or {}).get(key) or "")
+
+
+def paths_of(node: Object) -> Mapping[str, str]:
+    """What the node says about its ways to nodes elsewhere."""
+    try:
+        return msgspec.json.decode(annotation(node, PATHS) or "{}", type=dict[str, str])
+    except msgspec.MsgspecError:
+        return {}
+
+
+def port_of(node: Object) -> int:
+    """The port of its tunnels."""
+    text = annotation(node, PORT)
+    return int(text) if text.isdecimal() and 0 < int(text) < 65536 else DEFAULT_PORT
+
+
+def address(node: Object, kind: str) -> str:
+    """The first address of that type (InternalIP, ExternalIP) in the node's status; empty if there is none."""
+    every = (node.get("status") or {}).get("addresses") or ()
+    return next((str(a.get("address") or "") for a in every if a.get("type") == kind and a.get("address")), "")
+
+
+def inner_address(node: Object) -> str:
+    """The node's own address among its pods, their gateway: reached wherever they are. Empty without a pod CIDR."""
+    spec = node.get("spec") or {}
+    try:
+        network = ipaddress.ip_network(spec.get("podCIDR") or (spec.get("podCIDRs") or [""])[0])
+    except ValueError:
+        return ""
+    return str(network.network_address + 1)
+
+
+def kubelet_address(node: Object) -> str:
+    """Where the control plane, which is on the cluster's own LAN, reaches the node; empty if nowhere.
+
+    A node elsewhere is reached through its tunnel if it has one, else at its ExternalIP. Its InternalIP means nothing
+    here: it may be another machine's.
+    """
+    if not network_of(node):
+        return address(node, "InternalIP") or address(node, "ExternalIP")
+    tunnel = inner_address(node) if annotation(node, PUBLIC_KEY) else ""
+    return tunnel or address(node, "ExternalIP")

@@ -1,0 +1,71 @@
+"""Where a node is: its addresses, kept true in its Node while they change.
+
+Runs in the node's process. In: the machine's own address on the way to the API server; what the annotation
+`fairlead.dev/external-ip` says, an address or `auto`; for `auto`, the address the API server sees. Out: InternalIP and
+ExternalIP in the Node's status. Invariant: what could not be learned this time stays as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+
+from fairlead.api.errors import StatusError
+from fairlead.client import Client, config
+from fairlead.cluster.enlist import ADDRESS_PATH
+from fairlead.cluster.member import AUTO, Member
+from fairlead.kubelet.node import NodeReporter
+
+log = logging.getLogger("fairlead.node")
+
+_LOOK = 5.0  # s
+
+
+async def keep(
+    kubeconfig: Path,
+    reporter: NodeReporter,
+    node_ips: tuple[str, ...],
+    wish: Callable[[], str],
+    member: Member | None,
+) -> None:
+    """Until cancelled. `wish`: the annotation's text, empty if there is none."""
+    connection = config.from_kubeconfig(kubeconfig)
+    seen = ""
+    while True:
+        internal = node_ips
+        if member is not None:
+            try:
+                internal = (member.internal_ip(),)
+            except OSError as error:
+                log.info("no way to the API server at %s: %s", member.server, error)
+        wanted = wish() or (member.external_ip if member is not None else "")
+        if wanted == AUTO:
+            seen = await observed(connection) or seen
+        reporter.set_addresses(internal, external_ip(wanted, seen, internal))
+        await asyncio.sleep(_LOOK)
+
+
+def external_ip(wanted: str, seen: str, internal: tuple[str, ...]) -> str:
+    """The ExternalIP, or nothing if the node has none besides its own addresses. Pure."""
+    found = seen if wanted == AUTO else wanted
+    try:
+        ipaddress.ip_address(found)
+    except ValueError:
+        return ""
+    return found if found not in internal else ""
+
+
+async def observed(connection: config.Connection) -> str:
+    """The address that the API server sees; empty if it can't be asked now. A connection of its own each time: an old
+    one would tell of an old address."""
+    try:
+        async with Client.from_connection(connection) as client, asyncio.timeout(_LOOK):
+            return str(orjson.loads(await client.get_raw(ADDRESS_PATH))["address"])
+    except (StatusError, TimeoutError, OSError, ValueError, KeyError) as error:
+        log.debug("the API server could not be asked for our address: %s", error)
+        return ""
