@@ -122,6 +122,12 @@ LOCAL_SUBJECT_ACCESS_REVIEWS = Resource(
     "authorization.k8s.io", "v1", "LocalSubjectAccessReview", "localsubjectaccessreviews", True, stored=False
 )
 TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", False, stored=False)
+HORIZONTALPODAUTOSCALERS = Resource(
+    "autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", True, ("hpa",), _ALL, ("status",)
+)
+HORIZONTALPODAUTOSCALERS_V1 = Resource(
+    "autoscaling", "v1", "HorizontalPodAutoscaler", "horizontalpodautoscalers", True, ("hpa",), _ALL, ("status",)
+)
 LIMITRANGES = Resource("", "v1", "LimitRange", "limitranges", True, ("limits",))
 RESOURCEQUOTAS = Resource("", "v1", "ResourceQuota", "resourcequotas", True, ("quota",), (), ("status",))
 SERVICECIDRS = Resource("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", False, (), (), ("status",))
@@ -168,6 +174,8 @@ RESOURCES: tuple[Resource, ...] = (
     JOBS,
     CRONJOBS,
     PODDISRUPTIONBUDGETS,
+    HORIZONTALPODAUTOSCALERS,
+    HORIZONTALPODAUTOSCALERS_V1,
     INGRESSES,
     INGRESSCLASSES,
     NETWORKPOLICIES,
@@ -190,6 +198,9 @@ RESOURCES: tuple[Resource, ...] = (
     SELF_SUBJECT_RULES_REVIEWS,
     SELF_SUBJECT_REVIEWS,
 )
+
+TWINS: dict[Resource, Resource] = {EVENTS_V1: EVENTS, HORIZONTALPODAUTOSCALERS_V1: HORIZONTALPODAUTOSCALERS}
+"""Resources whose objects are those of another one in another form."""
 
 _BY_PLURAL = {(r.group, r.version, r.plural): r for r in RESOURCES}
 _BY_KIND = {(r.api_version, r.kind): r for r in RESOURCES}

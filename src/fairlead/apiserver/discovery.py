@@ -21,6 +21,7 @@ _GROUP_ORDER = (
     "events.k8s.io",
     "authentication.k8s.io",
     "authorization.k8s.io",
+    "autoscaling",
     "rbac.authorization.k8s.io",
     "certificates.k8s.io",
     "coordination.k8s.io",

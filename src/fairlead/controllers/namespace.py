@@ -12,7 +12,7 @@ from typing import Any
 
 from fairlead.api import times
 from fairlead.api.errors import StatusError
-from fairlead.api.kinds import EVENTS_V1, NAMESPACES, RESOURCES, Resource
+from fairlead.api.kinds import NAMESPACES, RESOURCES, TWINS, Resource
 from fairlead.client.rest import is_conflict, is_gone
 from fairlead.client.workqueue import WorkQueue, work
 from fairlead.controllers import pods
@@ -21,7 +21,7 @@ from fairlead.controllers.context import FOLLOWED, LATER, Context
 Object = dict[str, Any]
 
 FINALIZER = "kubernetes"
-CONTENTS: tuple[Resource, ...] = tuple(r for r in RESOURCES if r.namespaced and r.stored and r is not EVENTS_V1)
+CONTENTS: tuple[Resource, ...] = tuple(r for r in RESOURCES if r.namespaced and r.stored and r not in TWINS)
 _LOOK_AGAIN = 1.0  # s; what is followed says itself when it goes
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from fairlead.controllers.cronjob import CronJobController
 from fairlead.controllers.daemonset import DaemonSetController
 from fairlead.controllers.disruption import DisruptionController
+from fairlead.controllers.horizontal import HorizontalController
 from fairlead.controllers.job import JobController
 from fairlead.controllers.priorityclasses import PriorityClassController
 from fairlead.controllers.replicationcontroller import ReplicationControllerController
@@ -24,4 +25,5 @@ CONTROLLERS = (
     DisruptionController,
     PriorityClassController,
     ResourceQuotaController,
+    HorizontalController,
 )

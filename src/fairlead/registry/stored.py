@@ -8,24 +8,28 @@ Invariant: `decode(resource, record)` and `orjson.loads(served(resource, record)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 
-from fairlead.api import kinds
-from fairlead.api.kinds import Resource
+from fairlead.api import autoscaling, kinds
+from fairlead.api.kinds import TWINS, Resource
 from fairlead.registry import events
 from fairlead.store.interface import Record
 
 Object = dict[str, Any]
 
-STORED_AS: dict[Resource, Resource] = {kinds.EVENTS_V1: kinds.EVENTS}
-"""Resources whose objects are kept in the form of another one."""
+_CONVERSIONS: dict[Resource, tuple[Callable[[Object], Object], Callable[[Object], Object]]] = {
+    kinds.EVENTS_V1: (events.to_core, events.from_core),
+    kinds.HORIZONTALPODAUTOSCALERS_V1: (autoscaling.to_v2, autoscaling.to_v1),
+}
+"""Into the form in which objects of a resource are kept, and back."""
 
 
 def stored_resource(resource: Resource) -> Resource:
     """The resource in whose form objects of this one are kept."""
-    return STORED_AS.get(resource, resource)
+    return TWINS.get(resource, resource)
 
 
 def prefix_of(resource: Resource, namespace: str = "") -> str:
@@ -52,7 +56,7 @@ def encode(resource: Resource, obj: Object) -> bytes:
     """The stored form of an object in the form of `resource`. Its resourceVersion is left out."""
     kept = stored_resource(resource)
     if kept is not resource:
-        obj = events.to_core(obj)
+        obj = _CONVERSIONS[resource][0](obj)
     version = kept.api_version if kept.definition is None else kept.definition.stored_api_version
     metadata = {key: value for key, value in obj["metadata"].items() if key != "resourceVersion"}
     rest = {key: value for key, value in obj.items() if key not in {"kind", "apiVersion", "metadata"}}
@@ -87,7 +91,7 @@ def decode(resource: Resource, record: Record) -> Object:
     if resource.definition is not None:
         obj["apiVersion"] = resource.api_version
         resource.definition.default(obj)
-    return obj if stored_resource(resource) is resource else events.from_core(obj)
+    return obj if stored_resource(resource) is resource else _CONVERSIONS[resource][1](obj)
 
 
 def copy(obj: Object) -> Object:

@@ -48,6 +48,8 @@ _SPECIAL: dict[Resource, type[Strategy]] = {
     kinds.DEPLOYMENTS: Workloads,
     kinds.JOBS: Jobs,
     kinds.PODDISRUPTIONBUDGETS: Workloads,
+    kinds.HORIZONTALPODAUTOSCALERS: Generational,
+    kinds.HORIZONTALPODAUTOSCALERS_V1: Generational,
     kinds.INGRESSES: Ingresses,
     kinds.INGRESSCLASSES: Generational,
     kinds.NETWORKPOLICIES: NetworkPolicies,

@@ -13,6 +13,7 @@ from typing import Any
 
 from fairlead.api import kinds
 from fairlead.api.custom import default_crd
+from fairlead.api.defaults.autoscaling import default_autoscaler, default_autoscaler_v1
 from fairlead.api.defaults.cluster import default_namespace, default_node
 from fairlead.api.defaults.data import default_secret
 from fairlead.api.defaults.endpoints import default_endpoints, default_endpointslice
@@ -42,6 +43,8 @@ _DEFAULTERS: dict[Resource, Callable[[dict[str, Any]], None]] = {
     kinds.CLUSTERROLEBINDINGS: default_binding,
     kinds.DEPLOYMENTS: default_deployment,
     kinds.JOBS: default_job,
+    kinds.HORIZONTALPODAUTOSCALERS: default_autoscaler,
+    kinds.HORIZONTALPODAUTOSCALERS_V1: default_autoscaler_v1,
     kinds.INGRESSCLASSES: default_ingressclass,
     kinds.NETWORKPOLICIES: default_networkpolicy,
     kinds.PRIORITYCLASSES: default_priorityclass,

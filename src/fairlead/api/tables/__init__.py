@@ -14,6 +14,7 @@ from typing import Any, Literal
 from fairlead.api import kinds
 from fairlead.api.kinds import Resource
 from fairlead.api.tables import (
+    autoscaling,
     certificates,
     cluster,
     config,
@@ -56,6 +57,8 @@ _PRINTERS: dict[Resource, Printer] = {
     kinds.REPLICATIONCONTROLLERS: sets.REPLICATIONCONTROLLERS,
     kinds.JOBS: jobs.JOBS,
     kinds.PODDISRUPTIONBUDGETS: policy.PODDISRUPTIONBUDGETS,
+    kinds.HORIZONTALPODAUTOSCALERS: autoscaling.AUTOSCALERS,
+    kinds.HORIZONTALPODAUTOSCALERS_V1: autoscaling.AUTOSCALERS_V1,
     kinds.RESOURCEQUOTAS: policy.RESOURCEQUOTAS,
     kinds.PRIORITYCLASSES: policy.PRIORITYCLASSES,
     kinds.RUNTIMECLASSES: policy.RUNTIMECLASSES,

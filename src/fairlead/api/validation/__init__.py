@@ -16,6 +16,11 @@ from fairlead.api.custom import validate_crd, validate_crd_update
 from fairlead.api.errors import FieldError, not_supported, required
 from fairlead.api.kinds import Resource
 from fairlead.api.labels import check_dns1123_label, check_dns1123_subdomain, check_path_segment
+from fairlead.api.validation.autoscaling import (
+    validate_autoscaler,
+    validate_autoscaler_status,
+    validate_autoscaler_v1,
+)
 from fairlead.api.validation.certificates import validate_signing_request, validate_signing_request_status
 from fairlead.api.validation.cluster import (
     validate_namespace,
@@ -153,6 +158,8 @@ _CREATE: dict[Resource, Callable[[Object], list[FieldError]]] = {
     kinds.DEPLOYMENTS: validate_deployment,
     kinds.JOBS: validate_job,
     kinds.PODDISRUPTIONBUDGETS: validate_poddisruptionbudget,
+    kinds.HORIZONTALPODAUTOSCALERS: validate_autoscaler,
+    kinds.HORIZONTALPODAUTOSCALERS_V1: validate_autoscaler_v1,
     kinds.INGRESSES: validate_ingress,
     kinds.INGRESSCLASSES: validate_ingressclass,
     kinds.NETWORKPOLICIES: validate_networkpolicy,
@@ -189,6 +196,8 @@ _UPDATE: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.DEPLOYMENTS: lambda new, old: validate_selector_unchanged(new, old) + validate_deployment(new),
     kinds.JOBS: validate_job_update,
     kinds.PODDISRUPTIONBUDGETS: lambda new, _: validate_poddisruptionbudget(new),
+    kinds.HORIZONTALPODAUTOSCALERS: validate_autoscaler,
+    kinds.HORIZONTALPODAUTOSCALERS_V1: validate_autoscaler_v1,
     kinds.INGRESSES: validate_ingress_update,
     kinds.INGRESSCLASSES: validate_ingressclass_update,
     kinds.NETWORKPOLICIES: lambda new, _: validate_networkpolicy(new),
@@ -212,6 +221,8 @@ _STATUS: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.DEPLOYMENTS: validate_workload_status,
     kinds.JOBS: validate_job_status,
     kinds.PODDISRUPTIONBUDGETS: validate_poddisruptionbudget_status,
+    kinds.HORIZONTALPODAUTOSCALERS: validate_autoscaler_status,
+    kinds.HORIZONTALPODAUTOSCALERS_V1: validate_autoscaler_status,
     kinds.STATEFULSETS: validate_statefulset_status,
     kinds.DAEMONSETS: validate_daemonset_status,
     kinds.REPLICATIONCONTROLLERS: validate_replicationcontroller_status,

@@ -1,4 +1,4 @@
-"""ResourceQuotas on a running cluster: workloads stop at them, and go on when there is room again."""
+"""ResourceQuotas and HorizontalPodAutoscalers on a running cluster: what bounds a workload from outside."""
 
 from __future__ import annotations
 
@@ -79,3 +79,28 @@ def test_custom_objects_are_counted(cluster: Cluster) -> None:
     cluster.apply(widget.format("b"))
     cluster.kubectl("delete", "crd", "widgets.example.com")
     cluster.kubectl("delete", "quota", "widgets")
+
+
+def test_an_autoscaler_keeps_its_bounds(cluster: Cluster) -> None:
+    """Without metrics: it scales to its minimum and maximum, and says in conditions and events what it lacks."""
+    cluster.apply(WEB.replace("replicas: 4", "replicas: 1"))
+    cluster.kubectl("autoscale", "deploy", "web", "--min=2", "--max=3", "--cpu-percent=50")
+
+    def replicas() -> Any:
+        return cluster.get("deploy", "web")["spec"]["replicas"]
+
+    cluster.wait_for(lambda: replicas() == 2, "the minimum")
+    cluster.kubectl("scale", "deploy", "web", "--replicas=9")
+    cluster.wait_for(lambda: replicas() == 3, "the maximum")
+
+    def said() -> bool:
+        status = cluster.get("hpa", "web").get("status") or {}
+        reasons = {c["type"]: c["reason"] for c in status.get("conditions") or ()}
+        return reasons.get("ScalingActive") == "FailedGetResourceMetric" and status["currentReplicas"] == 3
+
+    cluster.wait_for(said, "the condition that metrics lack")
+    events = cluster.wait_for(
+        lambda: "FailedGetResourceMetric" in (found := cluster.kubectl("get", "events")) and found, "an event"
+    )
+    assert "New size: 2; reason: Current number of replicas below Spec.MinReplicas" in events
+    cluster.kubectl("delete", "hpa,deploy", "web")
