@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help setup demo test check bench faults clean
+.PHONY: help setup demo test check bench faults fuzz clean
 
 help:
 	@echo "make demo   set up, start a cluster, show the whole path; leaves the cluster running"
 	@echo "make test   set up, run every test"
 	@echo "make check  formatting, lint, types, order of packages"
 	@echo "make bench  measure; the tables go into docs/benchmarks.md"
+	@echo "make fuzz   10,000 malformed requests against every endpoint"
 	@echo "make faults break a running cluster in every known way and see that explain names the cause (slow)"
 
 setup: $(VENV)/.ready
@@ -36,6 +37,9 @@ bench: setup
 
 faults: setup
 	@FAULTS=all $(BIN)/pytest -q -s tests/cluster/test_explain_faults.py tests/cluster/test_explain_packets.py
+
+fuzz: setup
+	@$(BIN)/python -m tests.fuzz --requests 10000
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

@@ -125,7 +125,7 @@ def test_impersonation_needs_the_right_to_each_part(curl, space):
         403,
         'users "eve" is forbidden: User "bob" cannot impersonate resource "users" in API group "" at the cluster scope',
     )
-    assert post(curl, path, review, "admin", "-H", "Impersonate-Group: x")[0] == 500
+    assert post(curl, path, review, "admin", "-H", "Impersonate-Group: x")[0] == 400
     status, made = post(curl, path, review, "admin", "-H", f"Impersonate-User: system:serviceaccount:{space}:default")
     assert f"system:serviceaccounts:{space}" in made["status"]["userInfo"]["groups"]
 

@@ -46,7 +46,7 @@ def fill_in(pod: Object, items: Sequence[Object]) -> None:
                 missing = {name: value for name, value in values.items() if name not in (resources.get(part) or {})}
                 if missing:
                     resources[part] = dict(resources.get(part) or {}) | missing
-                    said.append(f"{', '.join(sorted(missing))} {what} for {word} {container['name']}")
+                    said.append(f"{', '.join(sorted(missing))} {what} for {word} {container.get('name', '')}")
             if resources:
                 container["resources"] = resources
     if said:

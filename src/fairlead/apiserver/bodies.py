@@ -88,7 +88,7 @@ def decode_yaml(body: bytes) -> Object:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(body, Loader=base)):
             raise errors.bad_request("error converting YAML to JSON: aliases are not taken; write the values out")
         value = yaml.load(body, Loader=Loader)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: what looks like a number and is none
         first = str(error).splitlines()[0] if str(error) else "nested too deeply"
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""

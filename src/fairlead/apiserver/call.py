@@ -5,6 +5,7 @@ Between dispatch and the verbs. Invariant: a query parameter that can't be read 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -16,6 +17,8 @@ from fairlead.apiserver.negotiation import Representation, negotiate
 from fairlead.apiserver.request import RequestInfo, is_true
 from fairlead.registry import DeleteOptions, ListOptions, RequestContext, User, WatchOptions
 
+_INTEGER = re.compile("[-+]?[0-9]+")
+_INT64 = 2**63
 _VALIDATION = ("", "Ignore", "Strict", "Warn")
 
 
@@ -113,10 +116,11 @@ def integer(query: Mapping[str, str], key: str) -> int | None:
     text = query.get(key, "")
     if not text:
         return None
-    try:
-        return int(text)
-    except ValueError:
-        raise errors.bad_request(f'{key}: strconv.ParseInt: parsing "{text}": invalid syntax') from None
+    if not _INTEGER.fullmatch(text):
+        raise errors.bad_request(f'{key}: strconv.ParseInt: parsing "{text}": invalid syntax')
+    if len(text) > 20 or not -_INT64 <= int(text) < _INT64:
+        raise errors.bad_request(f'{key}: strconv.ParseInt: parsing "{text}": value out of range')
+    return int(text)
 
 
 def delete_options(query: Mapping[str, str], body: dict[str, object]) -> DeleteOptions:

@@ -21,8 +21,8 @@ _EXTRA = "impersonate-extra-"
 
 
 async def impersonated(user: User, headers: CIMultiDictProxy[str], authorizer: Authorizer) -> User:
-    """The user to act as: `user` itself, without such headers. Raises 403; 500 for an identity without a user, as
-    upstream."""
+    """The user to act as: `user` itself, without such headers. Raises 403; 400 for an identity without a
+    user."""
     if not any(name.lower().startswith("impersonate-") for name in headers):
         return user
     name = headers.get("Impersonate-User", "")
@@ -33,8 +33,7 @@ async def impersonated(user: User, headers: CIMultiDictProxy[str], authorizer: A
         if header.lower().startswith(_EXTRA):
             extra.setdefault(unquote(header[len(_EXTRA) :].lower()), []).append(value)
     if not name:
-        what = "impersonating a group, uid or extra without impersonating a user"
-        raise errors.internal(f"Internal error occurred: {what}")
+        raise errors.bad_request("impersonating a group, uid or extra without impersonating a user")
     account = name.removeprefix(_ACCOUNT).split(":") if name.startswith(_ACCOUNT) else []
     if len(account) == 2:
         asked: list[dict[str, Any]] = [{"plural": "serviceaccounts", "namespace": account[0], "name": account[1]}]

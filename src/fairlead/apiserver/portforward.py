@@ -23,6 +23,7 @@ from fairlead.apiserver import kubelets, respond
 from fairlead.apiserver.call import Call
 from fairlead.apiserver.channels import MAX_MESSAGE, V4
 from fairlead.apiserver.legs import Leg, OpenLeg, opener
+from fairlead.apiserver.request import port_number
 from fairlead.apiserver.streams import NothingToSend, Streams
 
 TUNNEL: Final = "SPDY/3.1+portforward.k8s.io"
@@ -91,7 +92,7 @@ def _ports(call: Call) -> list[int]:
     if not texts:
         raise errors.bad_request('query parameter "ports" is required')
     for text in texts:
-        if not text.isdecimal() or not 0 < int(text) < 65536:
+        if port_number(text) is None:
             raise errors.bad_request(f'unable to parse "{text}" as a port')
     return [int(text) for text in texts]
 

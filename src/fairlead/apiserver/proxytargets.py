@@ -16,7 +16,7 @@ from fairlead.api import errors, nodenetworks
 from fairlead.api.kinds import ENDPOINTSLICES, NODES, PODS, SERVICES
 from fairlead.apiserver.call import Call
 from fairlead.apiserver.kubelets import Kubelets
-from fairlead.apiserver.request import RequestInfo
+from fairlead.apiserver.request import RequestInfo, port_number
 from fairlead.registry import ListOptions, Registry
 
 Object = dict[str, Any]
@@ -81,7 +81,7 @@ async def _service(registry: Registry, namespace: str, name: str, scheme: str, p
     service = await registry.get(SERVICES, namespace, name)
     if port.isdecimal():
         for known in (service.get("spec") or {}).get("ports") or ():
-            if known.get("port") == int(port):
+            if known.get("port") == port_number(port):
                 port = known.get("name") or ""
                 break
         else:
@@ -124,7 +124,7 @@ async def _node(registry: Registry, nodes: Kubelets, name: str, scheme: str, por
 def _address(scheme: str, host: str, port: str) -> str:
     if not allowed(host):
         raise errors.bad_request("address not allowed")
-    if port and not (port.isdecimal() and 0 < int(port) < 65536):
+    if port and port_number(port) is None:
         raise errors.bad_request(f'"{port}" is no port')
     authority = f"[{host}]" if ":" in host else host
     return f"{scheme or 'http'}://{authority}" + (f":{port}" if port else "")

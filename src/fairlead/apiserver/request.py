@@ -44,6 +44,12 @@ def is_true(query: Mapping[str, str], key: str) -> bool:
     return key in query and query[key] in _TRUE
 
 
+def port_number(text: str) -> int | None:
+    """A port given in digits, None for anything else."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
+    return number if 0 < number < 65536 else None
+
+
 def parse(
     method: str,
     raw_path: str,

@@ -103,6 +103,7 @@ class APIServer:
             self._streams,
             first_request_seconds=config.first_request_seconds,
             access_log=None,
+            auto_decompress=False,  # as upstream, which takes no compressed bodies; what is proxied stays as it is
             lingering_time=_LINGER_SECONDS,
             max_field_size=_HEADER_LIMIT,
             max_line_size=_HEADER_LIMIT,

@@ -7,11 +7,13 @@ first byte until its handler is done, and its `end` is called at most once, on t
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 
 class Streams:
@@ -64,11 +66,30 @@ class NothingToSend(web.StreamResponse):
         """Nothing."""
 
 
+class _Mishaps(logging.Filter):
+    """Of what aiohttp logs: nothing about clients who do not speak HTTP (they were told), else what, not with which
+    values."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether, and how, to log it."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            return False
+        record.exc_info = None
+        if error is not None:
+            record.msg, record.args = f"{record.getMessage()}: {type(error).__name__}", ()
+        return True
+
+
+_log = logging.getLogger("fairlead.apiserver.http")
+_log.addFilter(_Mishaps())
+
+
 class Listener(web.Server):
     """aiohttp's low-level server, telling `Streams` about lost connections, and ending those that ask for nothing."""
 
     def __init__(self, handler: Any, streams: Streams, *, first_request_seconds: float, **options: Any) -> None:
-        super().__init__(self._first(handler), **options)
+        super().__init__(self._first(handler), logger=_log, **options)
         self._streams, self._patience = streams, first_request_seconds
         self._silent: dict[Any, asyncio.TimerHandle] = {}
 

@@ -30,6 +30,7 @@ from fairlead.registry import RequestContext
 
 Object = dict[str, Any]
 
+_STREAMED = ("log", "exec", "attach", "portforward")
 _POSTED = ("binding", "eviction")
 
 
@@ -66,6 +67,8 @@ class Verbs:
         allowed = verbs_of(resource, info.subresource)
         if info.verb not in allowed or (info.verb in ("update", "patch") and not info.name):
             raise errors.method_not_allowed()
+        if call.request.method == "HEAD" and (info.verb == "watch" or info.subresource in _STREAMED):
+            raise errors.method_not_allowed()  # its answer would have no end, and nobody to take it
         if resource == CERTIFICATESIGNINGREQUESTS and info.verb in ("update", "patch"):
             await signers.check(self._registry, self._authorizer, call)
         if info.subresource == "log":
@@ -215,7 +218,8 @@ class Verbs:
         kind = body.get("kind")
         if kind not in (None, "", "DeleteOptions"):
             raise errors.bad_request(f"the body of a DELETE is a DeleteOptions, not a {kind}")
-        return body, "All" in (body.get("dryRun") or ())
+        dry_run = body.get("dryRun")
+        return body, isinstance(dry_run, list) and "All" in dry_run
 
 
 def _body_type(subresource: str) -> tuple[str, str]:

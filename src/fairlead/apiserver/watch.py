@@ -26,6 +26,7 @@ from fairlead.apiserver.streams import Streams
 from fairlead.registry import RegistryEvent
 from fairlead.registry.requests import utc_now
 
+_LONGEST = 10 * 365 * 86_400  # seconds; a timer can't be set for much longer
 PIECE = 256 * 1024  # bytes; a client must take so much within `slow_client_seconds`
 
 
@@ -34,8 +35,10 @@ async def serve(call: Call, config: ServerConfig, streams: Streams) -> web.Strea
     resource = call.info.resource
     assert resource is not None
     form = call.form()
-    watch = config.registry.watch(resource, call.namespace, call.watch_options())
-    timeout = integer(call.query, "timeoutSeconds") or random.uniform(*config.watch_timeout)
+    writer = _Encoder(call, resource, form)
+    asked = integer(call.query, "timeoutSeconds")
+    timeout = min(asked, _LONGEST) if asked else random.uniform(*config.watch_timeout)
+    watch = config.registry.watch(resource, call.namespace, call.watch_options())  # to be closed, from here on
     loop = asyncio.get_running_loop()
     timer = loop.call_later(timeout, watch.close)
     try:
@@ -45,7 +48,6 @@ async def serve(call: Call, config: ServerConfig, streams: Streams) -> web.Strea
                 response.headers.add("Warning", respond.warning(DEPRECATED[resource]))
             response.enable_chunked_encoding()
             await response.prepare(call.request)
-            writer = _Encoder(call, resource, form)
             try:
                 async for batch in watch:
                     for piece in writer.encode(batch):

@@ -22,7 +22,7 @@ async def apply_limit_ranges(store: Store, pod: Object) -> None:
     """Fill in the pod's requests and limits, and check them. 403 in upstream's words."""
     metadata = pod["metadata"]
     records = (await store.list(prefix_of(LIMITRANGES, metadata.get("namespace") or "default"))).records
-    items = [item for record in records for item in orjson.loads(record.value)["spec"].get("limits") or ()]
+    items = [item for record in records for item in (orjson.loads(record.value).get("spec") or {}).get("limits") or ()]
     if not items:
         return
     limits.fill_in(pod, items)

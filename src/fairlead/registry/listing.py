@@ -69,6 +69,10 @@ def parse_revision(text: str) -> int:
         raise bad_request(
             f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
         )
+    if len(text) > 20 or int(text) >= 2**64:
+        raise bad_request(
+            f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": value out of range'
+        )
     return int(text)
 
 

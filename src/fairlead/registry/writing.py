@@ -327,7 +327,9 @@ def _place(resource: Resource, namespace: str, obj: Object) -> Object:
 def _names_newer(new: Object, modified: int) -> bool:
     """Whether the client has seen a later state than the one that is known here."""
     version = (new.get("metadata") or {}).get("resourceVersion")
-    return isinstance(version, str) and version.isascii() and version.isdigit() and int(version) > modified
+    if not (isinstance(version, str) and version.isascii() and version.isdigit()):
+        return False
+    return len(version) <= 20 and int(version) > modified
 
 
 async def read(store: Store, resource: Resource, namespace: str, name: str) -> tuple[Record, Object]:

@@ -11,6 +11,7 @@ import asyncio
 
 from fairlead.api import errors
 from fairlead.apiserver.legs import Leg, OpenLeg
+from fairlead.apiserver.request import port_number
 from fairlead.apiserver.spdy import carriers, frames, session
 
 PAIR_SECONDS = 30.0  # how long the second stream of a pair may take (upstream's limit)
@@ -88,7 +89,7 @@ class Forwarding:
         kind, port = headers.get("streamtype", ""), headers.get("port", "")
         request = headers.get("requestid", "")
         pair = self._pairs.get(request)
-        wrong = kind not in ("data", "error") or not port.isdecimal() or not 0 < int(port) < 65536
+        wrong = kind not in ("data", "error") or port_number(port) is None
         if wrong or (pair is not None and (pair.port != port or getattr(pair, kind))):
             self._session.refuse(stream)
             return
