@@ -67,9 +67,8 @@ async def test_compressed_bodies_are_not_taken_apart(tmp_path, caplog):
 
 async def test_who_does_not_speak_http_is_told_and_not_logged(tmp_path, caplog):
     """What a stranger sends does not fill the log, nor get into it."""
-    async with world(tmp_path) as w:
-        async with w.session.get(f"{w.server.url}/", headers={"Host": "x" * 70_000}) as response:
-            assert response.status == 400
+    async with world(tmp_path) as w, w.session.get(f"{w.server.url}/", headers={"Host": "x" * 70_000}) as response:
+        assert response.status == 400
     assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
 
 
