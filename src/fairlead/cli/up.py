@@ -63,6 +63,13 @@ _DEFAULT = ClusterConfig()
     "--apiserver-cert-extra-sans", "api_sans", default="", help="More names and addresses the API is reached by: A,B."
 )
 @click.option("--egress/--no-egress", default=True, show_default=True, help="Pods reach what this machine reaches.")
+@click.option(
+    "--load-balancer-pool",
+    metavar="RANGES",
+    default=_DEFAULT.load_balancer_pool,
+    show_default=True,
+    help="Addresses of Services of type LoadBalancer: CIDRs and ranges A-B; auto: a part of the cluster's LAN; none.",
+)
 @click.option("--wait", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds until ready.")
 def command(wait: float, node_port_range: str, api_port: int | None, **flags: Any) -> None:
     """Start a cluster on this machine, or one that was stopped, with the state it had."""

@@ -15,11 +15,16 @@ from typing import Literal
 import msgspec
 
 from fairlead.cluster.errors import ClusterError
+from fairlead.controllers.loadbalancer_pool import Pool, parse_pool
 from fairlead.store.etcd_client import Address
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,28}[a-z0-9])?")
 _SAN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*|[0-9a-f:]+")
 MAX_NODES = 200
+_FIRST_BALANCER, _LAST_BALANCER = 211, 254  # of the LAN: after the last node, before the broadcast address
+_BALANCERS6 = 1 << 16  # of the LAN's IPv6 network: the second 65536 addresses
+
+AUTO, NONE = "auto", "none"
 
 IPFamily = Literal["ipv4", "dual"]
 ProxyMode = Literal["nftables", "iptables"]
@@ -44,6 +49,7 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     node_port_range: tuple[int, int] = (30000, 32767)
     cluster_domain: str = "cluster.local"
     egress: bool = True
+    load_balancer_pool: str = "auto"
     lan: str = ""
     api_address: str = "127.0.0.1"
     api_port: int = 0
@@ -128,6 +134,18 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         if not self.api_sans:
             return f"https://{self.api_ip}:6443"
         return f"https://{self.api_sans[0]}:{self.api_port if self.api_address != '127.0.0.1' else 6443}"
+    @property
+    def balancer_pool(self) -> Pool:
+        """The addresses of Services of type LoadBalancer; by default the last 44 of the LAN's /24, and with two
+        families a /112 of its IPv6 network. Empty for `none`: such Services are left to others."""
+        if self.load_balancer_pool == NONE:
+            return Pool()
+        if self.load_balancer_pool != AUTO:
+            return parse_pool(self.load_balancer_pool)
+        text = f"{self._lan_address(_FIRST_BALANCER)}-{self._lan_address(_LAST_BALANCER)}"
+        if self.dual:
+            text += f",{ipaddress.ip_network(self.lan6)[_BALANCERS6]}/112"
+        return parse_pool(text)
 
     @property
     def context(self) -> str:
@@ -166,11 +184,32 @@ def check(config: ClusterConfig) -> None:
         raise ClusterError(f"--service-node-port-range {low}-{high} is no range of ports", "use e.g. 30000-32767")
     _check_store(config)
     _check_api(config)
+    _check_pool(config)
     if config.lan:
         lan = _network("lan", config.lan)
         for other in (pods, services):
             if lan.overlaps(other):
                 raise ClusterError(f"the cluster's LAN {lan} overlaps {other}", "choose other ranges")
+
+
+def _check_pool(config: ClusterConfig) -> None:
+    flag = f"--load-balancer-pool {config.load_balancer_pool}"
+    if config.load_balancer_pool in {AUTO, NONE}:
+        return
+    try:
+        pool = parse_pool(config.load_balancer_pool)
+    except ValueError as error:
+        raise ClusterError(f"--load-balancer-pool: {error}", "or use auto, a part of the cluster's LAN") from None
+    if not config.dual and pool.size(6):
+        raise ClusterError(f"{flag} has IPv6 addresses", "add --ip-family dual, or leave them out")
+    for text in (*config.pod_cidrs, *config.service_cidrs):
+        network = ipaddress.ip_network(text)
+        if any(entry.first in network or network[0] in entry for entry in pool.ranges):
+            raise ClusterError(f"{flag} overlaps {network}, where pods or Services are", "choose other addresses")
+    if config.lan:
+        for ip in (*config.addresses_of(config.host_ip), *config.addresses_of(config.api_ip)):
+            if ipaddress.ip_address(ip) in pool:
+                raise ClusterError(f"{flag} contains {ip}, which is the cluster's own", "choose other addresses")
 
 
 def _check_second_family(config: ClusterConfig) -> None:

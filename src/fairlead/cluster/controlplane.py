@@ -100,6 +100,7 @@ async def _serve(layout: Layout, config: ClusterConfig, host_socket: socket.sock
             cluster_cidr=config.pod_cidr,
             secondary_service_cidr=config.service_cidr6 if config.dual else "",
             secondary_cluster_cidr=config.pod_cidr6 if config.dual else "",
+            load_balancer_pool=config.balancer_pool,
             ca_pem=credentials.authority.cert_pem.decode(),
         )
         authority, told = credentials.authority, invitation.Settings.of(config, API_PORT)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import os
+import secrets
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -55,6 +56,8 @@ class Credentials:
         signing = self._layout.pki / "service-account.key"
         if not signing.exists():
             write_private(signing, pki.create_signing_key())
+        if not self._layout.announce_key.exists():
+            write_private(self._layout.announce_key, secrets.token_bytes(32))
         inside = f"https://{config.api_ip}:6443"
         self._user("admin", "kubernetes-admin", ["system:masters"], config.api_url)
         self._user("controllers", "system:kube-controller-manager", [], inside)

@@ -84,6 +84,39 @@ def own_namespaces(layout: Layout) -> list[str]:
     ]
 
 
+def balancer_networks(config: ClusterConfig) -> list[Network]:
+    """The networks of the load balancers' addresses that are not on the LAN: the machine needs routes to them."""
+    lans = [ipaddress.ip_network(config.lan), *([ipaddress.ip_network(config.lan6)] if config.dual else [])]
+    found: list[Network] = []
+    for entry in config.balancer_pool.ranges:
+        if not any(entry.first in lan and entry.last in lan for lan in lans):
+            found += ipaddress.summarize_address_range(entry.first, entry.last)
+    return found
+
+
+def refuse_taken(config: ClusterConfig) -> None:
+    """Raises ClusterError if the load balancers' addresses are in a network that the machine reaches otherwise."""
+    wanted = balancer_networks(config)
+    if not wanted:
+        return
+    with Links() as links:
+        for route in links.routes():
+            if route.destination.prefixlen and any(_overlap(route.destination, network) for network in wanted):
+                raise ClusterError(
+                    f"--load-balancer-pool {config.load_balancer_pool} overlaps {route.destination}, which this "
+                    "machine reaches already",
+                    "choose other addresses, or leave the flag out",
+                )
+
+
+def _overlap(one: Network, other: Network) -> bool:
+    return one.version == other.version and (other[0] in one or one[0] in other)
+
+
+def _own(config: ClusterConfig, version: int) -> str:
+    return next(ip for ip in config.addresses_of(config.host_ip) if ipaddress.ip_address(ip).version == version)
+
+
 def _place(links: Links, index: int, config: ClusterConfig, ip: str) -> None:
     """Give a link that address on the LAN, of each family."""
     for network, address in zip((config.lan, config.lan6), config.addresses_of(ip), strict=False):
@@ -108,6 +141,8 @@ def _uplink(layout: Layout, config: ClusterConfig, lan: Links, bridge: int) -> N
         index = host.index(layout.host_link)
         host.set_up(index)
         _place(host, index, config, config.host_ip)
+        for network in balancer_networks(config):
+            host.ensure_route(Route(network, None, index), ipaddress.ip_address(_own(config, network.version)))
 
 
 def _node(layout: Layout, config: ClusterConfig, lan: Links, bridge: int, node: str) -> None:

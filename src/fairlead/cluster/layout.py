@@ -72,6 +72,11 @@ class Layout(msgspec.Struct, frozen=True):
         return self.state / "pki"
 
     @property
+    def announce_key(self) -> Path:
+        """Signs what the nodes tell each other about the load balancers' addresses."""
+        return self.pki / "announce.key"
+
+    @property
     def logs(self) -> Path:
         """A file per process."""
         return self.state / "log"

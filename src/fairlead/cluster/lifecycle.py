@@ -31,6 +31,8 @@ from fairlead.cluster.supervisor import STANDBY, SUPERVISOR, Supervisor, holder,
 from fairlead.linux import cgroups, libc, namespaces
 
 Report = Callable[[str], None]
+CHANGEABLE = frozenset({"load_balancer_pool"})
+"""What a stopped cluster may be started with another value of: nothing it keeps depends on it."""
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -65,6 +67,8 @@ def up(wanted: ClusterConfig, given: frozenset[str], wait: float, report: Report
             _refuse_leftovers(layout)
             others = [configuration.load(Layout.of(name).config).lan for name in clusters() if _described(name)]
             config = msgspec.structs.replace(wanted, lan=wanted.lan or lan.free_network(others))
+            configuration.check(config)
+        lan.refuse_taken(config)
         try:
             config, host_socket = _listen(config, "api_port" in given)
             _prepare(layout, config, report)
@@ -119,18 +123,19 @@ def end(layout: Layout) -> None:
 
 
 def _agree(kept: ClusterConfig, wanted: ClusterConfig, given: frozenset[str]) -> ClusterConfig:
-    """The kept description, with as many nodes as now wanted; any other difference is refused by name."""
+    """The kept description, with as many nodes as now wanted and what may change; any other difference is refused by
+    name."""
     for field in sorted(given - {"name", "api_port"}):
         before, now = getattr(kept, field), getattr(wanted, field)
-        if field == "nodes" and now >= before:
+        if (field == "nodes" and now >= before) or field in CHANGEABLE:
             continue
         if before != now:
             raise ClusterError(
                 f"the stopped cluster {kept.name!r} has {field.replace('_', '-')} {before}, not {now}",
                 f"leave the flag out, or start anew after: fairlead down --name {kept.name}",
             )
-    nodes = wanted.nodes if "nodes" in given else kept.nodes
-    return msgspec.structs.replace(kept, nodes=nodes, api_port=wanted.api_port or kept.api_port)
+    changed = {field: getattr(wanted, field) for field in given & {"nodes", *CHANGEABLE}}
+    return msgspec.structs.replace(kept, api_port=wanted.api_port or kept.api_port, **changed)
 
 
 def _refuse_strangers(layout: Layout) -> None:

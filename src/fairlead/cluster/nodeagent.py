@@ -10,10 +10,12 @@ import asyncio
 import logging
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import uvloop
 
+from fairlead.announce.announcing import Announcing
 from fairlead.client import Client, Watched, follow
 from fairlead.cluster import whereabouts
 from fairlead.cluster.config import ClusterConfig
@@ -21,6 +23,7 @@ from fairlead.cluster.controlplane import enter, start_logging, stop_event
 from fairlead.cluster.credentials import KUBELET_CLIENTS
 from fairlead.cluster.layout import RUNTIME_ROOT, Layout, images_directory, state_root
 from fairlead.cluster.member import Member
+from fairlead.controllers.loadbalancer_pool import Pool
 from fairlead.discovery.confirmed import newest_slice
 from fairlead.discovery.fold import WATCHED, fold
 from fairlead.discovery.model import ServiceSnapshot
@@ -56,6 +59,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     proxy_mode: Mode
     dns_ip: str
     cluster_domain: str
+    balancer_pool: Pool = Pool()  # empty: it answers for no load balancer's address
+    announce_key: bytes = b""
     member: Member | None = None
 
 
@@ -77,6 +82,8 @@ def run(layout: Layout, config: ClusterConfig, node: str) -> None:
         proxy_mode=config.proxy_mode,
         dns_ip=config.dns_ip,
         cluster_domain=config.cluster_domain,
+        balancer_pool=config.balancer_pool,
+        announce_key=layout.announce_key.read_bytes(),
     )
     uvloop.run(_serve(settings, spawner))
 
@@ -141,11 +148,13 @@ async def _serve(settings: NodeSettings, spawner: Spawner) -> None:
             spawner,
             lambda: view.snapshot,
         )
+        announcing = Announcing(client, node, settings.announce_key, settings.balancer_pool)
         await servers.start()
         await proxy.start()
         await kubelet.start()
+        await announcing.start()
         confirmer = Confirmer(client, node)
-        follower = _follow(client, view, network=network, proxy=proxy, kubelet=kubelet, confirmer=confirmer)
+        follower = _follow(client, view, _Parts(network, proxy, kubelet, confirmer, announcing))
         work = [
             asyncio.create_task(follower, name="follow"),
             asyncio.create_task(confirmer.run(), name="confirm"),
@@ -158,6 +167,7 @@ async def _serve(settings: NodeSettings, spawner: Spawner) -> None:
         done, _ = await asyncio.wait([*work, waiter], return_when=asyncio.FIRST_COMPLETED)
         for task in (*work, waiter):
             task.cancel()
+        await announcing.stop()
         await kubelet.stop()
         await proxy.stop()
         await servers.stop()
@@ -190,9 +200,18 @@ class View:
         return own.external_wish if own is not None else ""
 
 
-async def _follow(
-    client: Client, view: View, *, network: PodNetwork, proxy: Proxy, kubelet: Kubelet, confirmer: Confirmer
-) -> None:
+class _Parts(NamedTuple):
+    """What is fed by the stream of events."""
+
+    network: PodNetwork
+    proxy: Proxy
+    kubelet: Kubelet
+    confirmer: Confirmer
+    announcing: Announcing
+
+
+async def _follow(client: Client, view: View, parts: _Parts) -> None:
+    network, proxy, kubelet, confirmer, announcing = parts
     newest = 0
 
     def confirm(_: object = None) -> None:
@@ -212,5 +231,6 @@ async def _follow(
             await proxy.apply(view.snapshot, changes)
         kubelet.services_changed()
         kubelet.see(batch.events, batch.synced)
+        announcing.see(view.snapshot, changes)
         if batch.synced and proxy.failing_since is None:
             confirm()

@@ -19,6 +19,7 @@ from fairlead.controllers.endpoints import EndpointsController
 from fairlead.controllers.endpointslice import EndpointSliceController
 from fairlead.controllers.endpointslicemirroring import EndpointSliceMirroringController
 from fairlead.controllers.garbage import GarbageCollector
+from fairlead.controllers.loadbalancer import LoadBalancerController
 from fairlead.controllers.namespace import NamespaceController
 from fairlead.controllers.nodeaddresses import NodeAddressesController
 from fairlead.controllers.nodelifecycle import NodeLifecycleController
@@ -67,7 +68,9 @@ async def run_controllers(client: Client, options: ControllerOptions) -> None:
     They start once what they follow is listed; until the API server can be reached they wait, and say so once.
     """
     context = Context(client, options)
-    controllers = [make(context) for make in _ALL]
+    controllers: list[_Controller] = [make(context) for make in _ALL]
+    if options.load_balancer_pool:
+        controllers.append(LoadBalancerController.within(context, options.load_balancer_pool))
     later: list[_Controller] = [make(context) for make in _LATER]
     try:
         async with asyncio.TaskGroup() as group:

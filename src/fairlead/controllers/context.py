@@ -46,6 +46,7 @@ from fairlead.client.informer import Cache, Handler, Informer
 from fairlead.client.reflector import Watched
 from fairlead.client.rest import Client
 from fairlead.controllers.customkinds import CustomKinds
+from fairlead.controllers.loadbalancer_pool import Pool
 
 Object = dict[str, Any]
 
@@ -94,6 +95,7 @@ class ControllerOptions(msgspec.Struct, frozen=True, kw_only=True):
     secondary_service_cidr: str = ""  # of the other family, in a dual-stack cluster
     secondary_cluster_cidr: str = ""
     node_mask: int = 24
+    load_balancer_pool: Pool = Pool()  # empty: Services of type LoadBalancer are left to others
     ca_pem: str = ""  # goes into kube-root-ca.crt of each namespace
     max_endpoints_per_slice: int = 100
     node_grace: float = 40.0  # without a renewed Lease before a node is Unknown

@@ -87,6 +87,7 @@ class Service(msgspec.Struct, frozen=True):
     external_name: str = ""
     external_ips: tuple[str, ...] = ()
     load_balancer: tuple[LoadBalancerAddress, ...] = ()
+    load_balancer_class: str = ""
     source_ranges: tuple[str, ...] = ()
     affinity_seconds: int = 0  # 0: sessionAffinity None
     internal_local: bool = False  # internalTrafficPolicy Local
@@ -114,6 +115,7 @@ class Node(msgspec.Struct, frozen=True):
     tunnel_port: int = 0
     plain: bool = False  # annotation fairlead.dev/encryption: off
     paths: tuple[tuple[str, str], ...] = ()  # (node elsewhere, the way there), as the node itself says
+    no_balancer: bool = False  # label node.kubernetes.io/exclude-from-external-load-balancers
 
 
 class ServiceSnapshot(msgspec.Struct, frozen=True):

@@ -23,6 +23,7 @@ from fairlead.discovery.model import (
 LABEL_SERVICE_NAME = "kubernetes.io/service-name"
 LABEL_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 LABEL_HEADLESS = "service.kubernetes.io/headless"
+LABEL_NO_BALANCER = "node.kubernetes.io/exclude-from-external-load-balancers"
 LABEL_ZONE = "topology.kubernetes.io/zone"
 ANNOTATION_TRIGGER_TIME = "endpoints.kubernetes.io/last-change-trigger-time"
 TAINT_TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
@@ -65,6 +66,7 @@ def parse_service(obj: Object, slices: tuple[Slice, ...] = ()) -> Service:
         load_balancer=tuple(
             LoadBalancerAddress(entry["ip"], entry.get("ipMode") == "Proxy") for entry in ingress if entry.get("ip")
         ),
+        load_balancer_class=(spec.get("loadBalancerClass") or "") if kind == "LoadBalancer" else "",
         source_ranges=tuple(text.strip() for text in spec.get("loadBalancerSourceRanges") or ()),
         affinity_seconds=affinity,
         internal_local=spec.get("internalTrafficPolicy") == "Local",
@@ -163,4 +165,5 @@ def parse_node(obj: Object) -> Node:
         tunnel_port=nodenetworks.port_of(obj),
         plain=nodenetworks.annotation(obj, nodenetworks.ENCRYPTION) == "off",
         paths=tuple(sorted(nodenetworks.paths_of(obj).items())),
+        no_balancer=LABEL_NO_BALANCER in (metadata.get("labels") or {}),
     )

@@ -203,13 +203,16 @@ class Links:
 
     def addresses(self, index: int) -> set[Interface]:
         """The addresses of a link, with their prefix lengths."""
-        found: set[Interface] = set()
+        return self.all_addresses().get(index, set())
+
+    def all_addresses(self) -> dict[int, set[Interface]]:
+        """The addresses of every link that has some, by its index."""
+        found: dict[int, set[Interface]] = {}
         for message in self._netlink.query(Message(_RTM_GETADDR, NLM_F_DUMP, _IFADDR.pack(0, 0, 0, 0, 0))):
             _, prefix, _, _, device = _IFADDR.unpack_from(message.payload)
-            if device == index:
-                values = attribute_map(message.payload[_IFADDR.size :])
-                raw = values.get(_IFA_LOCAL) or values[_IFA_ADDRESS]
-                found.add(ipaddress.ip_interface((raw, prefix)))
+            values = attribute_map(message.payload[_IFADDR.size :])
+            raw = values.get(_IFA_LOCAL) or values[_IFA_ADDRESS]
+            found.setdefault(device, set()).add(ipaddress.ip_interface((raw, prefix)))
         return found
 
     def ensure_address(self, index: int, address: Interface) -> None:
