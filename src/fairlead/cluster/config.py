@@ -134,6 +134,7 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         if not self.api_sans:
             return f"https://{self.api_ip}:6443"
         return f"https://{self.api_sans[0]}:{self.api_port if self.api_address != '127.0.0.1' else 6443}"
+
     @property
     def balancer_pool(self) -> Pool:
         """The addresses of Services of type LoadBalancer; by default the last 44 of the LAN's /24, and with two
