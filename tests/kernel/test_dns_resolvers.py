@@ -1,4 +1,4 @@
-"""Real resolvers ask: glibc's (getent) along a pod's search path, and dig, in a network namespace of the test's own.
+"""Real resolvers ask: glibc's (getent), musl's, dig, kdig and host, in a network namespace of the test's own.
 
 The namespaces are unshared, not named: they end with the process, whatever happens.
 """
@@ -23,6 +23,7 @@ from tests.unit.dns.worlds import router_of, service, slice_of, zone
 
 pytestmark = pytest.mark.kernel
 
+MUSL_LOOKUP = Path(sys.executable).parent / "musl-lookup"
 RESOLV_CONF = """search shop.svc.cluster.local svc.cluster.local cluster.local
 nameserver 127.0.0.1
 options ndots:5
@@ -51,17 +52,31 @@ COMMANDS: dict[str, list[str] | None] = {
     "dig +short +tcp +noedns db-1.db.shop.svc.cluster.local": ["10.244.1.8"],
     "dig +short TXT dns-version.cluster.local": ['"1.1.0"'],
     "dig +short example.com": [],  # refused: there is no upstream
+    "kdig +short web.shop.svc.cluster.local": ["10.96.0.20"],
+    "kdig +short +tcp many.shop.svc.cluster.local": [f"10.244.2.{i}" for i in range(1, 101)],
+    "kdig +short SRV _http._tcp.web.shop.svc.cluster.local": ["0", "100", "80", "web.shop.svc.cluster.local."],
+    "kdig +short +cookie +bufsize=512 db-0.db.shop.svc.cluster.local": ["10.244.0.8"],
+    "host -t A web": "web.shop.svc.cluster.local has address 10.96.0.20".split(),
+    "host -t PTR 10.96.0.20": "20.0.96.10.in-addr.arpa domain name pointer web.shop.svc.cluster.local.".split(),
+    "host -t A none": None,
+}
+# musl finds what glibc finds; but before 1.2.4 (Debian 12 has 1.2.3) it never asks again over TCP.
+COMMANDS |= {
+    command.replace("getent", "musl-lookup"): words
+    for command, words in COMMANDS.items()
+    if command.startswith("getent") and not command.endswith("many")
 }
 
 
 def test_real_resolvers(tmp_path: Path) -> None:
-    """glibc and dig find every sort of name, and find no more than there is."""
+    """glibc, musl and the tools of three DNS servers find every sort of name, and find no more than there is."""
     if os.geteuid() != 0:
         pytest.skip("needs root, for a network namespace")
     if shutil.which("unshare") is None or shutil.which("ip") is None:
         pytest.skip("needs unshare and ip (Debian packages util-linux, iproute2)")
-    if shutil.which("dig") is None:
-        pytest.skip("needs dig (Debian package bind9-dnsutils)")
+    for program, package in (("dig", "bind9-dnsutils"), ("kdig", "knot-dnsutils"), ("host", "bind9-host")):
+        assert shutil.which(program), f"needs {program} (Debian package {package}); make setup installs it"
+    assert MUSL_LOOKUP.exists(), "needs musl-lookup; make setup builds it"
     path = tmp_path / "resolv.conf"
     path.write_text(RESOLV_CONF)
     # glibc asks only for addresses of families that the machine has beyond loopback's own
@@ -95,12 +110,13 @@ async def inside() -> dict[str, list[str] | None]:
     await server.start(bind_udp("127.0.0.1", 53), bind_tcp("127.0.0.1", 53))
     found: dict[str, list[str] | None] = {}
     for command in COMMANDS:
-        process = await asyncio.create_subprocess_exec(*command.split(), stdout=asyncio.subprocess.PIPE)
+        program, *rest = command.split()
+        path = MUSL_LOOKUP if program == "musl-lookup" else program
+        process = await asyncio.create_subprocess_exec(path, *rest, stdout=asyncio.subprocess.PIPE)
         output, _ = await asyncio.wait_for(process.communicate(), 20)
         words = output.decode().replace("STREAM", "").replace("DGRAM", "").replace("RAW", "").split()
-        canonical = {
-            word for word in words if not command.startswith("getent ahosts") or word[0].isdigit() or ":" in word
-        }
+        addresses = "ahosts" in command
+        canonical = {word for word in words if not addresses or word[0].isdigit() or ":" in word}
         found[command] = sorted(canonical) if process.returncode == 0 else None
     await server.stop()
     return found

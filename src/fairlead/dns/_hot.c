@@ -1,8 +1,8 @@
 /* The answering loop's inner part in C: take datagrams, look them up, send what is known, hand the rest back.
  *
  * Stands where server.py's own loop stands and does what it does, over the same table and the same buffers (see
- * sockets.Batch), so that there is nothing to keep in step. Invariants: only an answer that is a bytes object is sent from
- * here, after the packet's own id; everything else is returned; nothing blocks.
+ * sockets.Batch), so that there is nothing to keep in step. Invariants: only an answer that is a bytes object, or whose
+ * turn() is one, is sent from here, after the packet's own id; everything else is returned; nothing blocks.
  */
 #define _GNU_SOURCE
 #define Py_LIMITED_API 0x030B0000
@@ -25,19 +25,37 @@ send_run(int fd, struct mmsghdr *out, int first, int end)
     }
 }
 
+/* Lay out the packet's id and the answer in a slot. 0: it does not fit. */
+static int
+lay_out(struct mmsghdr *slot, const char *packet, PyObject *answer)
+{
+    char *bytes;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(answer, &bytes, &size) < 0 || size + 2 > SLOT_SIZE) {
+        PyErr_Clear();
+        return 0;
+    }
+    struct iovec *to = slot->msg_hdr.msg_iov;
+    memcpy(to->iov_base, packet, 2);
+    memcpy((char *)to->iov_base + 2, bytes, (size_t)size);
+    to->iov_len = (size_t)size + 2;
+    return 1;
+}
+
 PyDoc_STRVAR(drain_doc,
-"drain(fd, received, sending, table, seen) -> (count, rest)\n\n"
-"Take up to 64 datagrams and answer those whose bytes after the id are in `table` as bytes. `received` and `sending` are\n"
-"the addresses of mmsghdr arrays over slots of 4096 bytes. Answers sent are appended to `seen` unless it is None. `rest`\n"
-"are (slot, key, value or None) of all others.");
+"drain(fd, received, sending, table, rotating, seen) -> (count, rest)\n\n"
+"Take up to 64 datagrams and answer those whose bytes after the id are in `table` as bytes, or as an instance of the class\n"
+"`rotating`, whose turn() gives them. `received` and `sending` are the addresses of mmsghdr arrays over slots of 4096\n"
+"bytes. What was found for the answers sent is appended to `seen` unless it is None. `rest` are (slot, key, value or None)\n"
+"of all others.");
 
 static PyObject *
 drain(PyObject *module, PyObject *args)
 {
     int fd;
     unsigned long long received, sending;
-    PyObject *table, *seen;
-    if (!PyArg_ParseTuple(args, "iKKO!O", &fd, &received, &sending, &PyDict_Type, &table, &seen))
+    PyObject *table, *rotating, *seen;
+    if (!PyArg_ParseTuple(args, "iKKO!OO", &fd, &received, &sending, &PyDict_Type, &table, &rotating, &seen))
         return NULL;
     struct mmsghdr *in = (struct mmsghdr *)(uintptr_t)received;
     struct mmsghdr *out = (struct mmsghdr *)(uintptr_t)sending;
@@ -55,25 +73,23 @@ drain(PyObject *module, PyObject *args)
         if (key == NULL)
             goto fail;
         PyObject *value = PyDict_GetItemWithError(table, key); /* borrowed */
-        if (value == NULL && PyErr_Occurred()) {
+        int sent = 0;
+        if (value != NULL && PyBytes_CheckExact(value)) {
+            sent = lay_out(out + slot, packet, value);
+        } else if (value != NULL && (PyObject *)Py_TYPE(value) == rotating) {
+            PyObject *answer = PyObject_CallMethod(value, "turn", NULL);
+            sent = answer != NULL && lay_out(out + slot, packet, answer);
+            Py_XDECREF(answer);
+        }
+        if (!sent && PyErr_Occurred()) {
             Py_DECREF(key);
             goto fail;
         }
-        if (value != NULL && PyBytes_CheckExact(value)) {
-            char *answer;
-            Py_ssize_t size;
-            PyBytes_AsStringAndSize(value, &answer, &size);
-            if (size + 2 <= SLOT_SIZE) {
-                struct iovec *to = out[slot].msg_hdr.msg_iov;
-                char *base = to->iov_base;
-                memcpy(base, packet, 2);
-                memcpy(base + 2, answer, (size_t)size);
-                to->iov_len = (size_t)size + 2;
-                Py_DECREF(key);
-                if (seen != Py_None && PyList_Append(seen, value) < 0)
-                    goto fail;
-                continue;
-            }
+        if (sent) {
+            Py_DECREF(key);
+            if (seen != Py_None && PyList_Append(seen, value) < 0)
+                goto fail;
+            continue;
         }
         send_run(fd, out, first, slot);
         first = slot + 1;

@@ -178,7 +178,7 @@ class Server:
         counted = self.router.counted
         for _ in range(_BATCHES):
             seen: list[Value] | None = [] if counted else None
-            count, rest = batch.drain(young, seen)
+            count, rest = batch.drain(young, Rotating, seen)
             for slot, key, entry in rest:
                 value = self._uncommon(entry, key, batch, slot)
                 if value is None:

@@ -112,10 +112,12 @@ class Batch:
         """Who sent the datagram, as the socket module has it."""
         return unpack_address(bytes(self._names[slot * _NAME_SIZE : (slot + 1) * _NAME_SIZE]))
 
-    def drain(self, table: dict[bytes, Any], seen: list[Any] | None) -> tuple[int, list[tuple[int, bytes, Any]]]:
-        """Take what waits and answer what is in the table as bytes; the rest comes back as (slot, key, value or None).
-        Only if `accelerated`."""
-        return _hot.drain(self._fd, self._in_at, self._out_at, table, seen)
+    def drain(
+        self, table: dict[bytes, Any], rotating: type, seen: list[Any] | None
+    ) -> tuple[int, list[tuple[int, bytes, Any]]]:
+        """Take what waits and answer what is in the table as bytes, or as a `rotating` whose turn() gives them; the rest
+        comes back as (slot, key, value or None). Only if `accelerated`."""
+        return _hot.drain(self._fd, self._in_at, self._out_at, table, rotating, seen)
 
     def client(self, slot: int) -> bytes:
         """The packed address of who sent the datagram; IPv4 mapped into IPv6 is IPv4."""
