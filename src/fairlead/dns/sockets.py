@@ -115,8 +115,8 @@ class Batch:
     def drain(
         self, table: dict[bytes, Any], rotating: type, seen: list[Any] | None
     ) -> tuple[int, list[tuple[int, bytes, Any]]]:
-        """Take what waits and answer what is in the table as bytes, or as a `rotating` whose turn() gives them; the rest
-        comes back as (slot, key, value or None). Only if `accelerated`."""
+        """Take what waits and answer what is in the table as bytes, or as a `rotating` whose turn() gives them; the
+        rest comes back as (slot, key, value or None). Only if `accelerated`."""
         return _hot.drain(self._fd, self._in_at, self._out_at, table, rotating, seen)
 
     def client(self, slot: int) -> bytes:
