@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help setup demo test check bench faults fuzz clean
+.PHONY: help setup demo test check bench faults fuzz peers clean
 
 help:
 	@echo "make demo   set up, start a cluster, show the whole path; leaves the cluster running"
@@ -12,6 +12,7 @@ help:
 	@echo "make check  formatting, lint, types, order of packages"
 	@echo "make bench  measure; the tables go into docs/benchmarks.md"
 	@echo "make fuzz   10,000 malformed requests against every endpoint"
+	@echo "make peers  hold parts to other projects' programs: COREDNS=/path/to/coredns"
 	@echo "make faults break a running cluster in every known way and see that explain names the cause (slow)"
 
 setup: $(VENV)/.ready
@@ -40,6 +41,10 @@ faults: setup
 
 fuzz: setup
 	@$(BIN)/python -m tests.fuzz --requests 10000
+
+peers: setup
+	@[ -n "$$COREDNS$$KUBE_PROXY" ] || { echo "peers: say which program: COREDNS=/path/to/coredns" >&2; exit 1; }
+	@$(BIN)/pytest -q -s tests/peers
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

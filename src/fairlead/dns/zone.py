@@ -95,7 +95,6 @@ class Zone:
         self._suffix = split_name(self.domain)
         self._ns = wire_name("ns.dns")[:-1] + self.domain
         self._svc = wire_label("svc") + self.domain
-        self._hostmaster = wire_label("hostmaster") + self.domain
 
     def apply(self, step: Delta) -> Touched:
         """Take the step into the book. Returns what it invalidates."""
@@ -125,8 +124,10 @@ class Zone:
     def soa(self, origin: bytes = b"") -> Record:
         """The zone's SOA, as it goes with negative answers: its TTL is at most 300 (RFC 2308, CoreDNS). `origin` is
         that of a reverse zone."""
+        owner = origin or self.domain
         numbers = struct.pack("!IIIII", self.book.serial & 0xFFFFFFFF, 7200, 1800, 86400, self.ttl)
-        return Record(origin or self.domain, SOA, min(self.ttl, 300), self._ns + self._hostmaster + numbers)
+        names = b"".join(wire_name(name)[:-1] + owner for name in ("ns.dns", "hostmaster"))
+        return Record(owner, SOA, min(self.ttl, 300), names + numbers)
 
     def find_reverse(self, labels: tuple[bytes, ...], kind: int) -> Answer | None:
         """The answer for a name below in-addr.arpa or ip6.arpa; None if it is not ours and so is to be forwarded."""

@@ -57,7 +57,7 @@ async def test_reverse_zones_without_fallthrough_are_denied() -> None:
     site = Site(block("kubernetes cluster.local 0.10.in-addr.arpa", "cluster.local 0.10.in-addr.arpa"))
     message = await site.ask("1.0.0.10.in-addr.arpa.", "PTR")
     assert message.rcode() == dns.rcode.NXDOMAIN
-    assert lines(message.authority)[0].startswith("0.10.in-addr.arpa. 5 IN SOA ns.dns.cluster.local.")
+    assert lines(message.authority)[0].startswith("0.10.in-addr.arpa. 5 IN SOA ns.dns.0.10.in-addr.arpa.")
 
 
 async def test_several_zones_of_one_cluster() -> None:
@@ -198,6 +198,12 @@ TEMPLATES = [
 async def test_template(text: str, question: str, expected: list[str]) -> None:
     """Groups by name and number, functions, conditions."""
     assert [line.replace("A-7", "a-7") for line in await answers(Site(block(text)), question)] == expected
+
+
+async def test_a_template_of_one_type_answers_any() -> None:
+    """A query for ANY takes what there is, as CoreDNS has it."""
+    site = Site(block('template IN A {\n answer "{{ .Name }} 60 IN A 192.0.2.1"\n}'))
+    assert await answers(site, "x.example.org.", "ANY") == ["x.example.org. 60 IN A 192.0.2.1"]
 
 
 async def test_template_without_a_match() -> None:

@@ -92,7 +92,7 @@ class TemplatePlugin(Plugin):
         def handle(request: Request) -> Outcome:
             query = request.query
             zone = held.match(query.labels)
-            if zone is None or self.kind not in {query.type, _ANY} or self.klass not in {query.klass, _ANY}:
+            if zone is None or not _meets(self.kind, query.type) or not _meets(self.klass, query.klass):
                 return following(request)
             text = text_name(query.name).lower()
             for compiled in self.patterns:
@@ -142,3 +142,8 @@ class TemplatePlugin(Plugin):
             made = record(template.fill(data))
             found.append(made._replace(name=asked) if made.name.lower() == asked.lower() else made)
         return tuple(found)
+
+
+def _meets(one: int, other: int) -> bool:
+    """Whether types (or classes) are the same, or either stands for all."""
+    return one == other or _ANY in {one, other}
