@@ -21,6 +21,7 @@ from fairlead.api.errors import StatusError
 from fairlead.api.kinds import DEPLOYMENTS, ENDPOINTSLICES, NAMESPACES, PODS, SERVICES, Resource
 from fairlead.client import Client
 from fairlead.cluster import config as configuration
+from fairlead.cluster.eyes import LocalEyes
 from fairlead.cluster.layout import RUNTIME_ROOT, Layout
 from fairlead.cluster.supervisor import running
 from fairlead.explain.question import parse_origin, parse_target
@@ -28,7 +29,7 @@ from fairlead.explain.report import Report
 from fairlead.podnetwork.plan import link_name
 from fairlead.survey import sight
 from fairlead.survey.answering import answer
-from fairlead.survey.gather import place_of
+from fairlead.survey.eyes import Eyes
 from tests.cluster.conftest import Cluster
 
 Object = dict[str, Any]
@@ -66,9 +67,10 @@ class Lab:
         self.cluster = cluster
         self.layout = Layout(cluster.name, cluster.state / cluster.name, RUNTIME_ROOT / cluster.name)
         self.config = configuration.load(self.layout.config)
-        self.place = place_of(self.layout, self.config)
         self.loop = asyncio.new_event_loop()
         self.client = Client.from_kubeconfig(self.layout.kubeconfig("admin"))
+        self.here = LocalEyes(self.layout, self.config, self.client)
+        self.eyes: Eyes = self.here
 
     def close(self) -> None:
         """Let go of the API."""
@@ -85,7 +87,7 @@ class Lab:
         """As the command line would."""
         question = parse_target(tuple(target.split()), SPACE)
         question = msgspec.structs.replace(question, origin=parse_origin(origin, SPACE), **more)
-        return self.run(answer(self.client, self.place, question))
+        return self.run(answer(self.client, self.eyes, question))
 
     # -- objects -----------------------------------------------------------------------------------------------------
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import Any
 
 from fairlead.api.kinds import PODS, SERVICES
-from fairlead.linux.namespaces import entered
-from fairlead.linux.namespaces import path as namespace_path
-from fairlead.survey import asking
-from fairlead.survey.gather import inside_pod
+from fairlead.survey.nodeside import Request
 from tests.cluster.explain_lab import Lab, pod, service
 
 COLORS = ("red", "green", "blue")
@@ -86,18 +82,16 @@ def _selected(lab: Lab, spec: dict[str, Any]) -> set[str]:
 def reached(lab: Lab, origin: str, node: str, address: str, port: int) -> set[str]:
     """The endpoints that real connections are translated to: as many as make it near certain to see every one."""
     found = set()
-    connect = partial(asking.connect, address, port, "TCP")
+    request = Request(address, port, "TCP")
+    at, uid = "" if origin == "outside" else node, ""
+    if origin.startswith("pod/"):
+        uid = lab.pod(origin[4:])["metadata"]["uid"]
     for number in range(64):
-        if origin.startswith("pod/"):
-            attempt, source_port = inside_pod(lab.place, lab.pod(origin[4:]), connect)
-        elif origin == "outside":
-            attempt, source_port = connect()
-        else:
-            with entered(namespace_path(lab.layout.node_namespace(node))):
-                attempt, source_port = connect()
+        done = lab.run(lab.here.request(at, uid, request))
+        assert done is not None
+        attempt, source_port = done
         if attempt.outcome != "connected":
             assert number == 0, f"connection {number} from {origin} to {address}:{port}: {attempt}"
             return set()
-        with entered(namespace_path(lab.layout.node_namespace(node))):
-            found.add(asking.tracked_endpoint("TCP", address, port, source_port))
+        found.add(lab.run(lab.here.tracked(node, request, source_port)))
     return found

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from fairlead.survey.gather import place_of
 from tests.cluster.conftest import Cluster
 from tests.cluster.explain_faults import FAULTS, Fault
 from tests.cluster.explain_healthy import SETUPS, Setup
@@ -109,15 +108,3 @@ def test_the_command_line(lab: Lab) -> None:
     refused = run("explain", "web", check=False)
     assert refused.returncode == 2
     assert "svc/web.shop:80" in refused.stderr
-
-
-def test_only_objects_are_judged_of_a_cluster_that_is_elsewhere(lab: Lab) -> None:
-    """Without its kernels the report says what it did not see, and takes nothing of it for broken."""
-    here, lab.place = lab.place, place_of(None, None)
-    try:
-        report = lab.explain("svc/web")
-        assert report.works, report.verdict
-        assert report.unseen
-        assert lab.explain("svc/wbe").cause
-    finally:
-        lab.place = here

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fairlead.client import Client
     from fairlead.explain.question import Question
     from fairlead.explain.report import Report
-    from fairlead.survey.gather import Place
+    from fairlead.survey.eyes import Eyes
 
 
 @click.command(name="explain")
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 @click.option("-n", "--namespace", default="default", show_default=True, help="For names without one.")
 @click.option("--probe", is_flag=True, help="Also send real requests (http: a GET) and compare.")
 @click.option("--probes", type=click.IntRange(1, 200), default=4, show_default=True, help="How many.")
-@click.option("-o", "--output", type=click.Choice(["text", "json", "mermaid"]), default="text", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json", "mermaid", "svg"]), default="text", show_default=True
+)
 @click.option("--name", help="A cluster of this machine. Default: the kubeconfig's current one.")
 @click.option("--kubeconfig", type=click.Path(path_type=Path), help="Any cluster; default: as kubectl finds it.")
 def command(
@@ -84,26 +86,28 @@ def command(
 async def _answer(question: Question, name: str | None, kubeconfig: Path | None) -> Report:
     from fairlead.survey.answering import answer
 
-    client, place = _connect(name, kubeconfig)
+    client, eyes = connect(name, kubeconfig)
     async with client:
-        return await answer(client, place, question)
+        return await answer(client, eyes, question)
 
 
-def _connect(name: str | None, kubeconfig: Path | None) -> tuple[Client, Place]:
-    """The API, and the cluster's kernels if it is one of this machine."""
+def connect(name: str | None, kubeconfig: Path | None) -> tuple[Client, Eyes]:
+    """The API, and the way to see the cluster's kernels: this machine's own if it is here and one may, else agents."""
     from fairlead.client import Client
     from fairlead.client.config import from_kubeconfig
     from fairlead.cluster import config as configuration
     from fairlead.cluster.errors import ClusterError
+    from fairlead.cluster.eyes import LocalEyes
     from fairlead.cluster.layout import Layout, clusters
-    from fairlead.survey.gather import place_of
+    from fairlead.survey.eyes import AgentEyes
 
     if name:
         configuration.check_name(name)
         layout = Layout.of(name)
         if not layout.config.exists():
             raise ClusterError(f"there is no cluster named {name!r}", "see: fairlead status")
-        return Client.from_kubeconfig(layout.kubeconfig("admin")), place_of(layout, configuration.load(layout.config))
+        client = Client.from_kubeconfig(layout.kubeconfig("admin"))
+        return client, LocalEyes(layout, configuration.load(layout.config), client)
     connection = from_kubeconfig(kubeconfig)
     client = Client.from_connection(connection)
     if os.geteuid() == 0:
@@ -113,8 +117,8 @@ def _connect(name: str | None, kubeconfig: Path | None) -> tuple[Client, Place]:
                 continue
             config = configuration.load(layout.config)
             if client.server in (config.api_url, f"https://{config.api_ip}:6443"):
-                return client, place_of(layout, config)
-    return client, place_of(None, None)
+                return client, LocalEyes(layout, config, client)
+    return client, AgentEyes(client)
 
 
 def _show(report: Report, output: str) -> None:
@@ -126,6 +130,10 @@ def _show(report: Report, output: str) -> None:
         print(orjson.dumps(report.document(), option=orjson.OPT_INDENT_2).decode())
     elif output == "mermaid":
         print(render.mermaid(report))
+    elif output == "svg":
+        from fairlead.explain.picture import svg
+
+        print(svg(report))
     else:
         terminal = sys.stdout.isatty()
         color = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"

@@ -310,6 +310,12 @@ class Client:
         async with response:
             return await self._body(response)
 
+    async def post_raw(self, path: str, body: bytes) -> bytes:
+        """The answer to JSON posted to any path."""
+        response = await self._request(_Request("POST", path, data=body, content_type=_JSON), self._total())
+        async with response:
+            return await self._body(response)
+
     # -- transport (the fake replaces these two) ------------------------------------------------------------------
 
     async def _call(

@@ -27,6 +27,7 @@ from fairlead.controllers.loadbalancer_pool import Pool
 from fairlead.discovery.confirmed import newest_slice
 from fairlead.discovery.fold import WATCHED, fold
 from fairlead.discovery.model import ServiceSnapshot
+from fairlead.explain.evidence import Facts
 from fairlead.kubelet.kubelet import Kubelet
 from fairlead.kubelet.options import KubeletOptions
 from fairlead.kubelet.spawner import Spawner
@@ -37,6 +38,8 @@ from fairlead.proxy.options import Mode, ProxyOptions
 from fairlead.proxy.run import Proxy, uncollected
 from fairlead.proxy.serving import ProxyServers
 from fairlead.proxy.table import Family
+from fairlead.survey.nodeside import NodeSide
+from fairlead.survey.server import NodeSights
 
 log = logging.getLogger("fairlead.node")
 
@@ -47,6 +50,7 @@ _MANY = 500  # events at once, beyond which the garbage collector waits
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What one node's process is told: by `up` for its own nodes, by the description of a node that joined."""
 
+    cluster: str
     node: str
     node_ips: tuple[str, ...]
     state: Path
@@ -61,7 +65,21 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     cluster_domain: str
     balancer_pool: Pool = Pool()  # empty: it answers for no load balancer's address
     announce_key: bytes = b""
+    outside_ip: str = ""
     member: Member | None = None
+
+    @property
+    def facts(self) -> Facts:
+        """What `explain` may be told of the cluster."""
+        return Facts(
+            name=self.cluster,
+            domain=self.cluster_domain,
+            dns_ip=self.dns_ip,
+            pod_cidrs=self.pod_cidrs,
+            service_cidrs=self.service_cidrs,
+            outside_ip=self.outside_ip,
+            proxy_mode=self.proxy_mode,
+        )
 
 
 def run(layout: Layout, config: ClusterConfig, node: str) -> None:
@@ -70,6 +88,7 @@ def run(layout: Layout, config: ClusterConfig, node: str) -> None:
     start_logging()
     spawner = Spawner.fork()  # before there is an event loop
     settings = NodeSettings(
+        cluster=config.name,
         node=node,
         node_ips=config.addresses_of(config.node_ip(node)),
         state=layout.node_state(node),
@@ -84,6 +103,7 @@ def run(layout: Layout, config: ClusterConfig, node: str) -> None:
         cluster_domain=config.cluster_domain,
         balancer_pool=config.balancer_pool,
         announce_key=layout.announce_key.read_bytes(),
+        outside_ip=config.host_ip,
     )
     uvloop.run(_serve(settings, spawner))
 
@@ -94,6 +114,7 @@ def run_member(layout: Layout, member: Member) -> None:
     spawner = Spawner.fork()
     known = member.settings
     settings = NodeSettings(
+        cluster=layout.name,
         node=member.node,
         node_ips=(member.internal_ip(),),
         state=layout.node_state(member.node),
@@ -121,6 +142,7 @@ async def _serve(settings: NodeSettings, spawner: Spawner) -> None:
     proxy = Proxy(options, backend=backend, on_first=partial(clean_others, settings.proxy_mode))
     servers = ProxyServers(proxy, settings.proxy_mode)
     view = View(node)
+    side = NodeSide(settings.runtime / "pods", mode=settings.proxy_mode)
     async with Client.from_kubeconfig(settings.kubeconfig) as client:
         kubelet = Kubelet(
             KubeletOptions(
@@ -147,6 +169,7 @@ async def _serve(settings: NodeSettings, spawner: Spawner) -> None:
             network,
             spawner,
             lambda: view.snapshot,
+            routes=NodeSights(side, settings.facts).routes(),
         )
         announcing = Announcing(client, node, settings.announce_key, settings.balancer_pool)
         await servers.start()

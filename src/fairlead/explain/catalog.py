@@ -83,5 +83,6 @@ CATALOG: dict[str, Kind] = {
     "FL091": Kind("connection tracking is full"),
     "FL095": Kind("the pod has no variables of the Service", "note"),
     "FL096": Kind("NetworkPolicies that nobody enforces", "warning"),
+    "FL098": Kind("a NetworkPolicy does not allow it", "warning"),
     "FL097": Kind("a real request went otherwise than predicted"),
 }

@@ -12,10 +12,10 @@ from typing import Any
 
 from fairlead.discovery.choose import Backend, Choice, backends, categorize, choose
 from fairlead.discovery.model import ServicePort
+from fairlead.explain import policies
 from fairlead.explain.evidence import Object
 from fairlead.explain.report import Hop
 from fairlead.explain.scene import Scene, Target, backend_text, label, port_text
-from fairlead.explain.service import enforced_nowhere
 
 _CANNOT_START = frozenset(
     {
@@ -81,12 +81,7 @@ def examine(scene: Scene, port: ServicePort, target: Target, hop: Hop) -> Choice
             f"{kind}TrafficPolicy is Local and node {target.at} has no ready endpoint (they are on {', '.join(where)})",
             f"run a pod on {target.at}, or set spec.{kind}TrafficPolicy: Cluster",
         )
-    if scene.evidence.facts.local and (names := enforced_nowhere(scene, pods)):
-        hop.find(
-            "FL096",
-            f"NetworkPolicy {', '.join(names)} selects these pods, but nothing enforces policies here",
-            "do not rely on it; run a network plugin that enforces NetworkPolicies",
-        )
+    policies.examine(scene, port, choice, hop)
     return choice
 
 

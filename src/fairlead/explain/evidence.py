@@ -95,15 +95,13 @@ class IpvsView(msgspec.Struct, frozen=True):
     sets: dict[str, set[Element]] = {}
 
 
-class NodeKernel(msgspec.Struct, frozen=True, kw_only=True):
-    """A node's network namespace. `mode`: the proxy's, if its agent says so. `tables`: the proxy's nftables by family
-    (None: there is none). `iptables`: iptables' tables by family and name, where there are some. `ruleset`: nft's JSON
-    listing of everything, without the elements of sets."""
+class PlainKernel(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a node's network namespace what is made of plain values. `mode`: the proxy's, if its agent says so.
+    `iptables`: iptables' tables by family and name, where there are some. `ruleset`: nft's JSON listing of everything,
+    without the elements of sets."""
 
     mode: str = ""
-    tables: dict[str, TableState | None] = {}
     iptables: dict[str, dict[str, Saved]] = {}
-    ipvs: IpvsView | None = None
     ruleset: tuple[Object, ...] = ()
     links: tuple[LinkView, ...] = ()
     routes: dict[str, RouteAnswer] = {}
@@ -111,6 +109,13 @@ class NodeKernel(msgspec.Struct, frozen=True, kw_only=True):
     flows: tuple[FlowView, ...] = ()
     conntrack: tuple[int, int] = (0, 0)  # entries, maximum
     problem: str = ""  # why it could not be read
+
+
+class NodeKernel(PlainKernel, frozen=True, kw_only=True):
+    """A node's network namespace. `tables`: the proxy's nftables by family (None: there is none)."""
+
+    tables: dict[str, TableState | None] = {}
+    ipvs: IpvsView | None = None
 
     def link(self, name: str) -> LinkView | None:
         """The link of that name."""
@@ -156,6 +161,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     slices: tuple[Object, ...] = ()
     pods: tuple[Object, ...] = ()
     nodes: tuple[Object, ...] = ()
+    namespaces: tuple[Object, ...] = ()
     policies: tuple[Object, ...] = ()
     events: tuple[Object, ...] = ()
     kernels: dict[str, NodeKernel] = {}

@@ -162,15 +162,3 @@ def _check_external_name(scene: Scene, hop: Hop) -> None:
         f"the externalName of {service.key} is the address {service.external_name}; a CNAME needs a name",
         "make a Service without selector and an EndpointSlice with the address",
     )
-
-
-def enforced_nowhere(scene: Scene, pods: list[Object]) -> list[str]:
-    """The NetworkPolicies that select the Service's pods; nothing here enforces them."""
-    names = []
-    for policy in scene.evidence.policies:
-        if policy["metadata"].get("namespace") != scene.service.key.namespace:
-            continue
-        wanted = ((policy.get("spec") or {}).get("podSelector") or {}).get("matchLabels") or {}
-        if any(wanted.items() <= (p["metadata"].get("labels") or {}).items() for p in pods):
-            names.append(policy["metadata"]["name"])
-    return sorted(names)

@@ -13,6 +13,8 @@ import logging
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
+from aiohttp import web
+
 from fairlead.api.events import WatchEvent
 from fairlead.api.kinds import LEASES, PODS
 from fairlead.client import Client, Watched, follow
@@ -40,7 +42,10 @@ class Kubelet:
         network: PodNetwork,
         spawner: Spawner,
         services: ServiceSource,
+        *,
+        routes: Iterable[web.RouteDef] = (),
     ) -> None:
+        """`routes`: what else the kubelet's server answers, to the same clients."""
         self.options = options
         self._client, self._network = client, network
         self.runtime = Runtime(options.root_dir, options.runtime_dir, spawner, options.masked)
@@ -58,7 +63,7 @@ class Kubelet:
         self.workers: dict[str, PodWorker] = {}
         self._server: KubeletServer | None = None
         if options.server_cert_file:
-            self._server = KubeletServer(options, self.runtime, self.find, self.workers.values)
+            self._server = KubeletServer(options, self.runtime, self.find, self.workers.values, routes)
         self._tasks: set[asyncio.Task[None]] = set()
         self.synced = asyncio.Event()
 

@@ -40,8 +40,11 @@ class KubeletServer:
         runtime: Runtime,
         find: Callable[[str, str], PodWorker | None],
         pods: Callable[[], Iterable[PodWorker]],
+        more: Iterable[web.RouteDef] = (),
     ) -> None:
+        """`more`: routes of the node's other parts, for the same clients."""
         self._options, self._runtime, self._find, self._pods = options, runtime, find, pods
+        self._more = tuple(more)
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -56,6 +59,7 @@ class KubeletServer:
                 web.get(f"/exec/{target}", self._exec),
                 web.get(f"/attach/{target}", self._attach),
                 web.get("/portForward/{namespace}/{pod}", self._port_forward),
+                *self._more,
             ]
         )
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)

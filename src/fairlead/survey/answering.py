@@ -7,7 +7,6 @@ API) is only reported if it is still so when looked at again.
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 
 import msgspec
 
@@ -18,33 +17,32 @@ from fairlead.explain.evidence import Attempt, Evidence
 from fairlead.explain.question import Question
 from fairlead.explain.report import Hop, Report
 from fairlead.explain.scene import primary_address
-from fairlead.linux.namespaces import entered
-from fairlead.linux.namespaces import path as namespace_path
-from fairlead.survey import asking
-from fairlead.survey.gather import Place, gather, inside_pod
+from fairlead.survey.eyes import Eyes
+from fairlead.survey.gather import gather
+from fairlead.survey.nodeside import Request
 
 _FLEETING = frozenset({"FL017", "FL019", "FL044", "FL050", "FL051", "FL070", "FL076", "FL080", "FL090"})
 _LOOK_AGAIN = (0.2, 0.5)  # seconds before the second and the third look
 _EXPLAIN = {"svc": path.explain, "pod": pod.explain, "dns": lookups.explain}
 
 
-async def answer(client: Client, place: Place, question: Question) -> Report:
+async def answer(client: Client, eyes: Eyes, question: Question) -> Report:
     """The report on one question."""
-    evidence = await gather(client, place, question)
+    evidence = await gather(client, eyes, question)
     report = _EXPLAIN[question.kind](evidence, question)
     for pause in _LOOK_AGAIN:
         if not any(f.id in _FLEETING for f in report.findings if f.severity == "error"):
             break
         await asyncio.sleep(pause)
-        evidence = await gather(client, place, question)
+        evidence = await gather(client, eyes, question)
         report = _EXPLAIN[question.kind](evidence, question)
-    if question.probe and question.kind == "svc" and place.layout is not None:
-        hop = await asyncio.to_thread(probe, place, evidence, question, report)
+    if question.probe and question.kind == "svc" and not evidence.api_problem:
+        hop = await probe(eyes, evidence, question, report)
         report = msgspec.structs.replace(report, hops=(*report.hops, hop))
     return report
 
 
-def probe(place: Place, evidence: Evidence, question: Question, report: Report) -> Hop:
+async def probe(eyes: Eyes, evidence: Evidence, question: Question, report: Report) -> Hop:
     """Real requests, compared with the prediction."""
     hop = Hop("probe")
     key = ServiceKey(question.namespace, question.name)
@@ -56,12 +54,9 @@ def probe(place: Place, evidence: Evidence, question: Question, report: Report) 
         hop.state = "skipped"
         hop.say("there is no address to send to")
         return hop
-    port = ports[0]
-    family = question.family or (service.ip_families[0] if service.ip_families else "IPv4")
-    vip = next((ip for ip in service.cluster_ips if (":" in ip) == (family == "IPv6")), service.cluster_ips[0])
     attempts = []
     for _ in range(question.probe):
-        attempt = _attempt(place, evidence, question, vip, port)
+        attempt = await _attempt(eyes, evidence, question, ports[0])
         if attempt is None:
             hop.state = "unseen"
             hop.say("nothing can be sent from there")
@@ -92,39 +87,29 @@ def judge(report: Report, attempts: list[Attempt], hop: Hop) -> None:
         hop.say(f"as predicted: {len(fine)} of {len(attempts)} succeed")
 
 
-def _attempt(place: Place, evidence: Evidence, question: Question, vip: str, port: ServicePort) -> Attempt | None:
-    assert place.layout is not None
-    origin = question.origin
-    at = ""
+async def _attempt(eyes: Eyes, evidence: Evidence, question: Question, port: ServicePort) -> Attempt | None:
+    """One request, from where the question starts to where it is sent; None if nothing can be sent from there."""
+    service = evidence.snapshot.services[ServiceKey(question.namespace, question.name)]
+    family = question.family or (service.ip_families[0] if service.ip_families else "IPv4")
+    origin, start, uid = question.origin, "", ""
     if origin is not None and origin.kind == "pod":
         client = evidence.pod(origin.namespace, origin.name)
         if client is None:
             return None
-        at = str((client.get("spec") or {}).get("nodeName") or "")
+        start, uid = str((client.get("spec") or {}).get("nodeName") or ""), client["metadata"]["uid"]
     elif origin is not None and origin.kind == "node":
-        at = origin.name
-    address, asked, protocol = vip, port.port, port.protocol
-    if question.via == "nodeport" or not at:
-        at = at or min(evidence.snapshot.nodes, default="")
+        start = origin.name
+    vip = next((ip for ip in service.cluster_ips if (":" in ip) == (family == "IPv6")), service.cluster_ips[0])
+    at, address, asked = start, vip, port.port
+    if question.via == "nodeport" or not start:
+        at = start or min(evidence.snapshot.nodes, default="")
         owner = {ip: n.name for n in evidence.snapshot.nodes.values() for ip in n.internal_ips}
-        address, asked = question.to or primary_address(evidence, at, question.family or "IPv4"), port.node_port
+        address, asked = question.to or primary_address(evidence, at, family), port.node_port
         at = owner.get(address, at)
     host = question.host or f"{question.name}.{question.namespace}"
-    send = partial(asking.connect, address, asked, protocol, question.url_path, host)
-    if origin is not None and origin.kind == "pod":
-        assert client is not None
-        done = inside_pod(place, client, send)
-    elif origin is not None and origin.kind == "node":
-        with entered(namespace_path(place.layout.node_namespace(origin.name))):
-            done = send()
-    else:
-        done = send()
+    request = Request(address, asked, port.protocol, question.url_path, host)
+    done = await eyes.request(start, uid, request)
     if done is None:
         return None
     attempt, source_port = done
-    try:
-        with entered(namespace_path(place.layout.node_namespace(at))):
-            endpoint = asking.tracked_endpoint(protocol, address, asked, source_port)
-    except OSError:
-        endpoint = ""
-    return Attempt(attempt.outcome, endpoint, attempt.milliseconds, attempt.detail)
+    return attempt._replace(endpoint=await eyes.tracked(at, request, source_port))

@@ -11,7 +11,8 @@ import ctypes
 import errno
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from fairlead.linux import netlink
@@ -114,12 +115,15 @@ class NftSocket:
                         raise failure
                     return
 
-    def read(self, table: TableName) -> TableState | None:
-        """What the table holds now. Reads again if the rule set changes meanwhile."""
+    def read(self, table: TableName, tape: Tape | None = None) -> TableState | None:
+        """What the table holds now. Reads again if the rule set changes meanwhile. `tape` gets what the kernel said,
+        for `replay`."""
         while True:
             before = self.generation()
+            if tape is not None:
+                tape.clear()
             try:
-                state = self._read(table)
+                state = _read(table, self._query if tape is None else partial(self._recorded, tape))
             except NetlinkError as error:
                 if error.errno not in (errno.EINTR, errno.ENOENT, errno.EAGAIN):
                     raise
@@ -130,51 +134,85 @@ class NftSocket:
             if self.generation() == before:
                 return state
 
-    def _read(self, table: TableName) -> TableState | None:
-        family, name = FAMILIES[table.family], attribute_string(1, table.name)
-        try:
-            answer = next(iter(self._query(transaction.GETTABLE, 0, header(family) + name)))
-        except NetlinkError as error:
-            if netlink.is_absent(error):
-                return None
-            raise
-        state = TableState({}, {}, {}, dump.parse_table_comment(answer.payload))
-        # Flags of a table: dormant, owned by another process. Neither is how this project leaves it.
-        if any(attribute_map(answer.payload[4:]).get(2, b"")):
-            state.whole = False
-        rules: dict[str, list[Rule]] = {}
-        for received in self._query(transaction.GETRULE, NLM_F_DUMP, header(family) + name):
-            owner, chain_name, rule = dump.parse_rule(received.payload)
-            if owner == table.name:
-                rules.setdefault(chain_name, []).append(rule)
-        for received in self._query(transaction.GETCHAIN, NLM_F_DUMP, header(family)):
-            owner, chain = dump.parse_chain(received.payload)
-            if owner != table.name:
-                continue
-            if chain is None:
-                state.whole = False
-            else:
-                state.chains[chain.name] = Chain(chain.name, tuple(rules.get(chain.name, ())), chain.hook)
-        for received in list(self._query(transaction.GETSET, NLM_F_DUMP, header(family) + name)):
-            owner, set_name, entry = dump.parse_set(received.payload)
-            if owner != table.name:
-                continue
-            if entry is None:
-                state.whole = False
-                continue
-            state.sets[set_name] = entry
-            if entry.timeout_seconds:
-                continue
-            found: dict[Fields, Element] = {}
-            request = header(family) + name + attribute_string(2, set_name)
-            for part in self._query(transaction.GETSETELEM, NLM_F_DUMP, request):
-                for element in dump.parse_elements(entry, part.payload):
-                    found[element.key] = element
-            state.elements[set_name] = found
-        return state
+    def _recorded(self, tape: Tape, kind: int, flags: int, payload: bytes) -> list[netlink.Received]:
+        answers = list(self._query(kind, flags, payload))
+        tape.append(Said(kind, payload, tuple(answer.payload for answer in answers)))
+        return answers
 
     def _query(self, kind: int, flags: int, payload: bytes) -> Iterator[netlink.Received]:
         return self._netlink.query(Message(transaction.SUBSYSTEM << 8 | kind, flags, payload))
+
+
+class Said(NamedTuple):
+    """What the kernel answered to one request."""
+
+    kind: int
+    request: bytes
+    answers: tuple[bytes, ...]
+
+
+Tape = list[Said]
+
+
+def replay(table: TableName, tape: Tape) -> TableState | None:
+    """What a table held when the tape was made. Raises ValueError for a tape that was made of something else."""
+    said = {(entry.kind, entry.request): entry.answers for entry in tape}
+
+    def query(kind: int, _flags: int, payload: bytes) -> list[netlink.Received]:
+        if (kind, payload) not in said:
+            raise ValueError("the tape lacks an answer")
+        return [netlink.Received(kind, 0, 0, 0, answer) for answer in said[kind, payload]]
+
+    if not tape:
+        return None
+    try:
+        return _read(table, query)
+    except (KeyError, IndexError, StopIteration, struct.error) as error:
+        raise ValueError(f"the tape can't be read: {error!r}") from error
+
+
+def _read(table: TableName, query: Callable[[int, int, bytes], Iterable[netlink.Received]]) -> TableState | None:
+    family, name = FAMILIES[table.family], attribute_string(1, table.name)
+    try:
+        answer = next(iter(query(transaction.GETTABLE, 0, header(family) + name)))
+    except NetlinkError as error:
+        if netlink.is_absent(error):
+            return None
+        raise
+    state = TableState({}, {}, {}, dump.parse_table_comment(answer.payload))
+    # Flags of a table: dormant, owned by another process. Neither is how this project leaves it.
+    if any(attribute_map(answer.payload[4:]).get(2, b"")):
+        state.whole = False
+    rules: dict[str, list[Rule]] = {}
+    for received in query(transaction.GETRULE, NLM_F_DUMP, header(family) + name):
+        owner, chain_name, rule = dump.parse_rule(received.payload)
+        if owner == table.name:
+            rules.setdefault(chain_name, []).append(rule)
+    for received in query(transaction.GETCHAIN, NLM_F_DUMP, header(family)):
+        owner, chain = dump.parse_chain(received.payload)
+        if owner != table.name:
+            continue
+        if chain is None:
+            state.whole = False
+        else:
+            state.chains[chain.name] = Chain(chain.name, tuple(rules.get(chain.name, ())), chain.hook)
+    for received in list(query(transaction.GETSET, NLM_F_DUMP, header(family) + name)):
+        owner, set_name, entry = dump.parse_set(received.payload)
+        if owner != table.name:
+            continue
+        if entry is None:
+            state.whole = False
+            continue
+        state.sets[set_name] = entry
+        if entry.timeout_seconds:
+            continue
+        found: dict[Fields, Element] = {}
+        request = header(family) + name + attribute_string(2, set_name)
+        for part in query(transaction.GETSETELEM, NLM_F_DUMP, request):
+            for element in dump.parse_elements(entry, part.payload):
+                found[element.key] = element
+        state.elements[set_name] = found
+    return state
 
 
 class Notice(NamedTuple):
