@@ -22,6 +22,7 @@ _COMMANDS = {
     "image": "Load, pull, list and remove the images that pods can run.",
     "node": "Let machines elsewhere join a cluster, or leave it.",
     "proxy": "Keep a node's rules for Services, in kube-proxy's place, in any cluster.",
+    "ingress": "Serve Ingresses and Gateways by an HAProxy, in any cluster.",
     "dns": "Serve the cluster's DNS (what the pods behind kube-dns run).",
 }
 

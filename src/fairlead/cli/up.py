@@ -70,10 +70,12 @@ _DEFAULT = ClusterConfig()
     show_default=True,
     help="Addresses of Services of type LoadBalancer: CIDRs and ranges A-B; auto: a part of the cluster's LAN; none.",
 )
+@click.option("--ingress/--no-ingress", default=True, show_default=True, help="Serve Ingresses and Gateways.")
 @click.option("--wait", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds until ready.")
 def command(wait: float, node_port_range: str, api_port: int | None, **flags: Any) -> None:
     """Start a cluster on this machine, or one that was stopped, with the state it had."""
-    import fairlead.cli.dns  # noqa: F401  (the DNS pods are forked with it in memory)
+    import fairlead.cli.dns
+    import fairlead.cli.ingress  # noqa: F401  (the pods of both are forked with it in memory)
     from fairlead.cluster import lifecycle
 
     ctx = click.get_current_context()

@@ -1,4 +1,4 @@
-"""What every cluster has from the start: its DNS. Applied through the API, like anything a user would apply.
+"""What every cluster has from the start: its DNS, and its ingress. Applied through the API, as users apply things.
 
 Invariant: an object that is there is only changed where it differs from ours in what ours says, so a user's additions
 (more replicas, another label) survive a restart of the control plane.
@@ -26,8 +26,14 @@ _RETRY = 0.1
 
 
 def manifests(config: ClusterConfig) -> list[dict[str, Any]]:
-    """The objects of the cluster's DNS."""
-    text = (resources.files("fairlead.cluster") / "manifests" / "kube-dns.yaml").read_text()
+    """The objects of the cluster's DNS, and of its ingress."""
+    return [
+        manifest for file in ("kube-dns", *(("ingress",) if config.ingress else ())) for manifest in _of(file, config)
+    ]
+
+
+def _of(file: str, config: ClusterConfig) -> list[dict[str, Any]]:
+    text = (resources.files("fairlead.cluster") / "manifests" / f"{file}.yaml").read_text()
     filled = string.Template(text).substitute(
         DNS_IP=config.dns_ip,
         DNS_REPLICAS=min(2, config.nodes),

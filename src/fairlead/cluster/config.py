@@ -50,6 +50,7 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     cluster_domain: str = "cluster.local"
     egress: bool = True
     load_balancer_pool: str = "auto"
+    ingress: bool = True
     lan: str = ""
     api_address: str = "127.0.0.1"
     api_port: int = 0

@@ -19,7 +19,8 @@ def up() -> None:
         import fairlead.client
         import fairlead.cluster.controlplane
         import fairlead.cluster.nodeagent
-        import fairlead.dns.processes  # noqa: F401
+        import fairlead.dns.processes
+        import fairlead.ingress.serve  # noqa: F401
     from fairlead.api import checkers
     from fairlead.api.kinds import RESOURCES
     from fairlead.api.schema import schema_of

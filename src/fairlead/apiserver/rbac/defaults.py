@@ -236,6 +236,7 @@ ROLES: dict[str, tuple[Rule, ...]] = {
         ("create", "batch", "jobs"),
         ("create", "coordination.k8s.io", "leases"),
         ("create", "discovery.k8s.io", "endpointslices"),
+        ("create", "networking.k8s.io", "ingressclasses"),
         ("create", "networking.k8s.io", "ipaddresses servicecidrs"),
         ("create", "policy", "poddisruptionbudgets"),
         ("create", "scheduling.k8s.io", "priorityclasses"),
@@ -268,6 +269,23 @@ ROLES: dict[str, tuple[Rule, ...]] = {
         ("list watch", "core", "namespaces pods services"),
         ("list watch", "discovery.k8s.io", "endpointslices"),
     ),
+    "system:fairlead:ingress": (
+        ("list watch", "core", "namespaces nodes secrets services"),
+        ("list watch", "discovery.k8s.io", "endpointslices"),
+        ("list watch", "networking.k8s.io", "ingressclasses ingresses"),
+        ("patch", "networking.k8s.io", "ingresses/status"),
+        ("create patch", "core", "events"),
+        (
+            "list watch",
+            "gateway.networking.k8s.io",
+            "gatewayclasses gateways grpcroutes httproutes referencegrants tlsroutes",
+        ),
+        (
+            "patch",
+            "gateway.networking.k8s.io",
+            "gatewayclasses/status gateways/status grpcroutes/status httproutes/status tlsroutes/status",
+        ),
+    ),
 }
 
 BINDINGS: dict[str, tuple[str, ...]] = {
@@ -291,6 +309,7 @@ BINDINGS: dict[str, tuple[str, ...]] = {
     "system:node-bootstrapper": ("Group system:bootstrappers",),
     "system:certificates.k8s.io:certificatesigningrequests:nodeclient": ("Group system:bootstrappers",),
     "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient": ("Group system:nodes",),
+    "system:fairlead:ingress": ("ServiceAccount fairlead-ingress kube-system",),
 }
 """ClusterRoleBinding, of the ClusterRole of the same name → its subjects."""
 

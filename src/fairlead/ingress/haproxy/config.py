@@ -1,0 +1,307 @@
+"""The route table and the places of its servers → everything HAProxy reads. ◆ Pure.
+
+Source: HAProxy 2.6 Configuration Manual. Invariant: the same table gives the same text; what an endpoint, a certificate
+or a plain route changes is in server lines, certificate lists and maps only, never in the `shape`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from fairlead.ingress.haproxy.maps import Map, MapKind, has_any, maps_of, told
+from fairlead.ingress.haproxy.sections import render_section
+from fairlead.ingress.haproxy.text import word
+from fairlead.ingress.servers import Place
+from fairlead.ingress.table import (
+    ANY,
+    Certificate,
+    Frontend,
+    Match,
+    RouteTable,
+    Section,
+    ValueMatch,
+    mark,
+    section_name,
+)
+
+Destinations = tuple[tuple[int, Section], ...]
+
+_HEALTH = "fairlead-health"
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What holds for the whole data plane. Times in milliseconds."""
+
+    directory: str = "/run/fairlead-ingress"
+    threads: int = 2
+    connections: int = 20_000  # at most; fewer where the limit of open files says so
+    address: str = ""  # all addresses, of both families where there are both
+    ipv6: bool = True
+    resolvers: bool = True
+    health_port: int = 0
+    metrics_port: int = 0
+    access_log: bool = False
+    connect_ms: int = 5_000
+    response_ms: int = 60_000
+    idle_ms: int = 60_000
+    tunnel_ms: int = 3_600_000
+    stop_ms: int = 600_000
+
+
+class Configuration(msgspec.Struct, frozen=True):
+    """`shape`: the main file with all places empty; as long as it stays the same, no reload is needed. The other files
+    are named as the main file names them, relative to its `default-path`."""
+
+    shape: str
+    main: str
+    maps: Mapping[str, Map]
+    lists: Mapping[str, tuple[tuple[str, str], ...]]  # certificate file, its server names
+    certificates: Mapping[str, str]
+    places: Mapping[str, tuple[Place, ...]]
+
+
+def render(table: RouteTable, places: Mapping[str, tuple[Place, ...]], settings: Settings) -> Configuration:
+    """The whole configuration. Raises ValueError if a value can't be written, which `compile` keeps from happening."""
+    empty = {name: tuple(Place() for _ in own) for name, own in places.items()}
+    maps: dict[str, Map] = {}
+    lists: dict[str, tuple[tuple[str, str], ...]] = {}
+    certificates: dict[str, str] = {}
+    for frontend in table.frontends:
+        for kind, entries in maps_of(frontend, _answers(frontend)).items():
+            maps[map_file(frontend, kind)] = entries
+        if frontend.tls:
+            lists[list_file(frontend)] = tuple((certificate_file(c), " ".join(c.names)) for c in frontend.certificates)
+            certificates |= {certificate_file(c): c.pem for c in frontend.certificates}
+    return Configuration(
+        _main(table, empty, settings), _main(table, places, settings), maps, lists, certificates, places
+    )
+
+
+def map_file(frontend: Frontend, kind: MapKind) -> str:
+    """The name of a map's file."""
+    return f"{frontend.name}.{kind}.map"
+
+
+def list_file(frontend: Frontend) -> str:
+    """The name of the list of certificates."""
+    return f"{frontend.name}.crt-list"
+
+
+def certificate_file(certificate: Certificate) -> str:
+    """The name of a certificate's file."""
+    return f"{certificate.name}.pem"
+
+
+def render_list(entries: Iterable[tuple[str, str]]) -> str:
+    """The file of a list of certificates."""
+    return "".join(f"{file} {names}".rstrip() + "\n" for file, names in entries)
+
+
+def split_name(destinations: Destinations) -> str:
+    """What stands for several weighted backends in the maps."""
+    return f"split.{mark([(weight, section_name(section)) for weight, section in destinations])}"
+
+
+def _answers(frontend: Frontend) -> dict[Destinations, str]:
+    ways = [route.destinations for host in frontend.hosts for route in host.routes]
+    ways += [way.destinations for way in frontend.passthrough or ()]
+    return {way: _answer(way) for way in ways}
+
+
+def _answer(destinations: Destinations) -> str:
+    return section_name(destinations[0][1]) if len(destinations) == 1 else split_name(destinations)
+
+
+def _main(table: RouteTable, places: Mapping[str, tuple[Place, ...]], settings: Settings) -> str:
+    sections = table.sections()
+    lines = [*_global(settings), *_defaults(settings)]
+    if settings.resolvers:
+        lines += ["resolvers cluster", "    parse-resolv-conf", "    hold valid 5s", ""]
+    for frontend in table.frontends:
+        lines += [*(_tcp if frontend.passthrough is not None else _http)(frontend, settings), ""]
+    for section, name in sorted(sections.items(), key=lambda entry: entry[1]):
+        lines += [*render_section(section, name, places.get(name, ())), ""]
+    return "\n".join(lines)
+
+
+def _global(settings: Settings) -> list[str]:
+    lines = [
+        "global",
+        f"    fd-hard-limit {2 * settings.connections + 100}",
+        f"    nbthread {settings.threads}",
+        f"    stats socket unix@{settings.directory}/worker.sock mode 600 level admin expose-fd listeners",
+        "    stats timeout 1h",
+        f"    hard-stop-after {settings.stop_ms}ms",
+        "    tune.ssl.default-dh-param 2048",
+        "    ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets",
+        "    ssl-default-server-options ssl-min-ver TLSv1.2",
+    ]
+    if settings.access_log:
+        lines.append("    log stdout format raw local0")
+    return [*lines, ""]
+
+
+def _defaults(settings: Settings) -> list[str]:
+    lines = [
+        "defaults",
+        "    mode http",
+        f"    timeout connect {settings.connect_ms}ms",
+        f"    timeout client {settings.idle_ms}ms",
+        f"    timeout server {settings.response_ms}ms",
+        f"    timeout http-request {settings.idle_ms}ms",
+        f"    timeout http-keep-alive {settings.idle_ms}ms",
+        f"    timeout tunnel {settings.tunnel_ms}ms",
+        "    option redispatch 1",
+        "    retries 3",
+    ]
+    if settings.access_log:
+        lines += ["    log global", "    option httplog"]
+    lines.append("")
+    if settings.health_port:
+        lines += [
+            f"frontend {_HEALTH}",
+            *_binds(settings, settings.health_port),
+            "    monitor-uri /healthz",
+            "    http-request return status 404",
+            "",
+        ]
+    if settings.metrics_port:
+        lines += [
+            "frontend fairlead-metrics",
+            *_binds(settings, settings.metrics_port),
+            "    http-request use-service prometheus-exporter if { path /metrics }",
+            "    http-request return status 404",
+            "",
+        ]
+    return lines
+
+
+def _binds(settings: Settings, port: int, words: str = "") -> list[str]:
+    """All addresses, each family by itself: so clients' addresses look like what they are."""
+    if settings.address:
+        return [f"    bind {settings.address}:{port}{words}"]
+    binds = [f"    bind *:{port}{words}"]
+    return [*binds, f"    bind [::]:{port} v6only{words}"] if settings.ipv6 else binds
+
+
+def _http(frontend: Frontend, settings: Settings) -> list[str]:
+    words = ""
+    if frontend.tls:
+        words = f" ssl crt-list {list_file(frontend)} alpn h2,http/1.1"
+        words += " strict-sni" if frontend.strict else ""
+    scheme = "https" if frontend.tls else "http"
+    public = frontend.public or frontend.port
+    suffix = "" if public == (443 if frontend.tls else 80) else f":{public}"
+    lines = [
+        f"frontend {frontend.name}",
+        *_binds(settings, frontend.port, words),
+        "    option idle-close-on-response",  # a reload closes no connection that a client may be writing to
+        "    http-request set-var(txn.host) req.hdr(host),host_only,lower",
+        "    http-request set-var(txn.path) path",
+        f"    http-request set-var(txn.scheme) str({scheme})",
+        f"    http-request set-var(txn.port) str({suffix})",
+        *_find_host(frontend, "http-request"),
+        f"    http-request set-var(txn.to) var(txn.at),concat(,txn.path),map_str({map_file(frontend, 'exact')})",
+        f"    http-request set-var(txn.to) var(txn.at),concat(,txn.path,/),map_beg({map_file(frontend, 'prefixes')})"
+        " if !{ var(txn.to) -m found }",
+    ]
+    for pattern, route in told(frontend):
+        condition = " ".join(_conditions(route.match))
+        lines.append(
+            f"    http-request set-var(txn.to) str({word(_answer(route.destinations))}) if "
+            f"!{{ var(txn.to) -m found }} {{ var(txn.at) -m str -- {word(pattern)} }} {condition}".rstrip()
+        )
+    lines += [
+        *_splits(frontend, "http-request"),
+        # What the client says of itself is not believed: these headers are the data plane's own.
+        "    http-request set-header X-Forwarded-For %[src]",
+        "    http-request set-header X-Real-IP %[src]",
+        f"    http-request set-header X-Forwarded-Proto {scheme}",
+        f"    http-request set-header X-Forwarded-Port {public}",
+        "    http-request set-header X-Forwarded-Host %[req.hdr(host)]",
+        "    http-request del-header Forwarded",
+        "    http-request disable-l7-retry if !METH_GET !{ method HEAD OPTIONS }",
+        "    use_backend %[var(txn.to)] if { var(txn.to) -m found }",
+        f"    default_backend {section_name(frontend.fallback)}",
+    ]
+    return lines
+
+
+def _find_host(frontend: Frontend, action: str) -> list[str]:
+    missing = "if !{ var(txn.at) -m found }"
+    lines = [
+        f"    {action} set-var(txn.at) var(txn.host),map_str({map_file(frontend, 'hosts')})",
+    ]
+    if frontend.deep:
+        file = map_file(frontend, "suffixes")
+        label = "!{ var(txn.host) -m beg . }"  # what stands for the star is not empty
+        lines.append(f"    {action} set-var(txn.at) var(txn.host),map_end({file}) {missing} {label}")
+    else:
+        file = map_file(frontend, "wildcards")
+        lines.append(f"    {action} set-var(txn.at) var(txn.host),regsub(^[^.]+,*),map_str({file}) {missing}")
+    if has_any(frontend):
+        lines.append(f"    {action} set-var(txn.at) str({word(ANY)}) {missing}")
+    return lines
+
+
+def _conditions(match: Match) -> Iterable[str]:
+    if match.kind == "Exact":
+        yield f"{{ path -m str -- {word(match.path)} }}"
+    elif match.kind == "Prefix":
+        prefix = match.path.rstrip("/") + "/"
+        if prefix != "/":
+            yield f"{{ var(txn.path),concat(/) -m beg -- {word(prefix)} }}"
+    else:
+        flags = " -i" if match.ignore_case else ""
+        yield f"{{ path -m reg{flags} -- {word(f'^(?:{match.path})')} }}"
+    if match.method:
+        yield f"{{ method -m str -- {word(match.method)} }}"
+    for header in match.headers:
+        yield f"{{ req.fhdr({header.name}) {_value(header)} }}"
+    for param in match.params:
+        yield f"{{ url_param({param.name}),url_dec {_value(param)} }}"
+
+
+def _value(wanted: ValueMatch) -> str:
+    return f"-m reg -- {word(f'^(?:{wanted.value})$')}" if wanted.regex else f"-m str -- {word(wanted.value)}"
+
+
+def _splits(frontend: Frontend, action: str) -> list[str]:
+    """Choosing among weighted backends: each by its share of what those before it left."""
+    lines = []
+    for destinations in dict.fromkeys(way for way in _answers(frontend) if len(way) > 1):
+        name = split_name(destinations)
+        left = sum(weight for weight, _ in destinations)
+        for weight, section in destinations:
+            if weight:
+                dice = f" {{ rand({left}) lt {weight} }}" if weight < left else ""
+                lines.append(
+                    f"    {action} set-var(txn.to) str({section_name(section)}) if "
+                    f"{{ var(txn.to) -m str -- {word(name)} }}{dice}"
+                )
+                left -= weight
+    return lines
+
+
+def _tcp(frontend: Frontend, settings: Settings) -> list[str]:
+    file = map_file(frontend, "exact")
+    action = "tcp-request content"
+    hello = "{ req.ssl_hello_type 1 }"
+    lines = [
+        f"frontend {frontend.name}",
+        "    mode tcp",
+        "    option tcplog" if settings.access_log else "",
+        *_binds(settings, frontend.port),
+        "    tcp-request inspect-delay 5s",
+        f"    {action} reject if !{hello} WAIT_END",
+        f"    {action} set-var(txn.host) req.ssl_sni,lower if {hello}",
+        *_find_host(frontend, action),
+        f"    {action} set-var(txn.to) var(txn.at),map_str({file}) if {{ var(txn.at) -m found }}",
+        *_splits(frontend, action),
+        f"    {action} reject if {hello} !{{ var(txn.to) -m found }}",
+        f"    {action} accept if {hello}",
+        "    use_backend %[var(txn.to)]",
+    ]
+    return [line for line in lines if line]

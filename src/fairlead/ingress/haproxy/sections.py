@@ -1,0 +1,116 @@
+"""A section of the route table as an HAProxy backend. ◆ Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fairlead.ingress.haproxy.text import literal, word
+from fairlead.ingress.servers import Place, server_name
+from fairlead.ingress.table import PathRewrite, Redirect, Section
+
+_SAYS = {403: "forbidden", 404: "no route for this host and path", 500: "no valid backend", 503: "no backend"}
+
+
+def render_section(section: Section, name: str, places: Sequence[Place]) -> list[str]:
+    """The lines of the backend."""
+    lines = [f"backend {name}"]
+    if section.tcp:
+        lines.append("    mode tcp")
+    if section.allow:
+        lines.append(f"    http-request deny status 403 if !{{ src {' '.join(section.allow)} }}")
+    if section.status:
+        text = _SAYS.get(section.status, "no backend")
+        lines.append(f'    http-request return status {section.status} content-type text/plain string "{text}\\n"')
+        return lines
+    if section.redirect is not None:
+        return lines + _redirect(section.redirect)
+    lines += _times(section)
+    lines += _headers(section)
+    lines.append("    balance roundrobin")
+    if section.cookie:
+        lines.append(f"    cookie {word(section.cookie)} insert indirect nocache httponly dynamic")
+        lines.append(f"    dynamic-cookie-key {word(name)}")
+    elif section.affinity_seconds:
+        lines.append(f"    stick-table type ipv6 size 100k expire {section.affinity_seconds}s")
+        lines.append("    stick on src")
+    if not section.tcp:
+        lines.append("    retry-on conn-failure empty-response")
+    if section.external_name:
+        lines.append(_external(section))
+    for index, place in enumerate(places):
+        lines.append(_server(section, index, place))
+    return lines
+
+
+def _times(section: Section) -> list[str]:
+    lines = []
+    if section.connect_ms:
+        lines.append(f"    timeout connect {section.connect_ms}ms")
+    if section.response_ms:
+        lines.append(f"    timeout server {section.response_ms}ms")
+    return lines
+
+
+def _headers(section: Section) -> list[str]:
+    lines = []
+    for where, changes in (("request", section.request), ("response", section.response)):
+        lines += [f"    http-{where} del-header {word(name)}" for name in changes.remove]
+        lines += [f"    http-{where} set-header {word(name)} {literal(value)}" for name, value in changes.set]
+        lines += [f"    http-{where} add-header {word(name)} {literal(value)}" for name, value in changes.add]
+    if section.host:
+        lines.append(f"    http-request set-header Host {literal(section.host)}")
+    if section.rewrite is not None:
+        lines.append(_rewrite(section.rewrite))
+    return lines
+
+
+def _rewrite(rewrite: PathRewrite) -> str:
+    if rewrite.kind == "full":
+        return f"    http-request set-path {literal(rewrite.value)}"
+    if rewrite.kind == "regex":
+        flags = "(?i)" if rewrite.ignore_case else ""
+        return f"    http-request replace-path {word(f'{flags}^{rewrite.of}')} {literal(rewrite.value)}"
+    prefix, value = _escaped(rewrite.of.rstrip("/")), rewrite.value.rstrip("/").replace("\\", "\\\\")
+    pattern, value = (f"^{prefix}(/.*)?$", f"{value}\\1") if value else (f"^{prefix}/?(.*)$", "/\\1")
+    return f"    http-request replace-path {word(pattern)} {literal(value)}"
+
+
+def _redirect(redirect: Redirect) -> list[str]:
+    if redirect.to:
+        return [f"    http-request redirect location {literal(redirect.to)} code {redirect.code}"]
+    lines = []
+    if redirect.path is not None:
+        lines.append(_rewrite(redirect.path))
+    scheme = redirect.scheme or "%[var(txn.scheme)]"
+    host = redirect.host or "%[var(txn.host)]"
+    standard = {"http": 80, "https": 443}
+    if redirect.port:
+        port = "" if redirect.port == standard.get(redirect.scheme) else f":{redirect.port}"
+    else:
+        port = "" if redirect.scheme else "%[var(txn.port)]"
+    return [*lines, f"    http-request redirect location {scheme}://{host}{port}%[pathq] code {redirect.code}"]
+
+
+def _server(section: Section, index: int, place: Place) -> str:
+    address = f"[{place.address}]" if ":" in place.address else place.address
+    words = {"ready": "", "drain": " weight 0", "maint": " disabled"}[place.state]
+    return f"    server {server_name(index)} {address}:{place.port or 1}{_speaks(section)}{words}"
+
+
+def _speaks(section: Section) -> str:
+    return {
+        "http": "",
+        "h2c": " proto h2",
+        "https": " ssl verify none sni var(txn.host) alpn http/1.1",
+        "h2": " ssl verify none sni var(txn.host) alpn h2",
+    }[section.protocol]
+
+
+def _external(section: Section) -> str:
+    name = section.external_name.rstrip(".")
+    return f"    server {server_name(0)} {name}:{section.number} resolvers cluster init-addr none{_speaks(section)}"
+
+
+def _escaped(text: str) -> str:
+    """As it stands, in a regular expression."""
+    return "".join("\\" + c if not (c.isalnum() or c in "/-_~%") else c for c in text)

@@ -1,0 +1,156 @@
+"""The ingress: follows the API, keeps the data plane as the objects say, and says on the objects what it did.
+
+The thin shell at the end: events → world → table → configuration → HAProxy; statuses and Events beside it. Invariants:
+nothing is served before everything was listed once; what HAProxy refuses leaves the one before in place and is said;
+while the API server is away, traffic goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fairlead.api.errors import StatusError
+from fairlead.api.kinds import INGRESSCLASSES, INGRESSES, SECRETS
+from fairlead.client import Batch, Client, Watched, follow
+from fairlead.client.backoff import Backoff
+from fairlead.client.events import EventRecorder
+from fairlead.client.rest import is_gone
+from fairlead.client.workqueue import WorkQueue, work
+from fairlead.discovery.fold import WATCHED
+from fairlead.discovery.model import ServiceKey
+from fairlead.ingress import status
+from fairlead.ingress.certificates import self_signed
+from fairlead.ingress.haproxy.config import render
+from fairlead.ingress.haproxy.process import DataPlaneError, Haproxy
+from fairlead.ingress.ingresses import Problem
+from fairlead.ingress.options import IngressOptions
+from fairlead.ingress.servers import Place, places_of
+from fairlead.ingress.table import RouteTable
+from fairlead.ingress.world import World
+
+log = logging.getLogger("fairlead.ingress")
+
+Object = dict[str, Any]
+COMPONENT = "fairlead-ingress"
+_FIRST_RETRY, _LAST_RETRY = 0.5, 30.0  # s until what HAProxy refused is tried again
+
+
+class Ingress:
+    """`run` follows the API until cancelled. `applied` counts what was done to the data plane."""
+
+    def __init__(self, options: IngressOptions, client: Client, haproxy: Haproxy) -> None:
+        self._options, self._client, self._haproxy = options, client, haproxy
+        self._world = World(options, self_signed("fairlead ingress default certificate"))
+        self._recorder = EventRecorder(client, COMPONENT, options.node)
+        self._table = RouteTable()
+        self._places: Mapping[str, tuple[Place, ...]] = {}
+        self._told: set[Problem] = set()
+        self._statuses: WorkQueue[tuple[str, str]] = WorkQueue()
+        self._routes, self._changed = False, asyncio.Event()
+        self.ready = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await self._recorder.start()
+        beside = [
+            asyncio.create_task(work(self._statuses, self._write_status, "ingress-status", workers=2)),
+            asyncio.create_task(self._keep_applied(), name="ingress-data-plane"),
+        ]
+        try:
+            watched = [Watched(r) for r in (*WATCHED, INGRESSES, INGRESSCLASSES, SECRETS)]
+            async for batch in follow(self._client, *watched):
+                self._take(batch)
+        finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+            await self._recorder.stop()
+
+    def _take(self, batch: Batch) -> None:
+        folded = self._world.take(batch.events, batch.synced)
+        self._routes = self._routes or folded.routes
+        if not batch.synced:
+            return
+        if folded.published:
+            for key in self._world.ingresses:
+                self._statuses.add(key)
+        if self._routes or folded.endpoints:
+            self._changed.set()
+
+    async def _keep_applied(self) -> None:
+        """Whatever came while the last change was under way is the next one."""
+        backoff = Backoff(_FIRST_RETRY, _LAST_RETRY)
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            if self._routes:
+                self._routes = False
+                self._table, compiled = self._world.table()
+                self._tell(compiled.problems)
+                for key in compiled.ours:
+                    self._statuses.add(key)
+            try:
+                await self._apply()
+            except (DataPlaneError, ValueError, OSError) as error:
+                log.error("%s; what was served before still is", error)
+                await asyncio.sleep(backoff.next())
+                self._changed.set()
+            else:
+                backoff.reset()
+
+    async def _apply(self) -> None:
+        sections = self._table.sections()
+        places = places_of(sections, self._world.snapshot, self._places, self._options.node)
+        applied = await self._haproxy.apply(render(self._table, places, self._options.settings))
+        self._places = places
+        self.ready.set()
+        if applied.how != "nothing":
+            told = (applied.how, len(sections), applied.commands, applied.seconds * 1000)
+            level = logging.INFO if applied.how == "reload" else logging.DEBUG
+            log.log(level, "%s: %d backends, %d commands, %.1f ms", *told)
+
+    # -- what is said on the objects -----------------------------------------------------------------------------------
+
+    def _tell(self, problems: tuple[Problem, ...]) -> None:
+        """An Event for each new problem."""
+        now = set(problems)
+        for problem in problems:
+            if problem not in self._told:
+                log.warning("%s %s/%s: %s", problem.kind, problem.namespace, problem.name, problem.message)
+                obj = self._find(problem)
+                if obj is not None:
+                    self._recorder.event(obj, "Warning", problem.reason, problem.message)
+        self._told = now
+
+    def _find(self, problem: Problem) -> Object | None:
+        world = self._world
+        if problem.kind == "Ingress":
+            found = world.ingresses.get((problem.namespace, problem.name))
+            kind = INGRESSES
+        elif problem.kind == "IngressClass":
+            found, kind = world.classes.get(problem.name), INGRESSCLASSES
+        else:
+            return None
+        return None if found is None else {**found, "apiVersion": kind.api_version, "kind": kind.kind}
+
+    async def _write_status(self, key: tuple[str, str]) -> None:
+        ingress = self._world.ingresses.get(key)
+        if ingress is None or not self._options.classes.ours(ingress, self._world.classes):
+            return
+        if self._options.addresses:
+            wanted = status.fixed(self._options.addresses)
+        elif self._options.publish is not None:
+            wanted = status.published(self._world.snapshot.services.get(ServiceKey(*self._options.publish)))
+        else:
+            return
+        patch = status.status_of(ingress, wanted)
+        if patch is None:
+            return
+        try:
+            await self._client.patch(INGRESSES, key[1], patch, key[0], subresource="status")
+        except StatusError as error:
+            if not is_gone(error):
+                raise

@@ -1,0 +1,54 @@
+"""`fairlead ingress`: everything of it in one process, from SIGTERM's point of view."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+
+from fairlead.client import Client, ConfigError
+from fairlead.ingress.haproxy.process import DataPlaneError, Haproxy, find_program
+from fairlead.ingress.options import IngressOptions
+from fairlead.ingress.run import Ingress
+
+log = logging.getLogger("fairlead.ingress")
+
+AGENT = "fairlead-ingress"
+
+
+class IngressError(Exception):
+    """What keeps an ingress from starting, in one line."""
+
+
+def serve(options: IngressOptions) -> None:
+    """Until SIGTERM or SIGINT; connections that are there then may end by themselves. Raises IngressError."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    try:
+        asyncio.run(_serve(options))
+    except (ConfigError, DataPlaneError) as error:
+        raise IngressError(str(error)) from error
+
+
+async def _serve(options: IngressOptions) -> None:
+    haproxy = Haproxy(options.settings, find_program())
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with _client(options) as client:
+        work = asyncio.create_task(Ingress(options, client, haproxy).run(), name="ingress")
+        waiter = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([work, waiter], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (work, waiter):
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+            await haproxy.stop()
+
+
+def _client(options: IngressOptions) -> Client:
+    if options.kubeconfig is None:
+        return Client.in_cluster(AGENT)
+    return Client.from_kubeconfig(options.kubeconfig, options.context or None, user_agent=AGENT)

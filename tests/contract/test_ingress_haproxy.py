@@ -1,0 +1,345 @@
+"""The data plane does what the route table says: a real HAProxy against `table.decide`, and what it can't show."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from fairlead.ingress.haproxy.config import section_name
+from fairlead.ingress.haproxy.process import DataPlaneError
+from fairlead.ingress.servers import Wanted, assign
+from fairlead.ingress.table import (
+    ANY,
+    Certificate,
+    Frontend,
+    Headers,
+    Match,
+    Passthrough,
+    PathRewrite,
+    Redirect,
+    Request,
+    Route,
+    RouteTable,
+    Section,
+    ValueMatch,
+    arrange,
+    decide,
+)
+from tests.contract.ingress_lab import NAMES, Lab, certificate, to
+
+pytestmark = [pytest.mark.xdist_group("ingress-haproxy")]
+
+
+@pytest_asyncio.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    async with Lab(tmp_path / "haproxy") as made:
+        yield made
+
+
+def route(section: Section, match: Match | None = None) -> Route:
+    return Route(match or Match(), ((1, section),))
+
+
+_PATHS = ("/", "/a", "/a/", "/a/b", "/a/b/c", "/ab", "/b", "/A", "/b/x1", "/it's;%20\\x")
+_HOSTS = ("a.test", "x.a.test", "y.x.a.test", "A.TEST", "z.test", ".a.test")
+_PATTERNS = ("a.test", "x.a.test", "*.a.test", "*.x.a.test", "*.test", ANY)
+
+
+def _some_match(dice: random.Random) -> Match:
+    kind = dice.choice(("Exact", "Prefix", "Prefix", "Regex"))
+    path = dice.choice(_PATHS) if kind != "Regex" else dice.choice(("/a/[bc]", "/b/x[0-9]+$", "/(a|b)", "/"))
+    conditions = dice.random() < 0.3
+    return Match(
+        kind,  # type: ignore[arg-type]
+        path,
+        method=dice.choice(("", "POST")) if conditions else "",
+        headers=(ValueMatch("X-Color", "re.", True),) if conditions and dice.random() < 0.5 else (),
+        params=(ValueMatch("v", "it's 1"),) if conditions and dice.random() < 0.5 else (),
+    )
+
+
+@pytest.mark.parametrize("deep", [False, True])
+async def test_it_routes_as_the_table_says(lab: Lab, deep: bool) -> None:
+    """Tables drawn at random, each reached from the one before by whatever way there is."""
+    dice = random.Random(7)
+    ways = set()
+    for round_number in range(8):
+        simple = round_number % 2
+        routes = []
+        for _ in range(dice.randrange(3, 14)):
+            match = _some_match(dice)
+            if simple and not match.plain:
+                continue
+            routes.append((dice.choice(_PATTERNS), route(to(dice.choice(NAMES)), match)))
+        hosts = arrange(routes, deep)
+        ways.add((await lab.serve(hosts, deep)).how)
+        port = Frontend("http", lab.port, 80, hosts, deep=deep)
+        for _ in range(60):
+            method, color, param = (
+                dice.choice(("GET", "POST")),
+                dice.choice(("", "red", "reddish")),
+                dice.random() < 0.5,
+            )
+            request = Request(
+                dice.choice(_HOSTS),
+                dice.choice(_PATHS),
+                method,
+                {"x-color": color} if color else {},
+                {"v": "it's 1"} if param else {},
+            )
+            found = decide(port, request)
+            expected = found.destinations[0][1].service.name if found else "404"  # type: ignore[union-attr]
+            url = f"{request.host}{request.path}{'?u=2&v=it%27s%201' if param else ''}"
+            got = await lab.who(url, method=method, headers={"X-Color": color} if color else {})
+            assert got == expected, (request, routes)
+    assert "reload" in ways
+
+
+async def test_plain_routes_come_and_go_without_a_reload(lab: Lab) -> None:
+    """For a Service that is served already: by the maps alone, few or very many."""
+    first = [("a.test", route(to("a"))), ("b.test", route(to("b")))]
+    await lab.serve(arrange(first, False))
+    many = [*first, *((f"h{i}.test", route(to("b"), Match(path=f"/p{i}"))) for i in range(700))]
+    for routes, urls in (
+        ([*first, ("c.test", route(to("a"), Match("Exact", "/x;y")))], {"c.test/x;y": "a"}),
+        (many, {"h0.test/p0": "b", "h699.test/p699/x": "b", "h1.test/p0": "404", "c.test/x;y": "404"}),
+        (first, {"h0.test/p0": "404", "a.test/": "a", "b.test/": "b"}),
+    ):
+        assert (await lab.serve(arrange(routes, False))).how == "commands"
+        assert {url: await lab.who(url) for url in urls} == urls
+    assert (await lab.serve(arrange(first, False))).how == "nothing"
+
+
+async def test_endpoints_change_under_requests(lab: Lab) -> None:
+    """Two servers in turns behind one route, a hundred requests meanwhile: none fails, each change is by command."""
+    hosts = arrange([("a.test", route(to("a")))], False)
+    await lab.serve(hosts)
+    stop = asyncio.Event()
+    answers: list[str] = []
+
+    async def keep_asking() -> None:
+        while not stop.is_set():
+            answers.append(await lab.who("a.test/"))
+
+    asking = [asyncio.create_task(keep_asking()) for _ in range(4)]
+    other = lab.servers["b"]
+    for _ in range(10):
+        lab.servers["a"], other = other, lab.servers["a"]
+        assert (await lab.serve(hosts)).how == "commands"
+        seen = len(answers)
+        while len(answers) < seen + 10:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    stop.set()
+    await asyncio.gather(*asking)
+    assert set(answers) == {"a", "b"}
+
+
+async def test_a_reload_loses_nothing(lab: Lab) -> None:
+    """A slow request that was under way is answered by the old process; new ones never wait at a closed door."""
+    await lab.serve(arrange([("a.test", route(to("a")))], False))
+    reader, writer = await asyncio.open_connection("127.0.0.1", lab.port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\nConnection: close\r\n\r\nsl")
+    await writer.drain()
+    asking = [asyncio.create_task(lab.who("a.test/")) for _ in range(30)]
+    assert (await lab.serve(arrange([("a.test", route(to("a"))), ("b.test", route(to("b")))], False))).how == "reload"
+    writer.write(b"ow")
+    assert b'"size":4' in await reader.read()
+    writer.close()
+    assert set(await asyncio.gather(*asking)) == {"a"}
+    assert await lab.who("b.test/") == "b"
+
+
+async def test_draining_keeps_what_is_under_way(lab: Lab) -> None:
+    """An endpoint that ends answers the request it has, and gets no other."""
+    section = to("a")
+    hosts = arrange([("a.test", route(section))], False)
+    await lab.serve(hosts)
+    reader, writer = await asyncio.open_connection("127.0.0.1", lab.port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\nConnection: close\r\n\r\nsl")
+    await writer.drain()
+    name = section_name(section)
+    while f"be={name}" not in await lab.haproxy.ask("show sess"):  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+    table = RouteTable((Frontend("http", lab.port, 80, hosts),))
+    current = lab.haproxy.current
+    assert current is not None
+    ending = [Wanted("127.0.0.1", lab.servers["a"], drain=True), Wanted("127.0.0.1", lab.servers["b"])]
+    places = assign(current.places[name], ending)
+    assert places is not None
+    from fairlead.ingress.haproxy.config import render
+
+    assert (await lab.haproxy.apply(render(table, {name: places}, lab.settings))).how == "commands"
+    assert {await lab.who("a.test/") for _ in range(5)} == {"b"}
+    writer.write(b"ow")
+    assert b'"name":"a"' in await reader.read()
+    writer.close()
+
+
+async def test_certificates_by_server_name(lab: Lab) -> None:
+    """Each name its own, a wildcard's for one label, else the default; changed, added and removed by command."""
+    hosts = arrange([(ANY, route(to("a")))], False)
+    default = Certificate("default", certificate("default"))
+    one = Certificate("one", certificate("one"), ("a.test", "*.w.test"))
+    await lab.serve(hosts, certificates=(default, one))
+    names = ("a.test", "x.w.test", "x.y.w.test", "other.test", "")
+    assert [await lab.subject(n) for n in names] == ["one", "one", "default", "default", "default"]
+    renewed = Certificate("one", certificate("renewed"), one.names)
+    two = Certificate("two", certificate("two"), ("b.test",))
+    assert (await lab.serve(hosts, certificates=(default, renewed, two))).how == "commands"
+    assert [await lab.subject(n) for n in ("a.test", "x.w.test", "b.test")] == ["renewed", "renewed", "two"]
+    assert (await lab.serve(hosts, certificates=(default, two))).how == "commands"
+    assert [await lab.subject(n) for n in ("a.test", "b.test")] == ["default", "two"]
+    moved = Certificate("two", two.pem, ("c.test",))
+    assert (await lab.serve(hosts, certificates=(default, moved))).how == "commands"
+    assert [await lab.subject(n) for n in ("b.test", "c.test")] == ["default", "two"]
+
+
+async def test_what_is_refused_leaves_the_rest_in_place(lab: Lab) -> None:
+    """A configuration that HAProxy does not take is said, and the one before serves on; the next good one is taken."""
+    await lab.serve(arrange([("a.test", route(to("a")))], False))
+    bad = arrange([("a.test", route(to("a"))), ("b.test", route(to("b", allow=("nonsense/99",))))], False)
+    with pytest.raises(DataPlaneError, match="refuses the configuration"):
+        await lab.serve(bad)
+    assert await lab.who("a.test/") == "a"
+    await lab.serve(arrange([("b.test", route(to("b")))], False))
+    assert await lab.who("b.test/") == "b"
+
+
+async def test_it_is_started_again_when_killed(lab: Lab) -> None:
+    """With the state it had."""
+    import os
+    import signal
+
+    await lab.serve(arrange([("a.test", route(to("a")))], False))
+    process = lab.haproxy._process
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    for _ in range(3000):
+        try:
+            if lab.haproxy._process is not process and await lab.who("a.test/") == "a":
+                return
+        except OSError:
+            pass
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come back")
+
+
+async def test_what_is_done_to_requests(lab: Lab) -> None:
+    """Headers, hosts, paths; what a client says of where it comes from is not believed."""
+    changed = to(
+        "a",
+        request=Headers(set=(("X-Set", "50% 'q'"),), add=(("X-Add", "two"),), remove=("X-Gone",)),
+        response=Headers(set=(("X-From", "us"),)),
+        host="inside.test",
+    )
+    await lab.serve(arrange([("a.test", route(changed))], False))
+    given = {"X-Set": "old", "X-Add": "one", "X-Gone": "x", "X-Forwarded-For": "6.6.6.6", "Forwarded": "for=6.6.6.6"}
+    _, said, headers = await lab.ask("a.test/", headers=given)
+    got = said["headers"]
+    assert (got["X-Set"], got["Host"], headers["X-From"]) == ("50% 'q'", "inside.test", "us")
+    assert "X-Gone" not in got and "Forwarded" not in got
+    assert (got["X-Forwarded-For"], got["X-Real-Ip"]) == ("127.0.0.1", "127.0.0.1")
+    assert (got["X-Forwarded-Proto"], got["X-Forwarded-Port"], got["X-Forwarded-Host"]) == ("http", "80", "a.test")
+
+
+REWRITES = [
+    (PathRewrite("full", "/x"), "/app/y?q=1", "/x?q=1"),
+    (PathRewrite("prefix", "/v1", "/app"), "/app", "/v1"),
+    (PathRewrite("prefix", "/v1", "/app"), "/app/", "/v1/"),
+    (PathRewrite("prefix", "/v1/", "/app/"), "/app/y?q=1", "/v1/y?q=1"),
+    (PathRewrite("prefix", "/", "/app"), "/app/y", "/y"),
+    (PathRewrite("prefix", "/", "/app"), "/app", "/"),
+    (PathRewrite("prefix", "/v1", "/"), "/app", "/v1/app"),
+    (PathRewrite("regex", "/\\2", "/app(/|$)(.*)", True), "/APP/y/z", "/y/z"),
+]
+
+
+async def test_paths_are_rewritten(lab: Lab) -> None:
+    """Whole, by prefix, by groups of an expression; the query stays."""
+    routes = [(f"h{i}.test", route(to("a", rewrite=rewrite))) for i, (rewrite, _, _) in enumerate(REWRITES)]
+    await lab.serve(arrange(routes, False))
+    got = [(await lab.ask(f"h{i}.test{asked}"))[1]["path"] for i, (_, asked, _) in enumerate(REWRITES)]
+    assert got == [expected for _, _, expected in REWRITES]
+
+
+REDIRECTS = [
+    (Redirect(308, "https"), "https://{h}/a?q=1"),
+    (Redirect(301, host="other.test"), "http://other.test/a?q=1"),
+    (Redirect(302, "https", "other.test", 8443), "https://other.test:8443/a?q=1"),
+    (Redirect(302, port=8080), "http://{h}:8080/a?q=1"),
+    (Redirect(303, path=PathRewrite("full", "/x")), "http://{h}/x?q=1"),
+    (Redirect(307, path=PathRewrite("prefix", "/b", "/a")), "http://{h}/b?q=1"),
+    (Redirect(301, to="https://there.test/50%25"), "https://there.test/50%25"),
+]
+
+
+async def test_redirects(lab: Lab) -> None:
+    """What is not given stays as it was asked."""
+    routes = [(f"h{i}.test", route(Section(redirect=redirect))) for i, (redirect, _) in enumerate(REDIRECTS)]
+    await lab.serve(arrange(routes, False))
+    got = []
+    for index in range(len(REDIRECTS)):
+        status, _, headers = await lab.ask(f"h{index}.test/a?q=1")
+        got.append((status, headers["Location"]))
+    assert got == [(r.code, url.replace("{h}", f"h{i}.test")) for i, (r, url) in enumerate(REDIRECTS)]
+
+
+async def test_weights(lab: Lab) -> None:
+    """Shares of requests; a weight of nothing gets nothing, whichever way there are several splits."""
+    nine = Route(Match(), ((90, to("a")), (10, to("b")), (0, to("c"))))
+    even = Route(Match(path="/even"), ((1, to("c")), (1, to("d")), (2, Section(status=500))))
+    await lab.serve(arrange([("a.test", nine), ("a.test", even)], False))
+    first = [await lab.who("a.test/") for _ in range(300)]
+    assert set(first) == {"a", "b"} and 230 < first.count("a") < 298
+    second = [await lab.who("a.test/even") for _ in range(200)]
+    assert set(second) == {"c", "d", "500"} and 60 < second.count("500") < 140
+
+
+async def test_sources_and_cookies(lab: Lab) -> None:
+    """Others than the allowed are refused; a cookie keeps a client at its endpoint."""
+    routes = [
+        ("in.test", route(to("a", allow=("127.0.0.0/8",)))),
+        ("out.test", route(to("a", allow=("10.0.0.0/8", "fd00::/8")))),
+        ("sticky.test", route(to("a", cookie="STICK"))),
+    ]
+    await lab.serve(arrange(routes, False))
+    assert [await lab.who(f"{h}.test/") for h in ("in", "out")] == ["a", "403"]
+    _, _, headers = await lab.ask("sticky.test/")
+    assert headers["Set-Cookie"].startswith("STICK=")
+
+
+async def test_websockets_and_large_bodies(lab: Lab) -> None:
+    """Both ways for as long as they like; a body larger than any buffer."""
+    await lab.serve(arrange([("a.test", route(to("a")))], False))
+    url = f"http://127.0.0.1:{lab.port}/socket"
+    async with lab.client.ws_connect(url, headers={"Host": "a.test"}) as stream:
+        for text in ("one", "two"):
+            await stream.send_str(text)
+            assert (await stream.receive()).data == f"a: {text}"
+    _, said, _ = await lab.ask("a.test/", method="POST", data=b"x" * 5_000_000)
+    assert said["size"] == 5_000_000
+
+
+async def test_tls_passthrough(lab: Lab, tmp_path: Path) -> None:
+    """By server name, unopened: the server's own certificate is seen; a name that nobody has is turned away."""
+    import ssl
+
+    for name in ("a", "b"):
+        file = tmp_path / f"{name}.pem"
+        file.write_text(certificate(f"server-{name}"))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(file)
+        lab.servers[name] = await lab.start_server(name, context)
+    ways = (
+        Passthrough("a.test", ((1, to("a", tcp=True)),)),
+        Passthrough("*.w.test", ((1, to("b", tcp=True)),)),
+    )
+    port = Frontend("tls", lab.secure, 443, deep=True, passthrough=ways)
+    await lab.haproxy.apply(lab.configuration(RouteTable((port,))))
+    names = ("a.test", "x.w.test", "x.y.w.test", "none.test", "")
+    assert [await lab.subject(n) for n in names] == ["server-a", "server-b", "server-b", "", ""]
