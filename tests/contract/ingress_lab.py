@@ -142,7 +142,7 @@ class Lab:
         async with self.client.request(method, target, headers=headers, allow_redirects=False, **given) as response:
             body = await response.read()
             said = orjson.loads(body) if body.startswith(b"{") else {}
-            return response.status, said, dict(response.headers)
+            return response.status, said, {key.title(): value for key, value in response.headers.items()}
 
     async def who(self, url: str, **given: Any) -> str:
         """The name of the server that answers, or the status."""

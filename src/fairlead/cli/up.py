@@ -97,8 +97,19 @@ def command(wait: float, node_port_range: str, api_port: int | None, **flags: An
     verb = "is back" if made.resumed else "is up"
     print(f"Cluster {config.name!r} {verb}: {config.nodes} nodes, ready in {time.monotonic() - began:.1f} s.")
     print(f"kubectl uses it now (context {config.context} in {made.kubeconfig}).")
+    if config.ingress:
+        _say_without_haproxy()
     name = "" if config.name == _DEFAULT.name else f" --name {config.name}"
     print(f"Look around: kubectl get pods -A -o wide.  Remove it: fairlead down{name}")
+
+
+def _say_without_haproxy() -> None:
+    from fairlead.ingress.haproxy.process import DataPlaneError, find_program
+
+    try:
+        find_program()
+    except DataPlaneError as error:
+        print(f"Ingresses and Gateways are not served yet: {error}; the pod fairlead-ingress then starts by itself.")
 
 
 def _split_pairs(flags: dict[str, Any]) -> frozenset[str]:

@@ -266,6 +266,29 @@ def test_parts_may_follow_what_they_follow_and_nothing_secret(file, account, fol
     assert not ask(index, who, "create", "serviceaccounts/token", "kube-system")
 
 
+@pytest.mark.parametrize("file", ["ingress.yaml", ""])
+def test_the_ingress_may_do_what_it_does(file):
+    """In deploy/ and in a cluster of our own: it follows routes and Secrets, tells by status and Events, changes
+    nothing else."""
+    index = PolicyIndex()
+    found = defaults.objects()
+    if file:
+        text = (Path(__file__).parents[3] / "deploy" / file).read_text()
+        found = [obj for obj in yaml.safe_load_all(text) if obj and obj["apiVersion"].startswith(defaults.GROUP)]
+    for obj in found:
+        resource = of_object(obj)
+        assert resource is not None
+        index.feed(resource, obj)
+    who = "system:serviceaccount:kube-system:fairlead-ingress"
+    for what in ("services", "nodes", "namespaces", "secrets", "ingresses.networking.k8s.io"):
+        plural, _, group = what.partition(".")
+        assert ask(index, who, "watch", plural, group=group), what
+        assert not ask(index, who, "update", plural, "default", group=group), what
+    assert ask(index, who, "patch", "ingresses/status", "default", group="networking.k8s.io")
+    assert not ask(index, who, "patch", "ingresses", "default", group="networking.k8s.io")
+    assert ask(index, who, "create", "events", "default")
+
+
 def test_compact_and_render():
     """Messages show one line for the verbs missing on a resource."""
     found = compact([rule("get", resources="pods"), rule("list", resources="pods"), rule("get", paths="/x")])
