@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from fairlead.discovery.model import ServiceSnapshot
+from fairlead.podnetwork.hostports import HostPort
 
 PORT = 10250
 
@@ -25,6 +26,9 @@ class PodNetwork(Protocol):
 
     async def attach(self, pod_uid: str, namespace: Path | str | int) -> Addresses:
         """Give the network namespace its eth0; repeated for the same pod, the same address."""
+
+    async def publish(self, pod_uid: str, ips: tuple[str, ...], ports: tuple[HostPort, ...]) -> None:
+        """These ports of the node, and no others, lead to the pod. Raises OSError that says why not."""
 
     async def detach(self, pod_uid: str) -> None:
         """Take it away. Detaching what is not attached is fine."""

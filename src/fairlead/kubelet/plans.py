@@ -23,6 +23,7 @@ from fairlead.kubelet.rootfs import Bind, RootPlan
 from fairlead.kubelet.volumes import refusal as volume_refusal
 from fairlead.linux.podcgroups import Limits
 from fairlead.linux.processes import CAPABILITIES
+from fairlead.podnetwork.hostports import HostPort
 
 Object = dict[str, Any]
 _SHELLS = ("/bin/bash", "/bin/sh")  # what an image of a whole system runs if it is not told what
@@ -55,12 +56,23 @@ def refusal(pod: Object) -> str:
         return "spec.hostUsers: false is not supported by fairlead (yet)"
     for container in (*(spec.get("initContainers") or ()), *spec["containers"]):
         where = f'container "{container["name"]}"'
-        for port in container.get("ports") or ():
-            if port.get("hostPort") and not spec.get("hostNetwork"):
-                return f"{where}: hostPort is not supported by fairlead (yet); use a Service of type NodePort"
         if container.get("volumeDevices"):
             return f"{where}: volumeDevices are not supported by fairlead (yet)"
     return volume_refusal(pod)
+
+
+def host_ports(pod: Object) -> tuple[HostPort, ...]:
+    """The node's ports that are to lead to the pod, in order."""
+    spec = pod["spec"]
+    found = {
+        HostPort(
+            int(port["hostPort"]), int(port["containerPort"]), port.get("protocol") or "TCP", port.get("hostIP") or ""
+        )
+        for container in (*spec["containers"], *(spec.get("initContainers") or ()))
+        for port in container.get("ports") or ()
+        if port.get("hostPort")
+    }
+    return tuple(sorted(found))
 
 
 def container_plan(

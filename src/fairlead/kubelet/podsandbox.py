@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.kubelet import hosts, resolvconf, volumes
-from fairlead.kubelet.plans import PodPlaces
+from fairlead.kubelet.plans import PodPlaces, host_ports
 from fairlead.kubelet.runtime import Sandbox, Sharing
 from fairlead.kubelet.surroundings import Surroundings
 
@@ -90,6 +90,7 @@ class PodSandbox:
         else:
             found = await self._around.network.attach(self._uid, self.shim.network_namespace)
             self.ips = tuple(found.ips)
+            await self._around.network.publish(self._uid, self.ips, host_ports(pod))
         status = pod.setdefault("status", {})
         if status is None:
             status = pod["status"] = {}

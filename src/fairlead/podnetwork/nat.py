@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from ipaddress import ip_network
 
 from fairlead.linux.nft.expressions import Bitwise, Compare, Expression, Masquerade, Payload
@@ -62,14 +63,14 @@ def clean() -> None:
 
 
 class NatRules:
-    """Keeps the NAT of one node. Lives in the event loop; works in the namespace it was made in."""
+    """Keeps the pod network's tables of one node. Lives in the event loop; works in the namespace it was made in."""
 
     def __init__(self) -> None:
         self._nft = NftSocket()
         self._monitor = Monitor(self._nft.port)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._monitor.fileno(), self._disturbed)
-        self._wanted: dict[TableName, TableState] = {}
+        self._wanted: dict[TableName, TableState | None] = {}  # None: there shall be none
         self._repair: asyncio.TimerHandle | None = None
         self._repaired_at = -_BREATH
 
@@ -83,7 +84,12 @@ class NatRules:
 
     def apply(self, plan: NodePlan) -> None:
         """The kernel's NAT is as the plan wants it. Raises OSError when the kernel refuses."""
-        self._wanted = nat_tables(plan)
+        self._wanted |= nat_tables(plan)
+        self._make_so()
+
+    def publish(self, tables: Mapping[TableName, TableState | None]) -> None:
+        """The kernel's tables for hostPorts are these. Raises OSError when the kernel refuses."""
+        self._wanted |= tables
         self._make_so()
 
     def _make_so(self) -> bool:
@@ -93,11 +99,14 @@ class NatRules:
             if present == state:
                 continue
             changes: list[Change] = [PutTable(), DropTable()] if present is not None else []
+            changed = True
+            if state is None:
+                self._nft.commit(name, changes)
+                continue
             changes.append(PutTable(state.comment))
             for chain in state.chains.values():
                 changes += [PutChain(chain), SetRules(chain.name, chain.rules, fresh=True)]
             self._nft.commit(name, changes)
-            changed = True
         return changed
 
     def _disturbed(self) -> None:
@@ -110,7 +119,7 @@ class NatRules:
         self._repair, self._repaired_at = None, self._loop.time()
         try:
             if self._make_so():
-                log.warning("the NAT rules of the pod network were changed by another process; restored")
+                log.warning("the rules of the pod network were changed by another process; restored")
         except OSError as error:
-            log.error("the NAT rules of the pod network could not be restored: %s", error)
+            log.error("the rules of the pod network could not be restored: %s", error)
             self._repair = self._loop.call_later(_BREATH, self._put_back)

@@ -19,8 +19,10 @@ from fairlead.discovery.model import Node
 from fairlead.linux.links import Links, Route
 from fairlead.podnetwork import nat
 from fairlead.podnetwork.addresses import AddressBook
+from fairlead.podnetwork.hostports import HostPort
 from fairlead.podnetwork.nat import NatRules
 from fairlead.podnetwork.plan import BRIDGE, NodePlan, gateway, link_name, mac_address, plan
+from fairlead.podnetwork.portbook import PortBook
 
 log = logging.getLogger("fairlead.podnetwork")
 
@@ -60,6 +62,7 @@ class PodNetwork:
         self._plan: NodePlan | None = None
         self._books: list[AddressBook] = []
         self._nat: NatRules | None = None
+        self._ports: PortBook | None = None
         self.ready = asyncio.Event()
 
     def close(self) -> None:
@@ -112,8 +115,19 @@ class PodNetwork:
                 os.close(fd)
         return result
 
+    async def publish(self, pod_uid: str, ips: tuple[str, ...], ports: tuple[HostPort, ...]) -> None:
+        """These ports of the node, and no others, lead to the pod. Raises OSError: another pod has one (PortTaken), or
+        the kernel refuses."""
+        await self.ready.wait()
+        assert self._ports is not None
+        if ports:
+            write_sysctl(f"net/ipv4/conf/{BRIDGE}/route_localnet", "1")  # for what the node sends to 127.0.0.1
+        self._ports.publish(pod_uid, ips, ports)
+
     async def detach(self, pod_uid: str) -> None:
         """Take the pod's link and give its address back. Detaching what is not attached is fine."""
+        if self._ports is not None:
+            self._ports.withdraw(pod_uid)
         self._links.delete(link_name(pod_uid))
         for book in self._books:
             book.give_back(pod_uid)
@@ -133,6 +147,8 @@ class PodNetwork:
         if self._nat is None:
             self._nat = NatRules()
         self._nat.apply(wanted)
+        if self._ports is None:
+            self._ports = PortBook(self._options.state_dir / "hostports", self._nat)
         root = self._options.state_dir / "addresses"
         self._books = [AddressBook(c, root / str(c).replace("/", "_").replace(":", "-")) for c in wanted.pod_cidrs]
         log.info("pod network %s ready, gateway %s", wanted.pod_cidrs[0], gateway(wanted.pod_cidrs[0]).ip)

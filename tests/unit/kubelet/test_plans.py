@@ -80,13 +80,19 @@ def test_mounts() -> None:
     ("spec", "word"),
     [
         ({"hostUsers": False}, "spec.hostUsers"),
-        ({"containers": [{"name": "c", "ports": [{"hostPort": 80}]}]}, "hostPort"),
         ({"volumes": [{"name": "v", "csi": {}}]}, "csi"),
     ],
 )
 def test_what_can_not_be_done_is_refused_by_name(spec: dict[str, Any], word: str) -> None:
     """Before anything is started."""
     assert word in refusal(pod(**spec))
+
+
+def test_host_ports() -> None:
+    """Of every container that names one, with the protocol and address it has there."""
+    ports = [{"containerPort": 80}, {"containerPort": 53, "hostPort": 5353, "protocol": "UDP", "hostIP": "10.0.0.1"}]
+    subject = pod(containers=[{"name": "c", "ports": ports}], initContainers=[{"name": "i"}])
+    assert host_ports(subject) == (HostPort(5353, 53, "UDP", "10.0.0.1"),)
 
 
 def test_shared_namespaces() -> None:
