@@ -28,7 +28,7 @@ import msgspec
 
 from fairlead.kubelet import rootfs
 from fairlead.kubelet.ocispec import OCIPlan
-from fairlead.linux import libc, podcgroups, processes
+from fairlead.linux import libc, podcgroups, processes, seccomp
 from fairlead.linux.podcgroups import Limits
 
 START_ERROR_EXIT_CODE = 128
@@ -65,14 +65,18 @@ class ContainerPlan(msgspec.Struct, frozen=True):
     groups: tuple[int, ...] = ()
     capabilities: tuple[str, ...] = DEFAULT_CAPABILITIES
     no_new_privileges: bool = False
+    seccomp: dict[str, Any] | None = None
+    """The filter of its system calls, in the OCI runtime's format."""
     tty: bool = False
     stdin: bool = False
     stdin_once: bool = False
     log_max_bytes: int = 10 * 1024 * 1024
     log_max_files: int = 5
     limits: Limits = Limits()
+    pod_limits: Limits = Limits()
+    """Of all containers of the pod together."""
     group: str = ""
-    """The name of its control group, if it has limits."""
+    """The name of its control group, if there is something to limit."""
     oci: OCIPlan | None = None
     """Of a container of an image; None: of the machine's own files."""
     shares_pids: bool = False
@@ -113,7 +117,7 @@ def run(plan: ContainerPlan, report: int, keep: frozenset[int]) -> NoReturn:
         os.write(report, b"pid %s\n" % os.readlink("/proc/self").encode())
         os.setsid()
         if plan.group:
-            podcgroups.join(plan.group, plan.limits)
+            podcgroups.join(plan.group, plan.limits, plan.pod_limits)
         rootfs.build(plan.root)
         if plan.tty:
             _own_terminal(report)
@@ -190,6 +194,10 @@ def _own_terminal(report: int) -> None:
 
 
 def _become_user(plan: ContainerPlan) -> None:
+    """Give up what the plan does not leave: rights, calls, the user. A filter without no_new_privs is the privileged's
+    to set, so it comes first then."""
+    if plan.seccomp is not None and not plan.no_new_privileges:
+        seccomp.limit_own_calls(plan.seccomp)
     processes.limit_own_capabilities(plan.capabilities)
     if plan.no_new_privileges:
         processes.forbid_own_new_privileges()
@@ -200,6 +208,8 @@ def _become_user(plan: ContainerPlan) -> None:
             raise StartFailure(
                 f"unable to set user {plan.uid}:{plan.gid}: fairlead has no right to that user here (runAsUser)"
             ) from error
+    if plan.seccomp is not None and plan.no_new_privileges:
+        seccomp.limit_own_calls(plan.seccomp)
 
 
 def _enter_directory(cwd: str) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from msgspec.structs import replace
+
 from fairlead.kubelet.backoff import RestartBackoff
 from fairlead.kubelet.containerimage import Absent, ContainerImage
 from fairlead.kubelet.environment import EnvironmentProblem, container_environment, references, service_environment
@@ -126,7 +128,7 @@ class PodContainer:
         runtime = self._around.runtime
         directory = runtime.container_dir(uid, self.name, attempt)
         log_file = runtime.log_dir(pod) / self.name / f"{attempt}.log"
-        places = PodPlaces(places.memory, directory, log_file, places.masked, places.volumes, places.hostname)
+        places = replace(places, container=directory, log=log_file)
         try:
             environment = await self._environment(pod)
             plan = container_plan(pod, self.container, environment, places, image.image)

@@ -20,6 +20,7 @@ from fairlead.api.kinds import LEASES, PODS
 from fairlead.client import Client, Watched, follow
 from fairlead.client.events import EventRecorder
 from fairlead.discovery import confirmed
+from fairlead.kubelet.localstorage import excess, is_limited
 from fairlead.kubelet.node import NodeReporter, capacity
 from fairlead.kubelet.options import KubeletOptions, PodNetwork, ServiceSource
 from fairlead.kubelet.podworker import PodWorker
@@ -75,6 +76,7 @@ class Kubelet:
             await self._server.start()
         self._spawn(self.node.run(), "node")
         self._spawn(self._follow(), "pods")
+        self._spawn(self._watch_storage(), "storage")
         if self.options.withdraw_seconds:
             self._spawn(self._follow_confirmations(), "confirmations")
 
@@ -149,6 +151,14 @@ class Kubelet:
                 self._around.standing.take_lease(event)
             for worker in self.workers.values():
                 worker.standing_changed()
+
+    async def _watch_storage(self) -> None:
+        """Evict pods whose files have become more than they may."""
+        while True:
+            await asyncio.sleep(self.options.storage_check_seconds)
+            for worker in [w for w in self.workers.values() if is_limited(w.pod)]:
+                if why := excess(worker.pod, await asyncio.to_thread(worker.usage)):
+                    worker.evict(why)
 
     def _take(self, pod: Object) -> None:
         uid = pod["metadata"]["uid"]

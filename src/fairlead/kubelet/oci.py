@@ -14,24 +14,24 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 from typing import NoReturn
 
 import orjson
 
 from fairlead.kubelet.ocispec import OCIPlan
-from fairlead.linux import libc, podcgroups, processes
+from fairlead.linux import libc, processes
 from fairlead.linux import mounts as mnt
-from fairlead.linux.podcgroups import Limits
 
 _FAILED = 128
 
 
-def start(plan: OCIPlan, report: int, group: str, limits: Limits, target: int = 0) -> NoReturn:
+def start(plan: OCIPlan, report: int, join_group: Callable[[], None] | None, target: int = 0) -> NoReturn:
     """Create and start, in the PID namespace of the process `target` if that is not 0. `report`, a socket, gets with a
     terminal the line `tty` and its descriptor, then `pid <n>`; or the failure."""
     try:
-        if group:  # what the runtime starts is in it, too
-            podcgroups.join(group, limits)
+        if join_group is not None:  # what the runtime starts is in it, too
+            join_group()
         _create(plan, report, target)
         os._exit(0)
     except _Refused as refused:

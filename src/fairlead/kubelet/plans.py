@@ -1,27 +1,25 @@
 """From a pod's spec to what the runtime is told: user, mounts, command, root.
 
-Source: upstream's kuberuntime_container.go and containerd's CRI defaults. Reads only the user database. Invariant: what
-this kubelet can't do is refused by name before anything is started.
+Source: upstream's kuberuntime_container.go and containerd's CRI defaults. Reads only the user database and seccomp
+profiles. Invariant: what this kubelet can't do is refused by name before anything is started.
 """
 
 from __future__ import annotations
 
 import grp
 import pwd
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from fairlead.api import quantity
 from fairlead.images.store import Image
-from fairlead.kubelet import imageplans, ocispec
+from fairlead.kubelet import imageplans, ocispec, resources, seccomp
 from fairlead.kubelet.container import DEFAULT_CAPABILITIES, ContainerPlan
 from fairlead.kubelet.expansion import expand
 from fairlead.kubelet.rootfs import Bind, RootPlan
 from fairlead.kubelet.volumes import refusal as volume_refusal
-from fairlead.linux.podcgroups import Limits
 from fairlead.linux.processes import CAPABILITIES
 from fairlead.podnetwork.hostports import HostPort
 
@@ -47,6 +45,8 @@ class PodPlaces(msgspec.Struct, frozen=True):
     masked: tuple[str, ...]
     volumes: Mapping[str, Path]
     hostname: str
+    seccomp: Path = Path()
+    """The directory with the node's seccomp profiles."""
 
 
 def refusal(pod: Object) -> str:
@@ -100,6 +100,7 @@ def container_plan(
     variables = {"PATH": _PATH, "HOSTNAME": places.hostname, "HOME": home, **({"TERM": "xterm"} if tty else {})}
     variables.update(environment)
     privileged = bool(security.get("privileged"))
+    capabilities = CAPABILITIES if privileged else _capabilities(container["name"], security)
     return ContainerPlan(
         argv=_command(container, dict(environment)),
         env=tuple(variables.items()),
@@ -116,29 +117,31 @@ def container_plan(
         uid=uid,
         gid=gid,
         groups=tuple(sorted({*groups, *extra})),
-        capabilities=CAPABILITIES if privileged else _capabilities(container["name"], security),
+        capabilities=capabilities,
+        seccomp=_seccomp(security, capabilities, places),
         no_new_privileges=security.get("allowPrivilegeEscalation") is False,
         tty=tty,
         stdin=bool(container.get("stdin")),
         stdin_once=bool(container.get("stdinOnce")),
-        limits=limits(container),
-        group=_group(pod, places) if limits(container) else "",
+        limits=(own := resources.limits(container)),
+        pod_limits=(together := resources.pod_limits(pod)),
+        group=_group(pod, places) if own or together else "",
         shares_pids=_shares_pids(pod),
         target=container.get("targetContainerName") or "",
     )
-
-
-def limits(container: Object) -> Limits:
-    """What the container may use, by its resources.limits."""
-    found = (container.get("resources") or {}).get("limits") or {}
-    memory, cpu = quantity.parse(found.get("memory") or 0), quantity.parse(found.get("cpu") or 0)
-    return Limits(memory.value, cpu.milli / 1000)
 
 
 def _shares_pids(pod: Object) -> bool:
     """Whether its containers' PID namespace is the pod's, or the machine's."""
     spec = pod["spec"]
     return bool(spec.get("shareProcessNamespace") or spec.get("hostPID"))
+
+
+def _seccomp(security: Object, capabilities: Sequence[str], places: PodPlaces) -> Object | None:
+    try:
+        return seccomp.profile(security, capabilities, places.seccomp)
+    except seccomp.ProfileProblem as problem:
+        raise PlanProblem("CreateContainerError", str(problem)) from problem
 
 
 def _shm(pod: Object, places: PodPlaces) -> str:
@@ -176,9 +179,7 @@ def _of_image(
     cwd = container.get("workingDir") or image.config.get("WorkingDir") or "/"
     no_new_privileges = security.get("allowPrivilegeEscalation") is False
     env = tuple(variables.items())
-    profile = (security.get("seccompProfile") or {}).get("type")
-    if profile == "Localhost":
-        raise PlanProblem("CreateContainerError", "seccompProfile of type Localhost is not supported by fairlead (yet)")
+    calls = _seccomp(security, capabilities, places)
     process = ocispec.process(
         argv,
         env,
@@ -195,7 +196,7 @@ def _of_image(
         shm=_shm(pod, places),
         privileged=privileged,
         read_only=bool(security.get("readOnlyRootFilesystem")),
-        seccomp=ocispec.default_seccomp(process["capabilities"]["bounding"]) if profile == "RuntimeDefault" else None,
+        seccomp=calls,
         own_pids=not (_shares_pids(pod) or container.get("targetContainerName")),
     )
     attempt = places.container.name
@@ -210,12 +211,14 @@ def _of_image(
         gid=who.gid,
         groups=groups,
         capabilities=capabilities,
+        seccomp=calls,
         no_new_privileges=no_new_privileges,
         tty=tty,
         stdin=bool(container.get("stdin")),
         stdin_once=bool(container.get("stdinOnce")),
-        limits=limits(container),
-        group=_group(pod, places) if limits(container) else "",
+        limits=(own := resources.limits(container)),
+        pod_limits=(together := resources.pod_limits(pod)),
+        group=_group(pod, places) if own or together else "",
         shares_pids=_shares_pids(pod),
         target=container.get("targetContainerName") or "",
         oci=ocispec.OCIPlan(

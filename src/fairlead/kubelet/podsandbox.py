@@ -79,7 +79,9 @@ class PodSandbox:
     def _place(self, hostname: str) -> None:
         runtime = self._around.runtime
         memory = runtime.memory_dir(self._uid)
-        self.places = PodPlaces(memory, Path(), Path(), runtime.masked, self._volumes, hostname)
+        self.places = PodPlaces(
+            memory, Path(), Path(), runtime.masked, self._volumes, hostname, runtime.root_dir / "seccomp"
+        )
 
     async def attach(self) -> None:
         """Give the shim's namespace its network; repeated, the same addresses."""

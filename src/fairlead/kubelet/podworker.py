@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from msgspec.structs import replace
 
@@ -22,6 +22,7 @@ from fairlead.client.backoff import Backoff
 from fairlead.kubelet import plans, volumes
 from fairlead.kubelet.containers import PodContainer
 from fairlead.kubelet.deadlines import active_left, grace, grace_left, soonest
+from fairlead.kubelet.localstorage import Usage, in_memory, measure
 from fairlead.kubelet.podending import PodEnding
 from fairlead.kubelet.podsandbox import PodSandbox
 from fairlead.kubelet.podstatus import StatusWriter
@@ -36,6 +37,7 @@ Object = dict[str, Any]
 _RESYNC = 60.0
 _DEADLINE = "Pod was active on the node longer than the specified deadline"
 _REFRESH_VOLUMES = 60.0
+_EVICTION_GRACE = 1.0
 
 
 class PodWorker:
@@ -49,6 +51,7 @@ class PodWorker:
         self.is_removed = False
         self._missing_services: str | None = None
         self._failed: tuple[str, str] | None = None
+        self._to_evict = ""
         self._reached = False
         self._was_ready = False
         self._finished = False
@@ -97,6 +100,23 @@ class PodWorker:
             self.pod = pod
         self.is_removed = True
         self.wake()
+
+    def evict(self, why: str) -> None:
+        """End the pod for good, for the node's sake."""
+        self._to_evict = why
+        self.wake()
+
+    def usage(self) -> Usage:
+        """What its files take on the node's disk. Blocks: call it in a thread."""
+        runtime = self.around.runtime
+        base, logs = runtime.pod_dir(self.uid), runtime.log_dir(self.pod)
+        volumes_made = [
+            v["name"] for v in self.pod["spec"].get("volumes") or () if "emptyDir" in v and not in_memory(v)
+        ]
+        return Usage(
+            {name: measure(base / "volumes" / name) for name in volumes_made},
+            {name: measure(base / "containers" / name, logs / name) for name in self.containers},
+        )
 
     def services_changed(self) -> None:
         """There are other Services, or other endpoints."""
@@ -159,14 +179,23 @@ class PodWorker:
                 await self._own.make_volumes()
         if (left := active_left(self.pod, self._started, self.around.now())) is not None and left <= 0:
             return await self._fail("DeadlineExceeded", _DEADLINE)
+        if self._to_evict:
+            return await self._fail("Evicted", self._to_evict, event="Warning", seconds=_EVICTION_GRACE)
         wait = await self._run_containers() if await self._services_found() else None
         self._say()
         return soonest([wait, left])
 
-    async def _fail(self, reason: str, message: str) -> float:
+    async def _fail(
+        self,
+        reason: str,
+        message: str,
+        *,
+        event: Literal["Normal", "Warning"] = "Normal",
+        seconds: float | None = None,
+    ) -> float:
         """End the pod for good: its record stays, and says why."""
-        self.around.recorder.event(self.pod, "Normal", reason, message)
-        await self._ending.in_order(grace(self.pod))
+        self.around.recorder.event(self.pod, event, reason, message)
+        await self._ending.in_order(grace(self.pod) if seconds is None else seconds)
         self._failed = (reason, message)
         return 0.0
 

@@ -28,6 +28,7 @@ import orjson
 from fairlead.kubelet import channel, shim
 from fairlead.kubelet.children import write_atomically
 from fairlead.kubelet.container import START_ERROR_EXIT_CODE, ContainerPlan
+from fairlead.kubelet.localstorage import release
 from fairlead.kubelet.spawner import Spawner
 from fairlead.linux import libc, marked, podcgroups, processes
 from fairlead.linux import mounts as mnt
@@ -411,7 +412,8 @@ class Runtime:
     def forget(self, pod: dict[str, Any]) -> None:
         """Drop all that a pod left: it is gone from the API."""
         uid = pod["metadata"]["uid"]
-        podcgroups.remove(uid)
+        podcgroups.remove(uid, _STOP_SECONDS)
+        release(self.memory_dir(uid) / "volumes")
         for directory in (self.memory_dir(uid), self.pod_dir(uid), self.log_dir(pod)):
             shutil.rmtree(directory, ignore_errors=True)
 
@@ -429,7 +431,7 @@ def remove_all(root_dir: Path, runtime_dir: Path) -> None:
     for directory in list(pods.iterdir()) if pods.is_dir() else []:
         if Sharing.of(_remembered(root_dir / "pods" / directory.name) or {"spec": {}}).pids:
             marked.kill(_pod_marker(directory.name))
-        podcgroups.remove(directory.name)
+        podcgroups.remove(directory.name, _STOP_SECONDS)
     for mount in mnt.mounts(str(runtime_dir)):
         with contextlib.suppress(OSError):
             libc.umount(mount.target)

@@ -207,7 +207,8 @@ class Shim:
         if pid == 0:
             redirect(inner)
             if plan.oci is not None:
-                oci.start(plan.oci, report_out.detach(), plan.group, plan.limits, target.pid if target else 0)
+                join = partial(podcgroups.join, plan.group, plan.limits, plan.pod_limits) if plan.group else None
+                oci.start(plan.oci, report_out.detach(), join, target.pid if target else 0)
             run(plan, report_out.detach(), made)
         report_out.close()
         for fd in inner:
@@ -458,7 +459,8 @@ class Shim:
             "started": process.started,
             "finished": finished,
             "failure": process.failure,
-            "oom": bool(process.plan.limits.memory) and podcgroups.out_of_memory(process.plan.group),
+            "oom": bool(process.plan.limits.memory or process.plan.pod_limits.memory)
+            and podcgroups.out_of_memory(process.plan.group),
         }
         if process.plan.group:
             podcgroups.remove(process.plan.group)

@@ -176,6 +176,8 @@ def _conditions(pod: Object, view: PodView, now_phase: str, now: datetime) -> li
         "ContainersReady": readiness,
         "PodScheduled": ("True", "", ""),
     }
+    if view.failed is not None and view.failed[0] == "Evicted":
+        found["DisruptionTarget"] = ("True", "TerminationByKubelet", view.failed[1])
     if view.missing_services or SERVICES_FOUND in before:
         missing = view.missing_services
         found[SERVICES_FOUND] = ("False", "WaitingForServices", missing) if missing else ("True", "", "")

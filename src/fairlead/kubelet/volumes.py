@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from fairlead.api.errors import StatusError
+from fairlead.kubelet import localstorage
 from fairlead.kubelet.downward import field_value, resource_value
 
 Object = dict[str, Any]
@@ -85,14 +86,13 @@ async def make(pod: Object, volume: Object, places: Places, fetch: Fetcher, allo
         raise VolumeProblem(f'MountVolume.SetUp failed for volume "{name}" : {_plain(error)}') from error
     except (VolumeProblem, OSError) as error:
         raise VolumeProblem(f'MountVolume.SetUp failed for volume "{name}" : {error}') from error
-    in_memory = (volume.get("emptyDir") or {}).get("medium") == "Memory"
+    in_memory = localstorage.in_memory(volume)
     directory = (places.memory if in_memory else places.disk) / name
-    if not directory.is_dir():
-        directory.mkdir(parents=True)
-        directory.chmod(0o777)
-        if (group := _group(pod)) is not None:
-            os.chown(directory, -1, group)
-            directory.chmod(0o2777)
+    size = localstorage.memory_size(pod, volume) if in_memory else 0
+    try:
+        localstorage.make(directory, size, _group(pod))
+    except OSError as error:
+        raise VolumeProblem(f'MountVolume.SetUp failed for volume "{name}" : {error}') from error
     return directory
 
 

@@ -1,7 +1,8 @@
-"""What a container may use: a control group of its own, version 2 where that has the controllers, else version 1.
+"""What a container may use: a control group of its own in its pod's, version 2 where that has the controllers, else 1.
 
-Stands on the file systems the kernel shows. A container without limits has no group. Invariant: whoever joins is
-limited before it does anything else; a group is removed when its last process is dead, by its name alone.
+Stands on the file systems the kernel shows. A container for which nothing is said has no group. Source: upstream's
+pkg/kubelet/cm (helpers_linux.go). Invariant: whoever joins is limited before it does anything else; a group is removed
+when its last process is dead, by its name alone.
 """
 
 from __future__ import annotations
@@ -9,23 +10,35 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import time
 from pathlib import Path
 
 import msgspec
 
 _TOP = "fairlead-pods"
+_STEP = 0.005
 _PERIOD = 100_000  # microseconds, upstream's cpuCFSQuotaPeriod
+_SHARES, _FEWEST_SHARES, _MOST_SHARES = 1024, 2, 262_144  # of a core; the kernel's bounds
 _CONTROLLERS = ("memory", "cpu")
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """`memory` in bytes, `cpu` in cores; 0 is no limit."""
+    """`memory` in bytes, `cpu` in cores; 0 is no limit. `request` is the share of the cores, in cores, that it has when
+    they are wanted by more than there are of them; 0: what is left."""
 
     memory: int = 0
     cpu: float = 0.0
+    request: float = 0.0
 
     def __bool__(self) -> bool:
-        return bool(self.memory or self.cpu)
+        return bool(self.memory or self.cpu or self.request)
+
+    def of(self, controller: str) -> bool:
+        """Whether it says something to that controller."""
+        return bool(self.memory if controller == "memory" else self.cpu or self.request)
+
+
+_NONE = Limits()
 
 
 class Hierarchy(msgspec.Struct, frozen=True):
@@ -51,19 +64,20 @@ def hierarchies() -> dict[str, Hierarchy]:
     return found
 
 
-def join(name: str, limits: Limits) -> None:
-    """Make the group (`pod/container`), and put the calling process into it. Raises OSError."""
-    for controller, wanted in (("memory", limits.memory), ("cpu", limits.cpu)):
+def join(name: str, limits: Limits, pod: Limits = _NONE) -> None:
+    """Make the group (`pod/container`) in one for the pod, and put the calling process into it. Raises OSError."""
+    for controller in _CONTROLLERS:
         hierarchy = hierarchies().get(controller)
-        if not wanted or hierarchy is None:
+        if hierarchy is None or not (limits.of(controller) or pod.of(controller)):
             continue
         group = hierarchy.root / _TOP / name
         group.mkdir(parents=True, exist_ok=True)
         if hierarchy.unified:
             for above in (hierarchy.root, hierarchy.root / _TOP, group.parent):
                 (above / "cgroup.subtree_control").write_text(f"+{controller}")
-        for file, value in _settings(controller, limits, hierarchy.unified).items():
-            (group / file).write_text(value)
+        for place, wanted in ((group.parent, pod), (group, limits)):
+            for file, value in _settings(controller, wanted, hierarchy.unified).items():
+                (place / file).write_text(value)
         (group / "cgroup.procs").write_text("0")
 
 
@@ -85,8 +99,17 @@ def out_of_memory(name: str) -> bool:
     return False
 
 
-def remove(name: str) -> None:
-    """The group is not needed any more. A pod's name removes those of its containers."""
+def remove(name: str, patience: float = 0.0) -> None:
+    """The group is not needed any more. A pod's name removes those of its containers. The kernel may call it busy for a
+    moment after its last process was seen dead: with `patience`, in seconds, that is waited for."""
+    deadline = time.monotonic() + patience
+    _remove(name)
+    while any(directory.is_dir() for directory in _directories(name)) and time.monotonic() < deadline:
+        time.sleep(_STEP)
+        _remove(name)
+
+
+def _remove(name: str) -> None:
     for directory in _directories(name):
         for group in (*(directory.iterdir() if directory.is_dir() else ()), directory):
             if group.is_dir():
@@ -104,11 +127,20 @@ def _directories(name: str) -> list[Path]:
 
 def _settings(controller: str, limits: Limits, unified: bool) -> dict[str, str]:
     if controller == "memory":
-        return {"memory.max" if unified else "memory.limit_in_bytes": str(limits.memory)}
-    quota = str(max(1000, int(limits.cpu * _PERIOD)))
-    if unified:
-        return {"cpu.max": f"{quota} {_PERIOD}"}
-    return {"cpu.cfs_period_us": str(_PERIOD), "cpu.cfs_quota_us": quota}
+        return {"memory.max" if unified else "memory.limit_in_bytes": str(limits.memory)} if limits.memory else {}
+    found: dict[str, str] = {}
+    if limits.cpu:
+        quota = str(max(1000, int(limits.cpu * _PERIOD)))
+        if unified:
+            found["cpu.max"] = f"{quota} {_PERIOD}"
+        else:
+            found |= {"cpu.cfs_period_us": str(_PERIOD), "cpu.cfs_quota_us": quota}
+    shares = min(_MOST_SHARES, max(_FEWEST_SHARES, int(limits.request * _SHARES)))
+    if unified:  # the mapping of KEP-2254
+        found["cpu.weight"] = str(1 + (shares - _FEWEST_SHARES) * 9999 // (_MOST_SHARES - _FEWEST_SHARES))
+    else:
+        found["cpu.shares"] = str(shares)
+    return found
 
 
 def _read(file: Path) -> str:

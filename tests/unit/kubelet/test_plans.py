@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from fairlead.kubelet.container import DEFAULT_CAPABILITIES
-from fairlead.kubelet.plans import PlanProblem, PodPlaces, container_plan, refusal
+from fairlead.kubelet.plans import PlanProblem, PodPlaces, container_plan, host_ports, refusal
+from fairlead.podnetwork.hostports import HostPort
 
 PLACES = PodPlaces(Path("/m"), Path("/c"), Path("/l/0.log"), ("/secret",), {"v": Path("/vol")}, "host")
 
