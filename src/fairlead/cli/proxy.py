@@ -49,6 +49,8 @@ def _shared(function: Any) -> Any:
 @click.group(name="proxy", invoke_without_command=True)
 @_shared
 @click.option("--kubeconfig", type=click.Path(path_type=Path), help="Default: the pod's own service account.")
+@click.option("--accelerate", metavar="KIND", help="socket: pods' sockets connect to endpoints by themselves (BPF).")
+@click.option("--accelerate-cgroup", metavar="DIRECTORY", help="Of the pods (cgroup2); default: the kubelet's, or all.")
 @click.option("--oneshot", is_flag=True, help="Make the rules as things are now, and end.")
 @click.option("--cleanup", is_flag=True, help="Remove every rule of any mode, and end.")
 @click.option("--healthz-bind-address", metavar="ADDRESS:PORT", help="Default: 0.0.0.0:10256; empty: none.")
@@ -113,6 +115,8 @@ async def _main(settings: Settings, kubeconfig: Path | None, oneshot: bool) -> N
     from fairlead.proxy import standalone
 
     async with _client(kubeconfig or settings.kubeconfig) as client:
+        if oneshot and settings.options.accelerate:
+            raise click.ClickException("--accelerate lasts as long as the proxy runs: leave it or --oneshot out")
         if oneshot:
             count = await standalone.once(settings, client)
             click.echo(f"{count} Services, mode {settings.mode}")
@@ -188,6 +192,8 @@ def _settings(flags: dict[str, Any]) -> Settings:
         change("iptables_masquerade_bit", "masquerade_bit")
         change("ipvs_scheduler", "ipvs_scheduler")
         change("ipvs_strict_arp", "ipvs_strict_arp")
+        change("accelerate", "accelerate", config.check_accelerate)
+        change("accelerate_cgroup", "accelerate_group")
         if file is None and settings.mode == "iptables":
             changes["localhost_node_ports"] = True  # as kube-proxy's iptables mode, unless told otherwise
         change("iptables_localhost_nodeports", "localhost_node_ports")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -18,7 +18,14 @@ _DEFAULT = ClusterConfig()
 @click.command(name="up")
 @click.option("--name", default=_DEFAULT.name, show_default=True, help="The cluster's name; several can run at once.")
 @click.option("--nodes", type=int, default=_DEFAULT.nodes, show_default=True, help="How many nodes.")
-@click.option("--proxy-mode", type=click.Choice(["nftables", "iptables"]), default="nftables", show_default=True)
+@click.option(
+    "--proxy-mode", type=click.Choice(["nftables", "iptables", "ipvs"]), default="nftables", show_default=True
+)
+@click.option(
+    "--accelerate",
+    type=click.Choice(["socket"]),
+    help="socket: pods' sockets connect to endpoints by themselves (BPF); the rules stay.",
+)
 @click.option(
     "--store",
     default=_DEFAULT.store,
@@ -72,7 +79,9 @@ _DEFAULT = ClusterConfig()
 )
 @click.option("--ingress/--no-ingress", default=True, show_default=True, help="Serve Ingresses and Gateways.")
 @click.option("--wait", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds until ready.")
-def command(wait: float, node_port_range: str, api_port: int | None, **flags: Any) -> None:
+def command(
+    wait: float, node_port_range: str, api_port: int | None, accelerate: Literal["socket"] | None, **flags: Any
+) -> None:
     """Start a cluster on this machine, or one that was stopped, with the state it had."""
     import fairlead.cli.dns
     import fairlead.cli.ingress  # noqa: F401  (the pods of both are forked with it in memory)
@@ -83,7 +92,9 @@ def command(wait: float, node_port_range: str, api_port: int | None, **flags: An
     try:
         pairs = _split_pairs(flags)
         flags["api_sans"] = tuple(name for name in flags["api_sans"].split(",") if name)
-        config = ClusterConfig(node_port_range=_range(node_port_range), api_port=api_port or 0, **flags)
+        config = ClusterConfig(
+            node_port_range=_range(node_port_range), api_port=api_port or 0, accelerate=accelerate or "", **flags
+        )
         given = pairs | {
             name
             for name in ctx.params

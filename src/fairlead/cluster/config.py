@@ -27,7 +27,8 @@ _BALANCERS6 = 1 << 16  # of the LAN's IPv6 network: the second 65536 addresses
 AUTO, NONE = "auto", "none"
 
 IPFamily = Literal["ipv4", "dual"]
-ProxyMode = Literal["nftables", "iptables"]
+ProxyMode = Literal["nftables", "iptables", "ipvs"]
+Accelerate = Literal["", "socket"]
 
 
 class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,6 +38,7 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     name: str = "default"
     nodes: int = 2
     proxy_mode: ProxyMode = "nftables"
+    accelerate: Accelerate = ""
     store: str = "sqlite"
     etcd_cafile: str = ""
     etcd_certfile: str = ""

@@ -43,7 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pod_cidrs: tuple[str, ...]
     service_cidrs: tuple[str, ...]
     ip_families: tuple[Literal["IPv4", "IPv6"], ...]
-    proxy_mode: Literal["nftables", "iptables"]
+    proxy_mode: Literal["nftables", "iptables", "ipvs"]
     dns_ip: str
     cluster_domain: str
     api_endpoint: tuple[str, int]

@@ -102,6 +102,10 @@ class Layout(msgspec.Struct, frozen=True):
         """A node's own state: pods, addresses."""
         return self.state / "nodes" / node
 
+    def acceleration(self, node: str) -> Path:
+        """Whether a node's pods' sockets are accelerated, in a word, or why not; absent if that was not asked for."""
+        return self.runtime / "nodes" / f"{node}.acceleration"
+
     @property
     def lan_namespace(self) -> str:
         """The namespace that holds the cluster's LAN and its control plane."""

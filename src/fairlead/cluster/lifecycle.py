@@ -69,6 +69,7 @@ def up(wanted: ClusterConfig, given: frozenset[str], wait: float, report: Report
             config = msgspec.structs.replace(wanted, lan=wanted.lan or lan.free_network(others))
             configuration.check(config)
         lan.refuse_taken(config)
+        preflight.check_mode(config.proxy_mode)
         try:
             config, host_socket = _listen(config, "api_port" in given)
             _prepare(layout, config, report)

@@ -147,6 +147,7 @@ def join(wish: Wish, wait: float, report: Report) -> Member:
 def start(layout: Layout, member: Member, wait: float, report: Report) -> None:
     """Start the node's processes, and wait until the API has it as Ready. Raises ClusterError."""
     preflight.check()
+    preflight.check_mode(member.settings.proxy_mode)
     if holder(layout.lock(SUPERVISOR)):
         raise ClusterError(f"node {member.node} is running", f"end it: fairlead node leave --node-name {member.node}")
     report("program")

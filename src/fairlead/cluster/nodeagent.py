@@ -31,10 +31,11 @@ from fairlead.explain.evidence import Facts
 from fairlead.kubelet.kubelet import Kubelet
 from fairlead.kubelet.options import KubeletOptions
 from fairlead.kubelet.spawner import Spawner
+from fairlead.linux import cgroups
 from fairlead.podnetwork.network import PodNetwork, PodNetworkOptions
 from fairlead.proxy.backends import backend_for, clean_others
 from fairlead.proxy.confirm import Confirmer
-from fairlead.proxy.options import Mode, ProxyOptions
+from fairlead.proxy.options import Accelerate, Mode, ProxyOptions
 from fairlead.proxy.run import Proxy, uncollected
 from fairlead.proxy.serving import ProxyServers
 from fairlead.proxy.table import Family
@@ -61,8 +62,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     service_cidrs: tuple[str, ...]
     ip_families: tuple[Family, ...]
     proxy_mode: Mode
+    acceleration: Path  # where it is kept whether sockets are accelerated
     dns_ip: str
     cluster_domain: str
+    accelerate: Accelerate = ""
+    pods_group: str = ""  # the control group of the node and its pods
     balancer_pool: Pool = Pool()  # empty: it answers for no load balancer's address
     announce_key: bytes = b""
     outside_ip: str = ""
@@ -86,6 +90,9 @@ def run(layout: Layout, config: ClusterConfig, node: str) -> None:
     """Be the node until SIGTERM; its pods go on running."""
     enter(layout.node_namespace(node))
     start_logging()
+    group = f"{layout.name}/{node}"
+    if config.accelerate:
+        cgroups.join(group)  # before any pod: its sockets are told by their group
     spawner = Spawner.fork()  # before there is an event loop
     settings = NodeSettings(
         cluster=config.name,
@@ -99,6 +106,9 @@ def run(layout: Layout, config: ClusterConfig, node: str) -> None:
         service_cidrs=config.service_cidrs,
         ip_families=config.ip_families,
         proxy_mode=config.proxy_mode,
+        accelerate=config.accelerate,
+        pods_group=str(cgroups.path(group) or "/sys/fs/cgroup (not mounted for writing)"),
+        acceleration=layout.acceleration(node),
         dns_ip=config.dns_ip,
         cluster_domain=config.cluster_domain,
         balancer_pool=config.balancer_pool,
@@ -125,6 +135,7 @@ def run_member(layout: Layout, member: Member) -> None:
         service_cidrs=known.service_cidrs,
         ip_families=known.ip_families,
         proxy_mode=known.proxy_mode,
+        acceleration=layout.acceleration(member.node),
         dns_ip=known.dns_ip,
         cluster_domain=known.cluster_domain,
         member=member,
@@ -137,10 +148,7 @@ async def _serve(settings: NodeSettings, spawner: Spawner) -> None:
     node, member = settings.node, settings.member
     settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     network = PodNetwork(PodNetworkOptions(node, settings.state, settings.pod_cidrs))
-    options = ProxyOptions(node_name=node, cluster_cidrs=settings.pod_cidrs, service_cidrs=settings.service_cidrs)
-    backend = backend_for(settings.proxy_mode, options, settings.ip_families)
-    proxy = Proxy(options, backend=backend, on_first=partial(clean_others, settings.proxy_mode))
-    servers = ProxyServers(proxy, settings.proxy_mode)
+    proxy, servers = node_proxy(settings)
     view = View(node)
     side = NodeSide(settings.runtime / "pods", mode=settings.proxy_mode)
     async with Client.from_kubeconfig(settings.kubeconfig) as client:
@@ -197,6 +205,29 @@ async def _serve(settings: NodeSettings, spawner: Spawner) -> None:
         network.close()
         for task in done - {waiter}:
             task.result()
+
+
+def node_proxy(settings: NodeSettings) -> tuple[Proxy, ProxyServers]:
+    """The node's proxy, in the cluster's mode, and what it serves. Whether sockets are accelerated is kept in a file,
+    for `status`."""
+    options = ProxyOptions(
+        node_name=settings.node,
+        cluster_cidrs=settings.pod_cidrs,
+        service_cidrs=settings.service_cidrs,
+        accelerate=settings.accelerate,
+        accelerate_group=settings.pods_group,
+    )
+    state = settings.acceleration
+    state.unlink(missing_ok=True)
+    backend = backend_for(settings.proxy_mode, options, settings.ip_families, lambda said: keep(state, said))
+    proxy = Proxy(options, backend=backend, on_first=partial(clean_others, settings.proxy_mode))
+    return proxy, ProxyServers(proxy, settings.proxy_mode)
+
+
+def keep(file: Path, text: str) -> None:
+    """Write a file of the runtime directory."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file.write_text(text)
 
 
 def upstream_resolv_conf() -> Path:

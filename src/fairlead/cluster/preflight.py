@@ -29,3 +29,20 @@ def check() -> None:
             "the kernel's br_netfilter is not loaded, so pods of one node would not reach each other's Services",
             "run: modprobe br_netfilter",
         )
+
+
+def check_mode(proxy_mode: str) -> None:
+    """Raises ClusterError for what this mode of the proxy would miss."""
+    if proxy_mode in ("iptables", "ipvs") and shutil.which("iptables-restore") is None:
+        raise ClusterError(
+            f"--proxy-mode {proxy_mode} needs iptables, which is not installed",
+            "run: apt-get install iptables, or use --proxy-mode nftables",
+        )
+    if proxy_mode == "ipvs":
+        from fairlead.proxy.ipvs.support import missing
+
+        if lack := missing():
+            raise ClusterError(
+                f"--proxy-mode ipvs is not possible: this kernel has no {lack.what}",
+                f"run: modprobe {lack.module}, or use --proxy-mode nftables",
+            )

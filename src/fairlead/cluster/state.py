@@ -23,13 +23,15 @@ _DEADLINE = 5.0
 
 
 class ClusterStatus(msgspec.Struct, frozen=True):
-    """One cluster, now. `processes` are numbers by name; `nodes` whether each is Ready; `problem` is empty if none."""
+    """One cluster, now. `processes` are numbers by name; `nodes` whether each is Ready; `problem` is empty if none.
+    `acceleration`, where it was asked for: "socket", or why not, by node."""
 
     config: ClusterConfig
     processes: dict[str, int]
     nodes: dict[str, bool]
     dns: bool
     problem: str = ""
+    acceleration: dict[str, str] = {}
 
     @property
     def ready(self) -> bool:
@@ -51,6 +53,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
                 for name, ready in self.nodes.items()
             ],
             "dns": {"address": self.config.dns_ip, "ready": self.dns},
+            "acceleration": self.acceleration,
         }
 
     def text(self) -> str:
@@ -62,6 +65,8 @@ class ClusterStatus(msgspec.Struct, frozen=True):
         for name, ready in self.nodes.items():
             lines.append(f"  {name:<8} {c.node_ip(name)}  {'Ready' if ready else 'NotReady'}")
         lines.append(f"  DNS      {c.dns_ip}  {'Ready' if self.dns else 'NotReady'}")
+        for name, kind in self.acceleration.items():
+            lines.append(f"  sockets  of pods on {name}: {'accelerated' if kind == 'socket' else kind}")
         lines.append("  running  " + (", ".join(f"{n} ({p})" for n, p in self.processes.items()) or "nothing"))
         return "\n".join(lines)
 
@@ -90,7 +95,15 @@ def of(name: str) -> ClusterStatus:
         progress = asyncio.run(asyncio.wait_for(_ask(layout, config), _DEADLINE))
     except (StatusError, TimeoutError) as error:
         return ClusterStatus(config, processes, nodes, False, problem or f"the API does not answer: {error}")
-    return ClusterStatus(config, processes, progress.nodes, progress.dns, problem)
+    return ClusterStatus(config, processes, progress.nodes, progress.dns, problem, _acceleration(layout, config))
+
+
+def _acceleration(layout: Layout, config: ClusterConfig) -> dict[str, str]:
+    """What each node's proxy said last; empty where nobody asked for it."""
+    if not config.accelerate:
+        return {}
+    files = {node: layout.acceleration(node) for node in config.node_names}
+    return {node: file.read_text() if file.exists() else "not yet" for node, file in files.items()}
 
 
 async def _ask(layout: Layout, config: ClusterConfig) -> Progress:

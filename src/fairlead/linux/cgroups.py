@@ -25,13 +25,21 @@ def root() -> Path | None:
     return None
 
 
-def join(name: str) -> bool:
-    """Put the calling process, and all it will start, into the group fairlead/<name>. False where that can't be."""
+def path(name: str) -> Path | None:
+    """Where the group fairlead/<name> is, or would be; None where there is no place for groups."""
     top = root()
-    if top is None:
+    return top / _TOP / name if top is not None else None
+
+
+def join(name: str) -> bool:
+    """Put the calling process, and all it will start, into the group fairlead/<name>. False where that can't be.
+
+    `<name>/<part>` is a group inside of that, and ends with it.
+    """
+    group = path(name)
+    if group is None:
         return False
     try:
-        group = top / _TOP / name
         group.mkdir(parents=True, exist_ok=True)
         (group / "cgroup.procs").write_text(str(os.getpid()))
     except OSError:
@@ -44,8 +52,7 @@ def kill(name: str) -> bool:
 
     False where there is no such group; then nothing was killed.
     """
-    top = root()
-    group = top / _TOP / name if top is not None else None
+    group = path(name)
     if group is None or not group.exists():
         return False
     deadline = time.monotonic() + _DEADLINE

@@ -6,11 +6,14 @@ is not there is refused by name.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fairlead.proxy.backend import Backend
-from fairlead.proxy.options import Mode, ProxyOptions
+from fairlead.proxy.options import Accelerate, Mode, ProxyOptions
 from fairlead.proxy.table import Family, ServiceTable
 
 MODES: tuple[Mode, ...] = ("nftables", "iptables", "ipvs")
+ACCELERATORS: tuple[Accelerate, ...] = ("socket",)
 
 
 class UnknownMode(ValueError):
@@ -20,8 +23,24 @@ class UnknownMode(ValueError):
         super().__init__(f"mode {mode!r} is not supported: use one of {', '.join(MODES)}")
 
 
-def backend_for(mode: str, options: ProxyOptions, families: tuple[Family, ...]) -> Backend:
-    """The backend of a mode. Raises UnknownMode."""
+def backend_for(
+    mode: str,
+    options: ProxyOptions,
+    families: tuple[Family, ...],
+    on_acceleration: Callable[[str], None] | None = None,
+) -> Backend:
+    """The backend of a mode, accelerated if the options say so: `on_acceleration` is then told "socket" when sockets
+    are balanced, else why they are not. Raises UnknownMode."""
+    rules = _rules_of(mode, options, families)
+    if options.accelerate != "socket":
+        return rules
+    from fairlead.proxy.sockets.backend import accelerated
+    from fairlead.proxy.sockets.balancer import pods_group
+
+    return accelerated(rules, options, families, lambda: pods_group(options.accelerate_group), on_acceleration)
+
+
+def _rules_of(mode: str, options: ProxyOptions, families: tuple[Family, ...]) -> Backend:
     if mode == "nftables":
         from fairlead.proxy.nftables.backend import NftablesBackend
 

@@ -17,7 +17,7 @@ import yaml
 from msgspec.structs import replace
 
 from fairlead.linux.ipvs import SCHEDULERS
-from fairlead.proxy.backends import MODES
+from fairlead.proxy.backends import ACCELERATORS, MODES
 from fairlead.proxy.health import HEALTHZ_PORT, METRICS_PORT
 from fairlead.proxy.options import PRIMARY, ProxyOptions
 from fairlead.proxy.serving import Bind
@@ -232,6 +232,15 @@ def check_mode(mode: str) -> None:
         raise ConfigurationError(f"mode {mode!r} is not supported: use one of {', '.join(MODES)}")
 
 
+def check_accelerate(kind: str) -> Any:
+    """--accelerate: nothing, or one of the accelerators. Raises ConfigurationError."""
+    if kind and kind not in ACCELERATORS:
+        raise ConfigurationError(
+            f"--accelerate {kind!r} is not supported: use {', '.join(ACCELERATORS)}, or leave it out"
+        )
+    return kind
+
+
 def check_detect_local(mode: str) -> Any:
     """detectLocalMode, by default ClusterCIDR. Raises ConfigurationError."""
     modes = ("ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix")
@@ -274,6 +283,8 @@ def complete(settings: Settings, hostname: Callable[[], str]) -> Settings:
     if options.detect_local in ("BridgeInterface", "InterfaceNamePrefix") and not options.local_interface:
         field = "pod-bridge-interface" if options.detect_local == "BridgeInterface" else "pod-interface-name-prefix"
         raise ConfigurationError(f"detectLocalMode {options.detect_local} needs --{field} (or detectLocal in the file)")
+    if options.accelerate_group and not options.accelerate:
+        raise ConfigurationError("--accelerate-cgroup is for --accelerate socket: add it, or leave both out")
     if len(options.local_interface) > 15:
         raise ConfigurationError(f"{options.local_interface!r} is no name of a link: at most 15 characters")
     if options.ipvs_scheduler not in SCHEDULERS:

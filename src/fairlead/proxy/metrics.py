@@ -37,9 +37,12 @@ def _without_local_endpoints_now(table: Callable[[], ServiceTable], policy: str)
 
 
 class ProxyMetrics:
-    """`synced` and `failed` are to be called by the proxy; `table` gives its service table."""
+    """`synced` and `failed` are to be called by the proxy; `table` gives its service table. `accelerated`, where it was
+    asked for, says whether sockets are balanced now."""
 
-    def __init__(self, mode: str, table: Callable[[], ServiceTable]) -> None:
+    def __init__(
+        self, mode: str, table: Callable[[], ServiceTable], accelerated: Callable[[], float] | None = None
+    ) -> None:
         self.mode = mode
         self.registry = CollectorRegistry()
         new: dict[str, Any] = {"namespace": "kubeproxy", "registry": self.registry}
@@ -79,6 +82,13 @@ class ProxyMetrics:
         self._flows = Histogram(
             "conntrack_reconciler_sync_duration_seconds", "Seconds of one search for stale flows.", buckets=_SYNC, **new
         )
+        if accelerated is not None:
+            Gauge(
+                "proxy_accelerated",
+                "Whether sockets of pods connect to endpoints by themselves (--accelerate socket).",
+                namespace="fairlead",
+                registry=self.registry,
+            ).set_function(accelerated)
         self._asked = {
             name: Counter(f"proxy_{name}", f"Answers of /{name}.", ["code"], **new) for name in ("healthz", "livez")
         }

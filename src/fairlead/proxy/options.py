@@ -8,6 +8,7 @@ import msgspec
 
 DetectLocal = Literal["ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"]
 Mode = Literal["nftables", "iptables", "ipvs"]
+Accelerate = Literal["", "socket"]
 
 PRIMARY = "primary"
 
@@ -25,7 +26,8 @@ class ProxyOptions(msgspec.Struct, frozen=True):
     addresses, the first of each family), addresses, or CIDRs (every address of the node in them). With
     `localhost_node_ports` CIDRs that hold 127.0.0.0/8 mean that, too; it needs the sysctl route_localnet.
     `health_check_node_ports`: answer the health checks of load balancers. `ipvs_scheduler`, `ipvs_strict_arp`: for the
-    mode ipvs.
+    mode ipvs. `accelerate`: `socket` lets sockets of pods connect to endpoints by themselves where that is just what
+    the rules would do; `accelerate_group`: the control group (version 2) of the pods; empty: the kubelet's, or all.
     """
 
     node_name: str
@@ -41,3 +43,5 @@ class ProxyOptions(msgspec.Struct, frozen=True):
     health_check_node_ports: bool = True
     ipvs_scheduler: str = "rr"
     ipvs_strict_arp: bool = False
+    accelerate: Accelerate = ""
+    accelerate_group: str = ""

@@ -28,6 +28,7 @@ from fairlead.proxy.compile import compile_table
 from fairlead.proxy.health import ServiceHealth
 from fairlead.proxy.nftables.backend import NftablesBackend
 from fairlead.proxy.options import ProxyOptions
+from fairlead.proxy.sockets.backend import AcceleratedBackend
 from fairlead.proxy.table import Family, ServiceTable
 
 log = logging.getLogger("fairlead.proxy")
@@ -126,6 +127,11 @@ class Proxy:
         """Whether the rules hold: they were made once, and no change has waited for a minute."""
         waiting = self.failing_since is not None and time.time() - self.failing_since > _PATIENCE
         return self.synced_at is not None and not waiting
+
+    @property
+    def acceleration(self) -> str:
+        """`socket` while pods' sockets connect to endpoints by themselves; else why not; "" if it was not asked for."""
+        return self.backend.state if isinstance(self.backend, AcceleratedBackend) else ""
 
     def eligible(self) -> bool:
         """Whether new connections should come to this node: not if it is leaving the cluster."""

@@ -37,7 +37,8 @@ class ProxyServers:
         metrics: Bind = _METRICS,
         must_bind: bool = False,
     ) -> None:
-        self.metrics = ProxyMetrics(mode, lambda: proxy.table)
+        accelerated = (lambda: float(proxy.acceleration == "socket")) if proxy.options.accelerate else None
+        self.metrics = ProxyMetrics(mode, lambda: proxy.table, accelerated)
         proxy.on_sync = proxy.on_sync or self.metrics.synced
         proxy.on_failure = proxy.on_failure or self.metrics.failed
 
