@@ -12,7 +12,9 @@ EXTENSIONS = [
     Extension(
         "fairlead.dns._hot",
         ["src/fairlead/dns/_hot.c"],
-        extra_compile_args=["-O2"],
+        depends=["src/fairlead/dns/siphash.h"],
+        extra_compile_args=["-O2", "-pthread"],
+        extra_link_args=["-pthread"],
         py_limited_api=True,
         optional=True,
     )

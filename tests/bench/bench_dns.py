@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 from fairlead.dns.answer import PLAIN, finish, read
+from fairlead.dns.hot import accelerated
 from fairlead.dns.metrics import Metrics
 from fairlead.dns.names import wire_name
 from fairlead.dns.plugins.base import Site, end_of_chain
@@ -27,7 +28,7 @@ from fairlead.dns.records import Delta, Group, ServiceRecords
 from fairlead.dns.reply import Reply, Request
 from fairlead.dns.router import Router, plain_router
 from fairlead.dns.server import Server
-from fairlead.dns.sockets import SLOT_SIZE, SLOTS, Batch, accelerated, bind_tcp, bind_udp
+from fairlead.dns.sockets import SLOT_SIZE, SLOTS, Batch, bind_tcp, bind_udp
 from fairlead.dns.table import Table
 from fairlead.dns.zone import Zone
 from fairlead.dns.zones import Zones

@@ -56,6 +56,11 @@ class Rotating:
         """All that it is made of, in the first order; for comparing."""
         return self._prefix, self._doubled, self._suffix
 
+    @property
+    def parts(self) -> tuple[bytes, bytes, int, int, bytes]:
+        """What comes before the records; the records twice over; bytes of one, and of those shown; what comes after."""
+        return self._prefix, self._doubled, self._unit, self._length, self._suffix
+
     def from_turn(self, turn: int) -> bytes:
         """The answer in the order number `turn`, for one that is not kept."""
         self._offset = turn * self._unit % self._size

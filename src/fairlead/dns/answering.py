@@ -19,11 +19,12 @@ from pathlib import Path
 from fairlead.dns.book import Book
 from fairlead.dns.config import Config, default_corefile, load, load_text
 from fairlead.dns.corefile import CorefileError
+from fairlead.dns.hot import accelerated
 from fairlead.dns.names import packed_address, wire_name
 from fairlead.dns.options import DNSOptions
 from fairlead.dns.pipe import Frames
 from fairlead.dns.serving import DNSError, Serving, Sockets
-from fairlead.dns.sockets import accelerated, own_addresses
+from fairlead.dns.sockets import own_addresses
 from fairlead.dns.upstream import Address, addresses_of, parse_address
 
 log = logging.getLogger("fairlead.dns")

@@ -11,21 +11,24 @@ import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from fairlead.dns.answer import PLAIN, Rotating, Value, read, render
 from fairlead.dns.answer import finish as rendered
 from fairlead.dns.book import Book, Touched
+from fairlead.dns.hot import HotLoop, accelerated
 from fairlead.dns.message import AA, HEADER, QR, REFUSED, SERVFAIL, Query, Writer
 from fairlead.dns.reply import BRIEFLY, NEVER, Reply, Request, Silence, Transfer, failed, packed_client
 from fairlead.dns.router import Chain, Router
-from fairlead.dns.sockets import SLOT_SIZE, SLOTS, Address, Batch, accelerated
+from fairlead.dns.sockets import SLOT_SIZE, SLOTS, Address, Batch
 from fairlead.dns.table import ByClient, Entry, Table
 
 log = logging.getLogger("fairlead.dns")
 
+Way = Literal["hot", "batch", "single"]
+"""How datagrams are taken: by the thread in C, 64 a system call from Python, or one by one."""
 _BATCHES = 4  # taken before the loop looks after anything else
 _PIPELINED = 64  # queries of one connection under way; more are not read
 _TALLY = 4096  # answers counted apart before they are put together
@@ -59,7 +62,8 @@ class Server:
         self.limits = limits
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections: set[asyncio.Task[None]] = set()
-        self._udp: dict[socket.socket, Callable[[], None]] = {}
+        self._udp: dict[socket.socket, tuple[int, Callable[[], None]]] = {}
+        self._hot: HotLoop | None = None
         self._tcp: list[asyncio.Server] = []
         self._turn = 0
         self._ticking = False
@@ -67,23 +71,36 @@ class Server:
     # -- life ------------------------------------------------------------------------------------------------------
 
     async def start(
-        self, udp: socket.socket | None, tcp: socket.socket | None, tls: ssl.SSLContext | None = None
+        self, udp: socket.socket | None, tcp: socket.socket | None, tls: ssl.SSLContext | None = None, way: Way = "hot"
     ) -> None:
-        """Answer on these sockets, which must not block; they are closed by `stop`."""
+        """Answer on these sockets, which must not block; they are closed by `stop`. `way`: how datagrams are taken, if
+        that can be had; else the next best."""
         if tcp is not None:
             await self.serve_streams(tcp, self._client, tls)
         if udp is None:
             return
-        loop = asyncio.get_running_loop()
+        self._udp[udp] = self._datagrams(udp, way)
+
+    def _datagrams(self, udp: socket.socket, way: Way) -> tuple[int, Callable[[], None]]:
+        """Begin to answer datagrams: what becomes readable when there is something to do here, and what does it."""
         drain: Callable[[], None]
-        try:
-            batch = Batch(udp)
-            drain = lambda: (self._drain_fast if accelerated else self._drain_batch)(batch)  # noqa: E731
-        except OSError as error:
-            log.warning("answering datagrams one by one: %s", error.strerror)
-            drain = lambda: self._drain_single(udp)  # noqa: E731
-        self._udp[udp] = drain
-        loop.add_reader(udp, drain)
+        if way == "hot" and accelerated:
+            hot = self._hot = HotLoop(udp, self.table, self._given)
+            readable, drain = hot.fileno(), lambda: self._drain_hot(hot, udp)
+        else:
+            readable = udp.fileno()
+            try:
+                batch = Batch(udp)
+                drain = (lambda: self._drain_single(udp)) if way == "single" else (lambda: self._drain_batch(batch))
+            except OSError as error:
+                log.warning("answering datagrams one by one: %s", error.strerror)
+                drain = lambda: self._drain_single(udp)  # noqa: E731
+        asyncio.get_running_loop().add_reader(readable, drain)
+        return readable, drain
+
+    def _given(self, value: Value, times: int) -> None:
+        if self.router.counted:
+            self._tallied(value, times)
 
     async def serve_streams(
         self,
@@ -121,8 +138,10 @@ class Server:
         sockets, self._udp = self._udp, {}
         for server in listening:
             server.close()
-        for udp, drain in sockets.items():
-            loop.remove_reader(udp)
+        if self._hot is not None:
+            self._hot.stop()
+        for readable, drain in sockets.values():
+            loop.remove_reader(readable)
             drain()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace)
@@ -130,6 +149,7 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._connections, return_exceptions=True)
         for udp in sockets:
+            self._drain_single(udp)  # what came meanwhile: who shares the port would never see it
             udp.close()
 
     def forget(self, touched: Touched) -> None:
@@ -150,7 +170,6 @@ class Server:
         for _ in range(_BATCHES):
             count = batch.receive()
             first = 0  # of the run of slots that have a reply laid out
-            seen: list[Value] = []
             for slot in range(count):
                 at = slot * SLOT_SIZE
                 key = bytes(batch.received[at + 2 : at + batch.length(slot)])
@@ -162,33 +181,11 @@ class Server:
                     first = slot + 1
                     continue
                 if counted:
-                    seen.append(value)
+                    self._tallied(value)
                 if not batch.put(slot, value if value.__class__ is bytes else value.turn()):  # type: ignore
                     batch.send(first, slot)
                     first = slot + 1
             batch.send(first, count)
-            if counted:
-                self._tallied(seen)
-            if count < SLOTS:
-                return
-
-    def _drain_fast(self, batch: Batch) -> None:
-        """The same with the inner part in C."""
-        young = self.table.young
-        counted = self.router.counted
-        for _ in range(_BATCHES):
-            seen: list[Value] | None = [] if counted else None
-            count, rest = batch.drain(young, Rotating, seen)
-            for slot, key, entry in rest:
-                value = self._uncommon(entry, key, batch, slot)
-                if value is None:
-                    continue
-                if seen is not None:
-                    seen.append(value)
-                if batch.put(slot, value if isinstance(value, bytes) else value.turn()):
-                    batch.send(slot, slot + 1)
-            if seen:
-                self._tallied(seen)
             if count < SLOTS:
                 return
 
@@ -206,12 +203,21 @@ class Server:
             return value
         return value.theirs if self.book.namespace_of(client) == value.namespace else value.plain
 
-    def _tallied(self, seen: list[Value]) -> None:
+    def _tallied(self, value: Value, times: int = 1) -> None:
         tally = self.router.tally
-        for value in seen:
-            tally[value] = tally.get(value, 0) + 1
+        tally[value] = tally.get(value, 0) + times
         if len(tally) > _TALLY:
             self.router.fold()
+
+    def fold(self) -> None:
+        """Bring what was counted apart into the metrics."""
+        if self._hot is not None and self.router.counted:
+            self._hot.collect()
+        self.router.fold()
+
+    def _drain_hot(self, hot: HotLoop, udp: socket.socket) -> None:
+        for packet, address in hot.take():
+            self._one(udp, packet, address)
 
     def _drain_single(self, udp: socket.socket) -> None:
         for _ in range(_BATCHES * SLOTS):
@@ -219,14 +225,17 @@ class Server:
                 packet, address = udp.recvfrom(SLOT_SIZE)
             except OSError:
                 return
-            entry = self.table.young.get(packet[2:])
-            value = self._by_client(entry, packed_client(address)) if entry is not None else None
-            if value is None:
-                value = self._miss(packet, udp, address)
-            if value is not None:
-                if self.router.counted:
-                    self._tallied([value])
-                _send(udp, packet[:2] + (value if isinstance(value, bytes) else value.turn()), address)
+            self._one(udp, packet, address)
+
+    def _one(self, udp: socket.socket, packet: bytes, address: Address) -> None:
+        entry = self.table.young.get(packet[2:])
+        value = self._by_client(entry, packed_client(address)) if entry is not None else None
+        if value is None:
+            value = self._miss(packet, udp, address)
+        if value is not None:
+            if self.router.counted:
+                self._tallied(value)
+            _send(udp, packet[:2] + (value if isinstance(value, bytes) else value.turn()), address)
 
     def _miss(self, packet: bytes, udp: socket.socket, address: Address) -> Value | None:
         """The answer, if it can be given at once; else a task is under way, or nothing is to be said."""

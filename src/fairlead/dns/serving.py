@@ -163,8 +163,15 @@ class Serving:
         """Put a configuration in force, in the place of another if there is one. `sockets` are those it needs, if they
         are bound already. Raises DNSError; then nothing has changed."""
         new = sockets or Sockets.bind(config, shared=self._shared, pages=self._pages, beside=self.sockets)
+        for counting in self.servers.values():  # what was counted under the old names
+            counting.fold()
+        collectors = self.metrics.collectors[:]
         self.metrics.collectors.clear()
-        generation = self._built(config)
+        try:
+            generation = self._built(config)
+        except DNSError:
+            self.metrics.collectors[:] = collectors
+            raise
         old, self._generation = self._generation, generation
         for listener, router in generation.routers.items():
             server = self.servers.get(listener)
@@ -177,6 +184,7 @@ class Serving:
             server = Server(router, Table(self._table_size), self.book, generation.limits[listener])
             self.servers[listener] = server
             await self._start(server, listener, new, generation)
+        self.metrics.collectors += [server.fold for server in self.servers.values()]
         self.sockets.streams |= new.streams
         self.sockets.datagrams |= new.datagrams
         await self._put_pages(generation, new)
@@ -223,7 +231,6 @@ class Serving:
                         )
             router = generation.routers[listener] = Router(str(listener), made, self.metrics)
             generation.limits.setdefault(listener, StreamLimits(self._connections))
-            self.metrics.collectors.append(router.fold)
         for block, (_, site) in chains.items():
             router = generation.routers[block.sites[0][0]]
             site.resolve = router.resolve

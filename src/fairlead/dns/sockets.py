@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
 import socket
 import struct
 import sys
@@ -21,13 +20,6 @@ _FAMILY = 0 if sys.byteorder == "little" else 1  # where in a sockaddr the famil
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 
 Address = tuple[Any, ...]
-
-try:
-    from fairlead.dns import _hot
-
-    accelerated = os.environ.get("FAIRLEAD_DNS_ACCELERATED", "1") != "0"
-except ImportError:  # it is built where there is a C compiler
-    accelerated = False
 
 
 class _IOVec(ctypes.Structure):
@@ -74,7 +66,6 @@ class Batch:
         self._out_lengths = memoryview(self._out_iovs).cast("B").cast("L")  # size_t
         self._out_size = ctypes.sizeof(_MMsgHdr)
         self._out_at = ctypes.addressof(self._out_headers)
-        self._in_at = ctypes.addressof(self._in_headers)
 
     def receive(self) -> int:
         """Take what waits, up to `SLOTS`; returns how many. Never blocks."""
@@ -111,13 +102,6 @@ class Batch:
     def address(self, slot: int) -> Address:
         """Who sent the datagram, as the socket module has it."""
         return unpack_address(bytes(self._names[slot * _NAME_SIZE : (slot + 1) * _NAME_SIZE]))
-
-    def drain(
-        self, table: dict[bytes, Any], rotating: type, seen: list[Any] | None
-    ) -> tuple[int, list[tuple[int, bytes, Any]]]:
-        """Take what waits and answer what is in the table as bytes, or as a `rotating` whose turn() gives them; the
-        rest comes back as (slot, key, value or None). Only if `accelerated`."""
-        return _hot.drain(self._fd, self._in_at, self._out_at, table, rotating, seen)
 
     def client(self, slot: int) -> bytes:
         """The packed address of who sent the datagram; IPv4 mapped into IPv6 is IPv4."""

@@ -8,7 +8,8 @@ cache: nothing of the cluster's in it is ever older than the zone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from fairlead.dns.answer import Value
 
@@ -32,10 +33,23 @@ class ByClient:
 Entry = Value | ByClient
 
 
+class Mirror(Protocol):
+    """Somebody who wants to know what `young` holds, and is told before it is gone."""
+
+    def put(self, key: bytes, value: Entry) -> None:
+        """It is remembered now."""
+
+    def drop(self, key: bytes, value: Entry) -> None:
+        """It is forgotten."""
+
+    def clear(self, young: Mapping[bytes, Entry]) -> None:
+        """All of it is."""
+
+
 class Table:
     """Two generations. When `young` is full it becomes `old` and what was old is dropped; what is asked again moves to
     `young`. So what is used stays, and nothing is ever evicted one by one. `young` stays the same object: the server's
-    loop looks into it directly."""
+    loop looks into it directly, or through a `mirror`."""
 
     def __init__(self, size: int = 20_000) -> None:
         self.size = size
@@ -45,6 +59,7 @@ class Table:
         self._old_dependants: _Dependants = {}
         self._depends: dict[bytes, Depends] = {}
         self.brief: list[bytes] = []
+        self.mirror: Mirror | None = None
 
     def __len__(self) -> int:
         return len(self.young) + len(self._old)
@@ -62,6 +77,10 @@ class Table:
             return
         if len(self.young) >= self.size:
             self._age()
+        if self.mirror is not None:
+            if (before := self.young.get(key)) is not None:
+                self.mirror.drop(key, before)
+            self.mirror.put(key, value)
         self.young[key] = value
         if briefly:
             self.brief.append(key)
@@ -92,7 +111,7 @@ class Table:
         for key in self._old:
             self._depends.pop(key, None)
         self._old = dict(self.young)
-        self.young.clear()
+        self._clear_young()
         self._old_dependants, self._young_dependants = self._young_dependants, {}
 
     def forget_service(self, namespace: str, service: str) -> None:
@@ -110,7 +129,9 @@ class Table:
 
     def _drop(self, keys: Iterable[bytes]) -> None:
         for key in keys:
-            self.young.pop(key, None)
+            value = self.young.pop(key, None)
+            if value is not None and self.mirror is not None:
+                self.mirror.drop(key, value)
             self._old.pop(key, None)
             for namespace, service in self._depends.pop(key, ()):
                 for dependants in (self._young_dependants, self._old_dependants):
@@ -126,9 +147,14 @@ class Table:
 
     def clear(self) -> None:
         """Forget everything."""
-        self.young.clear()
+        self._clear_young()
         self._old.clear()
         self._young_dependants.clear()
         self._old_dependants.clear()
         self._depends.clear()
         self.brief.clear()
+
+    def _clear_young(self) -> None:
+        if self.mirror is not None:
+            self.mirror.clear(self.young)
+        self.young.clear()

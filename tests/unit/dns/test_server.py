@@ -18,9 +18,10 @@ from fairlead.dns.answer import Style
 from fairlead.dns.cache import Cache
 from fairlead.dns.forward import Forwarder, ForwardOptions, Outside
 from fairlead.dns.health import serve_status
+from fairlead.dns.hot import accelerated
 from fairlead.dns.records import Delta, ServiceRecords, whole
-from fairlead.dns.server import Server, StreamLimits
-from fairlead.dns.sockets import SLOTS, Batch, accelerated, bind_tcp, bind_udp, unpack_address
+from fairlead.dns.server import Server, StreamLimits, Way
+from fairlead.dns.sockets import SLOTS, Batch, bind_tcp, bind_udp, unpack_address
 from fairlead.dns.table import Table
 from fairlead.dns.upstream import Address, Upstream, addresses_of, parse_address
 from fairlead.dns.zone import Zone
@@ -28,8 +29,7 @@ from tests.unit.dns.test_zone import ANSWERS, NODATA, NXDOMAIN
 from tests.unit.dns.worlds import SOA, lines, router_of, rows, shown, snapshot, zone
 
 DEADLINE = 5.0
-LOOPS = ["batch", "single", *(["fast"] if accelerated else [])]
-"""The ways to take datagrams: recvmmsg in Python, one by one, and in C where that is built."""
+WAYS: list[Way] = ["batch", "single", *(["hot"] if accelerated else [])]  # type: ignore[list-item]
 
 
 class Running(Server):
@@ -46,7 +46,7 @@ class Running(Server):
 @asynccontextmanager
 async def running(
     *upstreams: tuple[str, int],
-    drain: str = "",
+    way: Way = "hot",
     cache: Cache | None = None,
     options: ForwardOptions = ForwardOptions(deadline=1.0),  # noqa: B008 - frozen
     timeout: float = 0.2,
@@ -61,11 +61,7 @@ async def running(
     tcp = bind_tcp("127.0.0.1", 0)
     server.port = tcp.getsockname()[1]
     udp = bind_udp("127.0.0.1", server.port)
-    await server.start(udp, tcp)
-    if drain:
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(udp)
-        loop.add_reader(udp, getattr(server, f"_drain_{drain}"), udp if drain == "single" else Batch(udp))
+    await server.start(udp, tcp, way=way)
     try:
         yield server
     finally:
@@ -137,10 +133,10 @@ def nowhere() -> tuple[str, int]:
         return address
 
 
-@pytest.mark.parametrize("transport", ["tcp", *LOOPS])
-async def test_the_zone_over_the_wire(transport: str) -> None:
+@pytest.mark.parametrize("transport", ["tcp", *WAYS])
+async def test_the_zone_over_the_wire(transport: Any) -> None:
     """Every row of the zone's tables, asked twice (a miss, then a hit) of a running server."""
-    async with running(drain="" if transport == "tcp" else transport) as server:
+    async with running(way="hot" if transport == "tcp" else transport) as server:
         for question, kind, answer, additional in ANSWERS:
             for _ in range(2):
                 message = await ask(server, question, kind, tcp=transport == "tcp")
@@ -154,10 +150,10 @@ async def test_the_zone_over_the_wire(transport: str) -> None:
                     assert shown(message) == (expected, [], [f"cluster.local. 5 IN SOA {SOA}"], []), question
 
 
-@pytest.mark.parametrize("drain", LOOPS)
-async def test_a_change_is_seen_by_the_next_question(drain: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_change_is_seen_by_the_next_question(way: Way) -> None:
     """Positive, changed, negative, and back: no answer is older than the zone."""
-    async with running(drain=drain) as server:
+    async with running(way=way) as server:
 
         async def address() -> list[str]:
             message = await ask(server, "web.shop.svc.cluster.local", "A")
@@ -195,10 +191,10 @@ async def test_becoming_synced_turns_servfail_into_answers() -> None:
         assert (await ask(server, "web.shop.svc.cluster.local", "A")).rcode() == dns.rcode.NOERROR
 
 
-@pytest.mark.parametrize("drain", LOOPS)
-async def test_a_burst_is_answered_completely(drain: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_burst_is_answered_completely(way: Way) -> None:
     """More packets than one batch holds, hits and misses and silence mixed: each client gets the answer to its own."""
-    async with running(drain=drain) as server:
+    async with running(way=way) as server:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
             sock.connect(("127.0.0.1", server.port))
