@@ -15,6 +15,9 @@ from fairlead.linux.links import Interface, Link, Links
 from fairlead.linux.packets import PacketSocket, SolicitedGroups
 
 
+_NO_MAC = "00:00:00:00:00:00"  # the loopback's
+
+
 class Lan:
     """Sockets on one link."""
 
@@ -59,7 +62,7 @@ def place(
     links: Links, addresses: Iterable[Address], interfaces: tuple[str, ...], home: tuple[Address, ...]
 ) -> dict[Address, tuple[Link, ...]]:
     """The links at which each address is to be answered for, as things are now."""
-    present = {link.index: link for link in links.list() if link.up and len(link.mac) == 17}
+    present = {link.index: link for link in links.list() if link.up and len(link.mac) == 17 and link.mac != _NO_MAC}
     networks = {link: list(found) for index, found in links.all_addresses().items() if (link := present.get(index))}
     if interfaces:
         named = tuple(link for link in present.values() if link.name in interfaces)
@@ -70,6 +73,10 @@ def place(
 def fitting(
     address: Address, networks: Mapping[Link, Collection[Interface]], home: tuple[Address, ...]
 ) -> tuple[Link, ...]:
-    """The links with an address in the network of `address`; if there are none, those with one of `home`. Pure."""
-    near = tuple(link for link, found in networks.items() if any(address in one.network for one in found))
+    """The links with another address in the network of `address`; if there are none, those with one of `home`. Pure.
+
+    A link that has the address itself only holds it (kube-proxy's kube-ipvs0)."""
+    near = tuple(
+        link for link, found in networks.items() if any(address in one.network and one.ip != address for one in found)
+    )
     return near or tuple(link for link, found in networks.items() if any(one.ip in home for one in found))

@@ -192,3 +192,5 @@ def test_whose_link() -> None:
     assert fitting(VIP, networks, home) == (lan,)
     assert fitting(ipaddress.ip_address("198.51.100.1"), networks, home) == (lan,)
     assert fitting(ipaddress.ip_address("198.51.100.1"), networks, ()) == ()
+    holder = Link(3, "kube-ipvs0", "02:00:00:00:00:03", 1500, True)
+    assert fitting(VIP, {holder: [ipaddress.ip_interface(VIP)], **networks}, home) == (lan,)
