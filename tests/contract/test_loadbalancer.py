@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from fairlead.api.addresspool import parse_pool
 from fairlead.api.errors import StatusError
 from fairlead.api.kinds import EVENTS, NAMESPACES, SERVICES
 from fairlead.client import Client
 from fairlead.controllers import ControllerOptions, run_controllers
-from fairlead.controllers.loadbalancer_pool import parse_pool
 from tests.contract.client_over_http import real_client, real_server
 
 Object = dict[str, Any]

@@ -13,10 +13,10 @@ from typing import Any
 
 from fairlead.announce.announcer import Announcer
 from fairlead.announce.election import Address, addresses_of, rankings
+from fairlead.api.addresspool import Pool
 from fairlead.client.events import EventRecorder
 from fairlead.client.rest import Client
 from fairlead.controllers.loadbalancer_plan import CLASS
-from fairlead.controllers.loadbalancer_pool import Pool
 from fairlead.discovery.model import Changes, Service, ServiceKey, ServiceSnapshot
 
 log = logging.getLogger("fairlead.announce")

@@ -14,7 +14,6 @@ from fairlead.announce.frames import ETHERTYPE_ARP, ETHERTYPE_BEAT, ETHERTYPE_IP
 from fairlead.linux.links import Interface, Link, Links
 from fairlead.linux.packets import PacketSocket, SolicitedGroups
 
-
 _NO_MAC = "00:00:00:00:00:00"  # the loopback's
 
 

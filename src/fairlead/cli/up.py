@@ -78,6 +78,20 @@ _DEFAULT = ClusterConfig()
     help="Addresses of Services of type LoadBalancer: CIDRs and ranges A-B; auto: a part of the cluster's LAN; none.",
 )
 @click.option("--ingress/--no-ingress", default=True, show_default=True, help="Serve Ingresses and Gateways.")
+@click.option(
+    "--publish",
+    "-p",
+    multiple=True,
+    metavar="[IP:]PORT:[SVC[.NS]:]PORT",
+    help="This machine's port for a Service (default: the cluster's ingress), e.g. 8080:80, 5432:db.shop:5432; /udp.",
+)
+@click.option(
+    "--localhost-node-ports/--no-localhost-node-ports",
+    default=True,
+    show_default=True,
+    help="Node ports on 127.0.0.1, too.",
+)
+@click.option("--host-routes", is_flag=True, help="This machine reaches ClusterIPs and pods by their addresses.")
 @click.option("--wait", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds until ready.")
 def command(
     wait: float, node_port_range: str, api_port: int | None, accelerate: Literal["socket"] | None, **flags: Any

@@ -14,8 +14,9 @@ from typing import Literal
 
 import msgspec
 
+from fairlead.api.addresspool import Pool, parse_pool
 from fairlead.cluster.errors import ClusterError
-from fairlead.controllers.loadbalancer_pool import Pool, parse_pool
+from fairlead.cluster.publish import Listener, parse_publication
 from fairlead.store.etcd_client import Address
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,28}[a-z0-9])?")
@@ -53,6 +54,9 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     egress: bool = True
     load_balancer_pool: str = "auto"
     ingress: bool = True
+    publish: tuple[str, ...] = ()
+    localhost_node_ports: bool = True
+    host_routes: bool = False
     lan: str = ""
     api_address: str = "127.0.0.1"
     api_port: int = 0
@@ -139,6 +143,11 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return f"https://{self.api_sans[0]}:{self.api_port if self.api_address != '127.0.0.1' else 6443}"
 
     @property
+    def publishes(self) -> bool:
+        """Whether anything of the cluster is to be had by the machine's own ports or routes."""
+        return bool(self.publish) or self.localhost_node_ports or self.host_routes
+
+    @property
     def balancer_pool(self) -> Pool:
         """The addresses of Services of type LoadBalancer; by default the last 44 of the LAN's /24, and with two
         families a /112 of its IPv6 network. Empty for `none`: such Services are left to others."""
@@ -189,6 +198,7 @@ def check(config: ClusterConfig) -> None:
     _check_store(config)
     _check_api(config)
     _check_pool(config)
+    _check_publish(config)
     if config.lan:
         lan = _network("lan", config.lan)
         for other in (pods, services):
@@ -214,6 +224,20 @@ def _check_pool(config: ClusterConfig) -> None:
         for ip in (*config.addresses_of(config.host_ip), *config.addresses_of(config.api_ip)):
             if ipaddress.ip_address(ip) in pool:
                 raise ClusterError(f"{flag} contains {ip}, which is the cluster's own", "choose other addresses")
+
+
+def _check_publish(config: ClusterConfig) -> None:
+    seen: dict[Listener, str] = {}
+    for text in config.publish:
+        try:
+            listener = parse_publication(text).listener
+        except ValueError as error:
+            raise ClusterError(
+                f"--publish {error}", "write e.g. 8080:80 or 127.0.0.1:5353:kube-dns.kube-system:53/udp"
+            ) from None
+        if listener in seen:
+            raise ClusterError(f"--publish {seen[listener]} and {text} are the same port", "leave one out")
+        seen[listener] = text
 
 
 def _check_second_family(config: ClusterConfig) -> None:

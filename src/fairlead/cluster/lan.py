@@ -95,16 +95,18 @@ def balancer_networks(config: ClusterConfig) -> list[Network]:
 
 
 def refuse_taken(config: ClusterConfig) -> None:
-    """Raises ClusterError if the load balancers' addresses are in a network that the machine reaches otherwise."""
-    wanted = balancer_networks(config)
-    if not wanted:
-        return
+    """Raises ClusterError if what the machine is to have routes to is in a network that it reaches otherwise."""
+    wanted = {f"--load-balancer-pool {config.load_balancer_pool}": balancer_networks(config)}
+    if config.host_routes:
+        wanted["--host-routes"] = [ipaddress.ip_network(c) for c in (*config.pod_cidrs, *config.service_cidrs)]
     with Links() as links:
-        for route in links.routes():
-            if route.destination.prefixlen and any(_overlap(route.destination, network) for network in wanted):
+        present = [route.destination for route in links.routes() if route.destination.prefixlen]
+    for flag, networks in wanted.items():
+        for network in networks:
+            taken = next((known for known in present if _overlap(known, network)), None)
+            if taken is not None:
                 raise ClusterError(
-                    f"--load-balancer-pool {config.load_balancer_pool} overlaps {route.destination}, which this "
-                    "machine reaches already",
+                    f"{flag}: {network} overlaps {taken}, which this machine reaches already",
                     "choose other addresses, or leave the flag out",
                 )
 

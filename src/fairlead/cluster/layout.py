@@ -12,6 +12,8 @@ from pathlib import Path
 import msgspec
 
 RUNTIME_ROOT = Path("/run/fairlead")
+PUBLISHER = "publisher"
+"""The process that holds the machine's own ports; a cluster that publishes nothing has none."""
 
 
 def state_root() -> Path:

@@ -22,16 +22,16 @@ from pathlib import Path
 import msgspec
 
 from fairlead.cluster import config as configuration
-from fairlead.cluster import kubeconfig, lan, preflight
+from fairlead.cluster import kubeconfig, lan, ports, preflight
 from fairlead.cluster.config import ClusterConfig
 from fairlead.cluster.credentials import Credentials
 from fairlead.cluster.errors import ClusterError, NotReady
-from fairlead.cluster.layout import RUNTIME_ROOT, Layout, clusters
+from fairlead.cluster.layout import PUBLISHER, RUNTIME_ROOT, Layout, clusters
 from fairlead.cluster.supervisor import STANDBY, SUPERVISOR, Supervisor, holder, redirect, running
 from fairlead.linux import cgroups, libc, namespaces
 
 Report = Callable[[str], None]
-CHANGEABLE = frozenset({"load_balancer_pool"})
+CHANGEABLE = frozenset({"load_balancer_pool", "publish", "localhost_node_ports", "host_routes"})
 """What a stopped cluster may be started with another value of: nothing it keeps depends on it."""
 
 
@@ -72,9 +72,11 @@ def up(wanted: ClusterConfig, given: frozenset[str], wait: float, report: Report
         preflight.check_mode(config.proxy_mode)
         try:
             config, host_socket = _listen(config, "api_port" in given)
+            published = ports.bind(config)
             _prepare(layout, config, report)
-            _daemonize(layout, config, host_socket, report)
+            _daemonize(layout, config, host_socket, published, report)
             host_socket.close()
+            ports.close(published)
             file = _wait_and_publish(layout, config, wait, report)
         except NotReady:
             raise
@@ -198,20 +200,38 @@ def _prepare(layout: Layout, config: ClusterConfig, report: Report) -> None:
     Credentials(layout, config).ensure()
 
 
-def _daemonize(layout: Layout, config: ClusterConfig, host_socket: socket.socket, report: Report) -> None:
+def _daemonize(
+    layout: Layout, config: ClusterConfig, host_socket: socket.socket, published: ports.Bound, report: Report
+) -> None:
     """Fork the supervisor, warmed: with everything imported that the cluster's processes need."""
     from fairlead.cluster import warm
 
     report("program")
     warm.up()
-    from fairlead.cluster import controlplane, nodeagent
+    from fairlead.cluster import controlplane, nodeagent, publisher
 
     report("processes")
-    tasks: list[tuple[str, Callable[[], None]]] = [
-        ("control-plane", lambda: controlplane.run(layout, config, host_socket))
-    ]
-    for node in config.node_names:
-        tasks.append((f"node-{node}", _node_main(nodeagent.run, layout, config, node, host_socket)))
+
+    def control_plane() -> None:
+        ports.close(published)  # the publisher's alone
+        controlplane.run(layout, config, host_socket)
+
+    def node_main(node: str) -> Callable[[], None]:
+        def run() -> None:
+            ports.close(published)
+            host_socket.close()  # the API server's alone
+            nodeagent.run(layout, config, node)
+
+        return run
+
+    def publish() -> None:
+        host_socket.close()
+        publisher.run(layout, config, published)
+
+    tasks: list[tuple[str, Callable[[], None]]] = [("control-plane", control_plane)]
+    tasks += [(f"node-{node}", node_main(node)) for node in config.node_names]
+    if config.publishes:
+        tasks.append((PUBLISHER, publish))
     daemonize(layout, tasks)
 
 
@@ -240,20 +260,6 @@ def daemonize(layout: Layout, tasks: list[tuple[str, Callable[[], None]]]) -> No
         traceback.print_exc()
     finally:
         os._exit(status)
-
-
-def _node_main(
-    main: Callable[[Layout, ClusterConfig, str], None],
-    layout: Layout,
-    config: ClusterConfig,
-    node: str,
-    host_socket: socket.socket,
-) -> Callable[[], None]:
-    def run() -> None:
-        host_socket.close()  # the API server's alone
-        main(layout, config, node)
-
-    return run
 
 
 def _wait_and_publish(layout: Layout, config: ClusterConfig, wait: float, report: Report) -> Path:

@@ -16,6 +16,7 @@ import msgspec
 import uvloop
 
 from fairlead.announce.announcing import Announcing
+from fairlead.api.addresspool import Pool
 from fairlead.client import Client, Watched, follow
 from fairlead.cluster import whereabouts
 from fairlead.cluster.config import ClusterConfig
@@ -23,7 +24,6 @@ from fairlead.cluster.controlplane import enter, start_logging, stop_event
 from fairlead.cluster.credentials import KUBELET_CLIENTS
 from fairlead.cluster.layout import RUNTIME_ROOT, Layout, images_directory, state_root
 from fairlead.cluster.member import Member
-from fairlead.controllers.loadbalancer_pool import Pool
 from fairlead.discovery.confirmed import newest_slice
 from fairlead.discovery.fold import WATCHED, fold
 from fairlead.discovery.model import ServiceSnapshot

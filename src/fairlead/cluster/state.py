@@ -15,7 +15,7 @@ from fairlead.api.errors import StatusError
 from fairlead.cluster import config as configuration
 from fairlead.cluster.config import ClusterConfig
 from fairlead.cluster.errors import ClusterError
-from fairlead.cluster.layout import Layout
+from fairlead.cluster.layout import PUBLISHER, Layout
 from fairlead.cluster.readiness import Progress
 from fairlead.cluster.supervisor import running
 
@@ -85,6 +85,8 @@ def of(name: str) -> ClusterStatus:
     processes = running(layout)
     nodes = dict.fromkeys(config.node_names, False)
     expected = {"supervisor", "control-plane", *(f"node-{node}" for node in config.node_names)}
+    if config.publishes:
+        expected.add(PUBLISHER)
     if not processes:
         return ClusterStatus(config, {}, nodes, False, f"stopped; start it with: fairlead up --name {name}")
     problem = ""

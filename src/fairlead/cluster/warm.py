@@ -19,6 +19,7 @@ def up() -> None:
         import fairlead.client
         import fairlead.cluster.controlplane
         import fairlead.cluster.nodeagent
+        import fairlead.cluster.publisher
         import fairlead.dns.processes
         import fairlead.ingress.serve  # noqa: F401
     from fairlead.api import checkers

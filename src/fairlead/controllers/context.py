@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from fairlead.api.addresspool import Pool
 from fairlead.api.kinds import (
     CONFIGMAPS,
     CONTROLLERREVISIONS,
@@ -46,7 +47,6 @@ from fairlead.client.informer import Cache, Handler, Informer
 from fairlead.client.reflector import Watched
 from fairlead.client.rest import Client
 from fairlead.controllers.customkinds import CustomKinds
-from fairlead.controllers.loadbalancer_pool import Pool
 
 Object = dict[str, Any]
 

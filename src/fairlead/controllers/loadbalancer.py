@@ -12,6 +12,7 @@ import ipaddress
 import logging
 from typing import Any, Protocol
 
+from fairlead.api.addresspool import Address, Pool
 from fairlead.api.errors import StatusError
 from fairlead.api.kinds import NODES, SERVICES, Resource
 from fairlead.client.events import EventRecorder
@@ -33,7 +34,6 @@ from fairlead.controllers.loadbalancer_plan import (
     status_with,
     wish_of,
 )
-from fairlead.controllers.loadbalancer_pool import Address, Pool
 
 log = logging.getLogger("fairlead.controllers")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from fairlead.controllers.loadbalancer_pool import Address, Pool
+from fairlead.api.addresspool import Address, Pool
 
 Object = dict[str, Any]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fairlead.api.addresspool import parse_pool
 from fairlead.controllers.loadbalancer_plan import (
     FINALIZER,
     Ledger,
@@ -19,7 +20,6 @@ from fairlead.controllers.loadbalancer_plan import (
     status_with,
     wish_of,
 )
-from fairlead.controllers.loadbalancer_pool import parse_pool
 
 Object = dict[str, Any]
 A, B, C = (ipaddress.ip_address(f"192.0.2.{n}") for n in (1, 2, 3))
