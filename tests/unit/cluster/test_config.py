@@ -91,3 +91,29 @@ def test_a_corrupt_file_is_named_with_the_way_out(tmp_path: Path, text: str) -> 
     assert str(file) in str(raised.value)
     assert "fairlead down --name lab" in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_the_load_balancers_pool() -> None:
+    """By default the end of the LAN, after the last node there can be; `none` is empty; with two families, both."""
+    config = ClusterConfig(lan="172.29.7.0/24", nodes=200)
+    assert str(config.balancer_pool) == "172.29.7.211-172.29.7.254"
+    assert config.node_ip("n200") == "172.29.7.210"
+    assert not ClusterConfig(load_balancer_pool="none").balancer_pool
+    dual = ClusterConfig(lan="172.29.7.0/24", ip_family="dual")
+    assert str(dual.balancer_pool) == "172.29.7.211-172.29.7.254, fd00:ac1d:7::1:0/112"
+    assert str(ClusterConfig(load_balancer_pool="192.0.2.0/28").balancer_pool) == "192.0.2.0/28"
+
+
+@pytest.mark.parametrize(
+    ("pool", "more", "words"),
+    [
+        ("x", {}, "--load-balancer-pool: 'x' is no range of addresses"),
+        ("10.96.3.0/24", {}, "overlaps 10.96.0.0/16, where pods or Services are"),
+        ("fd00:1::/120", {}, "has IPv6 addresses; add --ip-family dual"),
+        ("172.29.7.1-172.29.7.9", {"lan": "172.29.7.0/24"}, "contains 172.29.7.1, which is the cluster's own"),
+    ],
+)
+def test_a_pool_that_is_not_possible(pool: str, more: dict[str, str], words: str) -> None:
+    """Refused with the flag and the way out."""
+    with pytest.raises(ClusterError, match=words):
+        configuration.check(ClusterConfig(load_balancer_pool=pool, **more))
