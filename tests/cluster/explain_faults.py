@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from fairlead.api.kinds import ENDPOINTSLICES, PODS, SERVICES
+from fairlead.api.kinds import ENDPOINTSLICES, NODES, PODS, SERVICES
 from fairlead.linux.namespaces import entered
 from fairlead.survey import sight
 from tests.cluster.explain_lab import SPACE, Lab, endpoint_slice, pod, scale, service
@@ -277,8 +277,16 @@ def _node_port_on_localhost(lab: Lab) -> Iterator[None]:
 
 
 @fault("FL035", "svc/cloud", via="lb")
-def _load_balancer_pending(lab: Lab) -> Iterator[None]:
-    with lab.made(SERVICES, service("cloud", {"type": "LoadBalancer", "selector": {"app": "web"}})):
+def _load_balancer_of_another_class(lab: Lab) -> Iterator[None]:
+    spec = {"type": "LoadBalancer", "loadBalancerClass": "example.com/cloud", "selector": {"app": "web"}}
+    with lab.made(SERVICES, service("cloud", spec)):
+        yield
+
+
+@fault("FL035", "svc/cloud", via="lb")
+def _load_balancer_asks_for_the_impossible(lab: Lab) -> Iterator[None]:
+    spec = {"type": "LoadBalancer", "loadBalancerIP": "198.51.100.7", "selector": {"app": "web"}}
+    with lab.made(SERVICES, service("cloud", spec)):
         yield
 
 
@@ -286,9 +294,27 @@ def _load_balancer_pending(lab: Lab) -> Iterator[None]:
 def _source_ranges_exclude_the_client(lab: Lab) -> Iterator[None]:
     spec = {"type": "LoadBalancer", "selector": {"app": "web"}, "loadBalancerSourceRanges": ["192.0.2.0/24"]}
     with lab.made(SERVICES, service("cloud", spec)):
-        status = {"status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.7"}]}}}
-        lab.run(lab.client.patch(SERVICES, "cloud", status, SPACE, subresource="status"))
+        lab.until(lambda: _balanced(lab, "cloud"), "a load balancer's address")
         yield
+
+
+@fault("FL038", "svc/cloud", via="lb")
+def _no_node_may_announce(lab: Lab) -> Iterator[None]:
+    label = "node.kubernetes.io/exclude-from-external-load-balancers"
+    names = [node["metadata"]["name"] for node in lab.run(lab.client.list(NODES))["items"]]
+    with lab.made(SERVICES, service("cloud", {"type": "LoadBalancer", "selector": {"app": "web"}})):
+        lab.until(lambda: _balanced(lab, "cloud"), "a load balancer's address")
+        try:
+            for name in names:
+                lab.run(lab.client.patch(NODES, name, {"metadata": {"labels": {label: ""}}}))
+            yield
+        finally:
+            for name in names:
+                lab.run(lab.client.patch(NODES, name, {"metadata": {"labels": {label: None}}}))
+
+
+def _balanced(lab: Lab, name: str) -> bool:
+    return bool(lab.run(lab.client.get(SERVICES, name, SPACE))["status"]["loadBalancer"].get("ingress"))
 
 
 @fault("FL037", "svc/web", "outside", via="clusterip")

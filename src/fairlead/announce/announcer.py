@@ -32,7 +32,7 @@ from fairlead.announce.frames import (
     render_beat,
     unsolicited_advertisement,
 )
-from fairlead.announce.lans import Lan, place
+from fairlead.announce.lans import Lan, answered_anyway, place
 from fairlead.linux.links import Links
 
 log = logging.getLogger("fairlead.announce")
@@ -77,6 +77,7 @@ class Announcer:
         self._gained: dict[Address, float] = {}
         self._defended: dict[Address, float] = {}
         self._fellows: set[bytes] = set()
+        self._warned: set[Address] = set()
         self._strangers: set[tuple[Address, bytes]] = set()
         self._again = self._beat_due = math.inf
         self._look_due = 0.0
@@ -155,6 +156,14 @@ class Announcer:
                 except OSError as error:
                     hint = " (needs CAP_NET_RAW)" if isinstance(error, PermissionError) else ""
                     log.error("cannot listen on link %s: %s%s; trying again", name, error.strerror, hint)
+        for address in answered_anyway(self._links, wanted):
+            if address not in self._warned:
+                self._warned.add(address)
+                log.warning(
+                    "%s is on a link of this node, whose kernel answers for it by itself: set "
+                    "net.ipv4.conf.all.arp_ignore=1 and arp_announce=2 (kube-proxy, mode ipvs: strictARP: true)",
+                    address,
+                )
         self._at = {
             address: [self._lans[link.name] for link in at if link.name in self._lans] for address, at in placed.items()
         }

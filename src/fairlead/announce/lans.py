@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 
 from fairlead.announce.election import Address
 from fairlead.announce.frames import ETHERTYPE_ARP, ETHERTYPE_BEAT, ETHERTYPE_IPV6
@@ -67,6 +68,16 @@ def place(
         named = tuple(link for link in present.values() if link.name in interfaces)
         return dict.fromkeys(addresses, named)
     return {address: fitting(address, networks, home) for address in addresses}
+
+
+def answered_anyway(links: Links, addresses: Iterable[Address], root: Path = Path("/proc/sys")) -> list[Address]:
+    """Those of the IPv4 addresses for which this node's kernel answers by itself, whoever has them: they are on one of
+    its links (as with kube-proxy in mode ipvs), and arp_ignore lets it."""
+    held = {one.ip for found in links.all_addresses().values() for one in found}
+    at_risk: list[Address] = [address for address in addresses if address.version == 4 and address in held]
+    if not at_risk or int((root / "net/ipv4/conf/all/arp_ignore").read_text()) > 0:
+        return []
+    return at_risk
 
 
 def fitting(

@@ -23,6 +23,7 @@ _COMMANDS = {
     "node": "Let machines elsewhere join a cluster, or leave it.",
     "proxy": "Keep a node's rules for Services, in kube-proxy's place, in any cluster.",
     "ingress": "Serve Ingresses and Gateways by an HAProxy, in any cluster.",
+    "loadbalancer": "Give Services of type LoadBalancer their addresses, and answer for them, in any cluster.",
     "dns": "Serve the cluster's DNS (what the pods behind kube-dns run).",
 }
 

@@ -50,6 +50,7 @@ CATALOG: dict[str, Kind] = {
     "FL035": Kind("the load balancer is pending"),
     "FL036": Kind("loadBalancerSourceRanges exclude the client"),
     "FL037": Kind("a cluster IP is not reached from outside"),
+    "FL038": Kind("no node may answer for the load balancer's address"),
     "FL040": Kind("the cluster's DNS has no ready endpoints"),
     "FL041": Kind("the pod's resolv.conf names other name servers"),
     "FL042": Kind("the pod's dnsPolicy keeps it from the cluster's DNS"),

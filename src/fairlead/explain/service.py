@@ -5,7 +5,10 @@ from __future__ import annotations
 import difflib
 import ipaddress
 
+from fairlead.announce.election import addresses_of, eligible, may_announce
+from fairlead.controllers.loadbalancer_plan import CLASS
 from fairlead.discovery.model import ServicePort
+from fairlead.discovery.parse import LABEL_NO_BALANCER
 from fairlead.explain.evidence import Evidence, Object
 from fairlead.explain.question import Question
 from fairlead.explain.report import Hop
@@ -131,13 +134,10 @@ def check_way(scene: Scene, hop: Hop) -> None:
 def _check_load_balancer(scene: Scene, hop: Hop) -> None:
     service = scene.service
     if not service.load_balancer:
-        why = "no load balancer has taken it" if service.type == "LoadBalancer" else f"its type is {service.type}"
-        hop.find(
-            "FL035",
-            f"{service.key} has no load balancer's address: {why}",
-            "use a node port, or run a controller that gives Services of type LoadBalancer their address",
-        )
+        why, remedy = _why_pending(scene)
+        hop.find("FL035", f"{service.key} has no load balancer's address: {why}", remedy)
         return
+    _check_announcers(scene, hop)
     if not service.source_ranges or not scene.client.address:
         return
     address = ipaddress.ip_address(scene.client.address)
@@ -148,6 +148,64 @@ def _check_load_balancer(scene: Scene, hop: Hop) -> None:
             f"loadBalancerSourceRanges {', '.join(service.source_ranges)} do not contain the client {address}",
             f"add {address}/32 to spec.loadBalancerSourceRanges",
         )
+
+
+def _why_pending(scene: Scene) -> tuple[str, str]:
+    """Why the Service has no load balancer's address, and what to do."""
+    service = scene.service
+    if service.type != "LoadBalancer":
+        return f"its type is {service.type}", "use a node port, or make its type LoadBalancer"
+    told = _last_event(scene, "AllocationFailed")
+    if told:
+        return told, "do what the message says; the Service gets an address as soon as it can"
+    if service.load_balancer_class not in ("", CLASS):
+        return (
+            f"its loadBalancerClass is {service.load_balancer_class}, and no controller of that class has taken it",
+            f"run that controller, or make the Service anew with the class {CLASS} or none",
+        )
+    return (
+        "no load balancer has taken it",
+        "use a node port, or run a controller that gives addresses: fairlead up without --load-balancer-pool none, or "
+        "fairlead loadbalancer --pool …",
+    )
+
+
+def _last_event(scene: Scene, reason: str) -> str:
+    """The newest such Event's message about the Service."""
+    told = [
+        event
+        for event in scene.evidence.events
+        if (event.get("involvedObject") or {}).get("uid") == scene.service.uid and event.get("reason") == reason
+    ]
+    told.sort(key=lambda event: str(event.get("lastTimestamp") or ""))
+    return str(told[-1]["message"]) if told else ""
+
+
+def _check_announcers(scene: Scene, hop: Hop) -> None:
+    """Whether there is a node that may answer for the address. Where there are no endpoints, their own hop says why."""
+    service, nodes = scene.service, scene.evidence.snapshot.nodes.values()
+    if service.load_balancer_class not in ("", CLASS) or not nodes or not any(addresses_of(service)):
+        return
+    able = frozenset(node.name for node in nodes if may_announce(node))
+    if not able:
+        hop.find(
+            "FL038",
+            f"no node may answer for {service.load_balancer[0].ip}: all leave the cluster, are on another network, or "
+            f"have the label {LABEL_NO_BALANCER}",
+            f"take the label from a node: kubectl label node {min(node.name for node in nodes)} {LABEL_NO_BALANCER}-",
+        )
+        return
+    everyone = frozenset(node.name for node in nodes)
+    for address in addresses_of(service):
+        with_endpoints = eligible(service, address, everyone)
+        if with_endpoints and not with_endpoints & able:
+            hop.find(
+                "FL038",
+                f"no node may answer for {address}: the policy is Local, and the nodes with endpoints, "
+                f"{', '.join(sorted(with_endpoints))}, leave, are on another network, or have the label "
+                f"{LABEL_NO_BALANCER}",
+                "run endpoints on another node, or set externalTrafficPolicy to Cluster",
+            )
 
 
 def _check_external_name(scene: Scene, hop: Hop) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fairlead.announce.claims import Claims
 from fairlead.announce.election import rank, rankings
-from fairlead.announce.lans import fitting
+from fairlead.announce.lans import answered_anyway, fitting
 from fairlead.discovery.model import (
     Endpoint,
     EndpointPort,
@@ -194,3 +195,19 @@ def test_whose_link() -> None:
     assert fitting(ipaddress.ip_address("198.51.100.1"), networks, ()) == ()
     holder = Link(3, "kube-ipvs0", "02:00:00:00:00:03", 1500, True)
     assert fitting(VIP, {holder: [ipaddress.ip_interface(VIP)], **networks}, home) == (lan,)
+
+
+class Held:
+    """Links that have one address."""
+
+    def all_addresses(self) -> Any:
+        return {7: {ipaddress.ip_interface(VIP)}}
+
+
+@pytest.mark.parametrize(("ignore", "warned"), [("0", [VIP]), ("1", []), ("2", [])])
+def test_addresses_that_the_kernel_answers_for(tmp_path: Path, ignore: str, warned: list[Any]) -> None:
+    """What is on a link is answered for by the kernel, unless arp_ignore forbids it."""
+    (tmp_path / "net/ipv4/conf/all").mkdir(parents=True)
+    (tmp_path / "net/ipv4/conf/all/arp_ignore").write_text(f"{ignore}\n")
+    links: Any = Held()
+    assert answered_anyway(links, [VIP, OTHER], tmp_path) == warned
