@@ -214,6 +214,7 @@ def node_proxy(settings: NodeSettings) -> tuple[Proxy, ProxyServers]:
         node_name=settings.node,
         cluster_cidrs=settings.pod_cidrs,
         service_cidrs=settings.service_cidrs,
+        ipvs_strict_arp=True,  # who answers for a load balancer's address is not the kernel's to decide
         accelerate=settings.accelerate,
         accelerate_group=settings.pods_group,
     )
