@@ -63,6 +63,7 @@ def command(
 
     from fairlead.announce.standalone import Settings
     from fairlead.api.addresspool import parse_pool
+    from fairlead.api.errors import StatusError
 
     level = logging.DEBUG if verbosity >= 4 else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -87,8 +88,19 @@ def command(
     )
     try:
         uvloop.run(_main(settings, kubeconfig))
-    except* PermissionError as errors:
-        raise click.ClickException(f"{errors.exceptions[0]}: run it as root, or with that capability") from None
+    except PermissionError as error:
+        raise click.ClickException(f"{error.strerror}: run it as root, or with that capability") from None
+    except BaseExceptionGroup as errors:
+        refused = errors.subgroup(StatusError)
+        if refused is None:
+            raise
+        raise click.ClickException(str(_first(refused))) from errors
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Of errors within errors, the first."""
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 async def _main(settings: Settings, kubeconfig: Path | None) -> None:

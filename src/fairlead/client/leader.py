@@ -60,6 +60,7 @@ class LeaderElection:
         self._duration, self._renew, self._retry, self._now, self._clock = duration, renew, retry, now, clock
         self._seen: Object = {}  # the spec seen last,
         self._seen_at = 0.0  # and when it was another one
+        self._said = ""
 
     async def lead(self, work: Callable[[], Awaitable[None]]) -> None:
         """Whenever this candidate leads, do the work; while it does not, wait. Until cancelled, or the work fails."""
@@ -100,8 +101,9 @@ class LeaderElection:
         except TimeoutError:
             return False
         except StatusError as error:
-            if error.code not in {404, 409} and error.code < 500:
-                log.error("Lease %s/%s: %s", self._namespace, self._name, error)
+            if error.code not in {404, 409} and error.code < 500 and str(error) != self._said:
+                self._said = str(error)
+                log.error("Lease %s/%s: %s; trying again", self._namespace, self._name, error)
             return False
 
     async def _take(self) -> bool:
