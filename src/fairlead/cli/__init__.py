@@ -17,6 +17,7 @@ _COMMANDS = {
     "up": "Start a cluster on this machine, or one that was stopped.",
     "down": "Remove a cluster and everything of it.",
     "explain": "Say why a pod can, or cannot, reach a Service.",
+    "dashboard": "Serve the live page: services, endpoints, traffic, and explain on a click.",
     "status": "Say what runs and what is ready.",
     "kubeconfig": "Print a cluster's kubeconfig.",
     "image": "Load, pull, list and remove the images that pods can run.",

@@ -125,7 +125,7 @@ def command(
     if config.ingress:
         _say_without_haproxy()
     name = "" if config.name == _DEFAULT.name else f" --name {config.name}"
-    print(f"Look around: kubectl get pods -A -o wide.  Remove it: fairlead down{name}")
+    print(f"Look around: kubectl get pods -A -o wide, or fairlead dashboard.  Remove it: fairlead down{name}")
 
 
 def _say_without_haproxy() -> None:

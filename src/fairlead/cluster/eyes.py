@@ -18,6 +18,7 @@ from fairlead.linux.namespaces import path as namespace_path
 from fairlead.survey import asking, sight
 from fairlead.survey.eyes import AgentEyes
 from fairlead.survey.nodeside import NodeSide, Request
+from fairlead.survey.traffic import Count
 
 
 class LocalEyes:
@@ -26,6 +27,7 @@ class LocalEyes:
     def __init__(self, layout: Layout, config: ClusterConfig, client: Client) -> None:
         self._layout, self._config = layout, config
         self._elsewhere = AgentEyes(client)
+        self._sides: dict[str, NodeSide] = {}
         self.facts = Facts(
             name=config.name,
             domain=config.cluster_domain,
@@ -42,8 +44,11 @@ class LocalEyes:
 
     def side(self, node: str) -> NodeSide:
         """One node, as its agent would see it."""
-        folder = self._layout.runtime / "nodes" / node / "pods"
-        return NodeSide(folder, namespace_path(self._layout.node_namespace(node)), self._config.proxy_mode)
+        if node not in self._sides:
+            folder = self._layout.runtime / "nodes" / node / "pods"
+            where = namespace_path(self._layout.node_namespace(node))
+            self._sides[node] = NodeSide(folder, where, self._config.proxy_mode)
+        return self._sides[node]
 
     def processes(self) -> dict[str, ProcessState]:
         """See `Eyes`."""
@@ -86,3 +91,12 @@ class LocalEyes:
         if not self._is_here(node):
             return await self._elsewhere.tracked(node, request, source_port)
         return await asyncio.to_thread(self.side(node).tracked, request, source_port)
+
+    async def traffic(self, node: str) -> tuple[tuple[Count, ...], str]:
+        """See `Eyes`."""
+        if not self._is_here(node):
+            return await self._elsewhere.traffic(node)
+        try:
+            return await asyncio.to_thread(self.side(node).traffic), ""
+        except OSError as error:
+            return (), f"the connection tracking of {node} can't be read: {error.strerror or error}"

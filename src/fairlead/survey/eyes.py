@@ -19,6 +19,7 @@ from fairlead.client import Client
 from fairlead.explain.evidence import Attempt, DNSAnswer, Facts, NodeKernel, PodKernel, ProcessState
 from fairlead.survey.nodeside import Request
 from fairlead.survey.server import PREFIX
+from fairlead.survey.traffic import Count
 from fairlead.survey.wire import NodeDocument, read_node
 
 T = TypeVar("T")
@@ -50,6 +51,9 @@ class Eyes(Protocol):
 
     async def tracked(self, node: str, request: Request, source_port: int) -> str:
         """Where that node's connection tracking says a request went."""
+
+    async def traffic(self, node: str) -> tuple[tuple[Count, ...], str]:
+        """The connections a node translated, and why they can't be seen, if so."""
 
 
 class NoAgent(Exception):
@@ -131,6 +135,13 @@ class AgentEyes:
             )
         except NoAgent:
             return ""
+
+    async def traffic(self, node: str) -> tuple[tuple[Count, ...], str]:
+        """See `Eyes`."""
+        try:
+            return await self._get(node, "traffic", tuple[Count, ...]), ""
+        except NoAgent as error:
+            return (), str(error)
 
     def _path(self, node: str) -> str:
         return f"/api/v1/nodes/{quote(node)}/proxy{PREFIX}"

@@ -19,6 +19,7 @@ from fairlead.linux.namespaces import entered
 from fairlead.linux.nft.kernel import NftSocket, Tape
 from fairlead.proxy.nftables.layout import DIALECTS
 from fairlead.survey import asking, sight
+from fairlead.survey.traffic import Count, TrafficCounter
 
 T = TypeVar("T")
 
@@ -39,6 +40,7 @@ class NodeSide:
 
     def __init__(self, pods: Path, namespace: Path | None = None, mode: str = "") -> None:
         self._pods, self._namespace, self._mode = pods, namespace, mode
+        self._counter = TrafficCounter()
 
     def _inside(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self._namespace is None else entered(self._namespace)
@@ -142,6 +144,11 @@ class NodeSide:
                 return asking.tracked_endpoint(request.protocol, request.address, request.port, source_port)
         except OSError:
             return ""
+
+    def traffic(self) -> tuple[Count, ...]:
+        """Connections that this node translated; see `TrafficCounter`. Raises OSError."""
+        with self._inside():
+            return self._counter.look()
 
 
 def _words(error: Exception) -> str:

@@ -39,6 +39,7 @@ class NodeSights:
             web.get(f"{PREFIX}/pods", self._pods),
             web.get(f"{PREFIX}/names/{{uid}}", self._names),
             web.get(f"{PREFIX}/flow", self._flow),
+            web.get(f"{PREFIX}/traffic", self._traffic),
             web.post(f"{PREFIX}/request", self._request),
         ]
 
@@ -72,6 +73,12 @@ class NodeSights:
         except (KeyError, ValueError) as error:
             raise web.HTTPBadRequest(text=f"address, port, protocol and source are needed: {error}") from error
         return _json(await self._apart(self._side.tracked, asked, source_port))
+
+    async def _traffic(self, request: web.Request) -> web.Response:
+        try:
+            return _json(await self._apart(self._side.traffic))
+        except OSError as error:
+            raise web.HTTPInternalServerError(text=f"connection tracking can't be read: {error}") from error
 
     async def _request(self, request: web.Request) -> web.Response:
         try:
