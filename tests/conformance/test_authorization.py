@@ -219,7 +219,10 @@ def test_a_node_has_its_own_and_no_more(cluster, curl, space):
             "spec": {
                 "nodeName": home,
                 "containers": [{"name": "c", "image": "x"}],
-                "volumes": [{"name": "v", "secret": {"secretName": "used" if home == "mine" else "unused"}}],
+                "volumes": [
+                    {"name": "v", "secret": {"secretName": "used" if home == "mine" else "unused"}},
+                    {"name": "d", "persistentVolumeClaim": {"claimName": "used" if home == "mine" else "unused"}},
+                ],
             },
         }
         assert post(curl, pods, pod, "node")[0] == 403
@@ -236,6 +239,13 @@ def test_a_node_has_its_own_and_no_more(cluster, curl, space):
         True,
     )
     assert curl(f"/api/v1/namespaces/{space}/secrets", user="node")[0] == 403
+    volume = {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/d"}}
+    for name, status in (("used", 200), ("unused", 403)):
+        spec = {**volume, "claimRef": {"namespace": space, "name": name}}
+        body = {"metadata": {"name": f"{space}-{name}"}, "spec": spec}
+        assert post(curl, "/api/v1/persistentvolumes", body)[0] == 201
+        assert curl(f"/api/v1/persistentvolumes/{space}-{name}", user="node")[0] == status
+    assert curl("/api/v1/persistentvolumes", user="node")[0] == 403
     token = f"/api/v1/namespaces/{space}/serviceaccounts/default/token"
     for name, uid, status in (("a", uids["a"], 201), ("b", uids["b"], 403), ("a", "", 403)):
         reference = {"kind": "Pod", "apiVersion": "v1", "name": name, "uid": uid}

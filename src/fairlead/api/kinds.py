@@ -129,6 +129,11 @@ HORIZONTALPODAUTOSCALERS_V1 = Resource(
     "autoscaling", "v1", "HorizontalPodAutoscaler", "horizontalpodautoscalers", True, ("hpa",), _ALL, ("status",)
 )
 LIMITRANGES = Resource("", "v1", "LimitRange", "limitranges", True, ("limits",))
+PERSISTENTVOLUMES = Resource("", "v1", "PersistentVolume", "persistentvolumes", False, ("pv",), (), ("status",))
+PERSISTENTVOLUMECLAIMS = Resource(
+    "", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", True, ("pvc",), (), ("status",)
+)
+STORAGECLASSES = Resource("storage.k8s.io", "v1", "StorageClass", "storageclasses", False, ("sc",))
 RESOURCEQUOTAS = Resource("", "v1", "ResourceQuota", "resourcequotas", True, ("quota",), (), ("status",))
 SERVICECIDRS = Resource("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", False, (), (), ("status",))
 IPADDRESSES = Resource("networking.k8s.io", "v1", "IPAddress", "ipaddresses", False, ("ip",))
@@ -191,6 +196,9 @@ RESOURCES: tuple[Resource, ...] = (
     TOKEN_REVIEWS,
     LIMITRANGES,
     RESOURCEQUOTAS,
+    PERSISTENTVOLUMES,
+    PERSISTENTVOLUMECLAIMS,
+    STORAGECLASSES,
     SERVICECIDRS,
     IPADDRESSES,
     CUSTOMRESOURCEDEFINITIONS,

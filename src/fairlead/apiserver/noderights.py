@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from fairlead.api import errors
-from fairlead.api.kinds import LEASES, NODES, PODS, SERVICEACCOUNTS, Resource
+from fairlead.api.kinds import LEASES, NODES, PERSISTENTVOLUMES, PODS, SERVICEACCOUNTS, Resource
+from fairlead.api.storage import claims_of
 from fairlead.apiserver.authorization import Attributes, Decision
 from fairlead.apiserver.rbac.index import PolicyIndex
 from fairlead.apiserver.request import RequestInfo
@@ -91,10 +92,11 @@ def references_of(pod: Object) -> Iterator[Reference]:
     for volume in spec.get("volumes") or ():
         yield from one("secrets", (volume.get("secret") or {}).get("secretName"))
         yield from one("configmaps", (volume.get("configMap") or {}).get("name"))
-        yield from one("persistentvolumeclaims", (volume.get("persistentVolumeClaim") or {}).get("claimName"))
         for source in (volume.get("projected") or {}).get("sources") or ():
             yield from one("secrets", (source.get("secret") or {}).get("name"))
             yield from one("configmaps", (source.get("configMap") or {}).get("name"))
+    for claim, _ in claims_of(pod):
+        yield from one("persistentvolumeclaims", claim)
     for kind in ("containers", "initContainers", "ephemeralContainers"):
         for container in spec.get(kind) or ():
             for entry in container.get("env") or ():
@@ -137,6 +139,8 @@ class NodeAuthorizer:
             if asked.subresource or verb not in _READ or (verb != "get" and not wanted):
                 return f"can only read resources of this type by name: node '{node}'"
             return await self._related(node, (asked.plural, asked.namespace, wanted))
+        if (asked.group, asked.plural) == ("", "persistentvolumes"):
+            return await self._volume(node, asked)
         if (asked.group, asked.plural) == ("", "pods"):
             return await self._pods(node, asked)
         if (asked.group, asked.plural) == ("", "nodes"):
@@ -181,6 +185,18 @@ class NodeAuthorizer:
         if (pod.get("spec") or {}).get("nodeName") == node:
             return ""
         return f"no relationship found between node '{node}' and this object"
+
+    async def _volume(self, node: str, asked: Attributes) -> str:
+        """A volume is a node's to read if a pod there uses the claim that has it."""
+        if asked.verb != "get" or asked.subresource:
+            return f"can only get individual resources of this type: node '{node}'"
+        try:
+            volume = await self._registry.get(PERSISTENTVOLUMES, "", asked.name)
+        except errors.StatusError:
+            return ""  # it will be told that there is none
+        claim = (volume.get("spec") or {}).get("claimRef") or {}
+        reference = ("persistentvolumeclaims", claim.get("namespace") or "", claim.get("name") or "")
+        return await self._related(node, reference)
 
     async def _related(self, node: str, reference: Reference) -> str:
         if self._graph.uses(node, reference):

@@ -1,7 +1,8 @@
-"""What every cluster has from the start: its DNS, and its ingress. Applied through the API, as users apply things.
+"""What every cluster has from the start: its DNS, a default StorageClass, and its ingress.
 
-Invariant: an object that is there is only changed where it differs from ours in what ours says, so a user's additions
-(more replicas, another label) survive a restart of the control plane.
+Applied through the API, like anything a user would apply. Invariant: an object that is there is only changed where it
+differs from ours in what ours says, so a user's additions (more replicas, another label) survive a restart of the
+control plane; a class is left as it is.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import yaml
 from fairlead.api import kinds
 from fairlead.api.errors import StatusError
 from fairlead.client import Client
+from fairlead.cluster import provisioner
 from fairlead.cluster.config import ClusterConfig
 
 log = logging.getLogger("fairlead.cluster")
@@ -26,15 +28,15 @@ _RETRY = 0.1
 
 
 def manifests(config: ClusterConfig) -> list[dict[str, Any]]:
-    """The objects of the cluster's DNS, and of its ingress."""
-    return [
-        manifest for file in ("kube-dns", *(("ingress",) if config.ingress else ())) for manifest in _of(file, config)
-    ]
+    """The objects of the cluster's DNS, of the class of volumes that are directories here, and of its ingress."""
+    files = ("kube-dns", "storage", *(("ingress",) if config.ingress else ()))
+    return [manifest for file in files for manifest in _of(file, config)]
 
 
 def _of(file: str, config: ClusterConfig) -> list[dict[str, Any]]:
     text = (resources.files("fairlead.cluster") / "manifests" / f"{file}.yaml").read_text()
     filled = string.Template(text).substitute(
+        PROVISIONER=provisioner.NAME,
         DNS_IP=config.dns_ip,
         DNS_REPLICAS=min(2, config.nodes),
         CLUSTER_DOMAIN=config.cluster_domain,
@@ -67,6 +69,8 @@ async def _ensure(client: Client, manifest: dict[str, Any]) -> None:
         if error.code != 404:
             raise
         await client.create(resource, manifest, namespace)
+        return
+    if resource is kinds.STORAGECLASSES:  # which class is the default is the user's once it exists
         return
     ours = {key: value for key, value in manifest.items() if key not in ("apiVersion", "kind")}
     if resource is kinds.DEPLOYMENTS:  # how many there are is the user's once they exist

@@ -21,6 +21,7 @@ from fairlead.cluster import addons, invitation, routes, signing
 from fairlead.cluster.config import ClusterConfig
 from fairlead.cluster.credentials import Credentials
 from fairlead.cluster.layout import Layout
+from fairlead.cluster.provisioner import Provisioner
 from fairlead.cluster.relay import Relay
 from fairlead.controllers import ControllerOptions, run_controllers
 from fairlead.linux import libc, namespaces
@@ -109,6 +110,7 @@ async def _serve(layout: Layout, config: ClusterConfig, host_socket: socket.sock
             asyncio.create_task(addons.keep(client, config), name="addons"),
             asyncio.create_task(routes.keep(client), name="routes"),
             asyncio.create_task(signing.keep(client, authority, credentials.api_names), name="signing"),
+            asyncio.create_task(Provisioner(client, layout.volumes).run(), name="provisioner"),
             asyncio.create_task(invitation.keep(client, told, authority.cert_pem, config.join_url), name="invitation"),
         ]
         for beside in work[1:]:

@@ -84,6 +84,11 @@ class Layout(msgspec.Struct, frozen=True):
         return self.state / "log"
 
     @property
+    def volumes(self) -> Path:
+        """The directories of volumes that were made for claims."""
+        return self.state / "volumes"
+
+    @property
     def owner(self) -> Path:
         """Holds the path of the state that the running cluster of this name belongs to."""
         return self.runtime / "owner"

@@ -30,6 +30,8 @@ from fairlead.api.kinds import (
     NAMESPACES,
     NETWORKPOLICIES,
     NODES,
+    PERSISTENTVOLUMECLAIMS,
+    PERSISTENTVOLUMES,
     PODDISRUPTIONBUDGETS,
     PODS,
     REPLICASETS,
@@ -40,6 +42,7 @@ from fairlead.api.kinds import (
     SERVICECIDRS,
     SERVICES,
     STATEFULSETS,
+    STORAGECLASSES,
     Resource,
 )
 from fairlead.client.events import EventRecorder, utc_now
@@ -78,6 +81,9 @@ LATER: tuple[Resource, ...] = (
     HORIZONTALPODAUTOSCALERS,
     INGRESSES,
     NETWORKPOLICIES,
+    PERSISTENTVOLUMECLAIMS,
+    PERSISTENTVOLUMES,
+    STORAGECLASSES,
     RESOURCEQUOTAS,
     SERVICECIDRS,
     IPADDRESSES,

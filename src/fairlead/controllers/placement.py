@@ -6,7 +6,7 @@ because people and tests read them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fairlead.api import quantity
@@ -239,11 +239,16 @@ def explain(total: int, reasons: Mapping[str, int]) -> str:
 
 
 def place(
-    pod: Object, nodes: Iterable[NodeState], group: str, namespaces: Mapping[str, Mapping[str, str]] | None = None
+    pod: Object,
+    nodes: Iterable[NodeState],
+    group: str,
+    namespaces: Mapping[str, Mapping[str, str]] | None = None,
+    bar: Callable[[NodeState], str] = lambda _: "",
 ) -> tuple[str, str]:
     """The node for the pod and an empty text, or an empty name and the reason.
 
-    `group`: the pods it is spread from. `namespaces`: their labels, for affinity terms that select by them.
+    `group`: the pods it is spread from. `namespaces`: their labels, for affinity terms that select by them. `bar`: why
+    a node is out of the question for a reason of its own; empty if it is not.
     """
     states = list(nodes)
     requests, ports = requests_of(pod), host_ports(pod)
@@ -255,7 +260,7 @@ def place(
         if not refused:
             if wishes is None:
                 wishes = podaffinity.Wishes(pod, states, lambda s: matches_node(pod, s), namespaces or {})
-            reason = wishes.refusal(state)
+            reason = bar(state) or wishes.refusal(state)
             if not reason:
                 fitting.append(state)
             refused = [reason] if reason else []

@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import Any
 
 from fairlead.api import times
 from fairlead.api.errors import StatusError
 from fairlead.api.kinds import NAMESPACES, NODES, PODS
+from fairlead.api.storage import claims_of
 from fairlead.client.rest import is_conflict, is_gone
 from fairlead.client.workqueue import WorkQueue
-from fairlead.controllers import placement, podaffinity, pods, preemption
+from fairlead.controllers import placement, podaffinity, pods, podvolumes, preemption
+from fairlead.controllers.claimbinding import ClaimBinding
 from fairlead.controllers.context import Context
 
 Object = dict[str, Any]
@@ -42,6 +44,7 @@ class Scheduler:
         self._queue: WorkQueue[str] = WorkQueue(base=0.1, cap=10.0)
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._writing: set[asyncio.Task[None]] = set()
+        self._claims = ClaimBinding(context, self._retry)
         context.informer.on(NODES, self._on_node)
         context.informer.on(PODS, self._on_pod)
 
@@ -121,6 +124,7 @@ class Scheduler:
 
     def _leave(self, pod: Object) -> None:
         """The pod takes no room any more."""
+        self._claims.wake()
         uid = pod["metadata"]["uid"]
         node = pods.node_name(pod)
         assumed = self._assumed.pop(uid, None)
@@ -162,10 +166,15 @@ class Scheduler:
         pod = self._pods.get(name, namespace)
         if pod is None or not self._is_ours(pod) or pod["metadata"]["uid"] in self._assumed:
             return
+        volumes = self._volumes_of(key, pod)
+        if volumes is None:
+            return
         namespaces = _NamespaceLabels(self._context)
         with self._room_kept(pod):
-            node, why = placement.place(pod, self._states.values(), placement.spread_group(pod), namespaces)
-            choice = preemption.choose(pod, list(self._states.values()), namespaces) if not node else None
+            states, group = list(self._states.values()), placement.spread_group(pod)
+            node, why = placement.place(pod, states, group, namespaces, volumes.bar)
+            open_to_it = [state for state in states if not volumes.bar(state)] if not node else []
+            choice = preemption.choose(pod, open_to_it, namespaces) if open_to_it else None
         if not node:
             self._waiting.add(key)
             if choice is not None:
@@ -177,8 +186,52 @@ class Scheduler:
             return
         self._assumed[pod["metadata"]["uid"]] = (node, pod)
         self._states[node].add(pod)
+        if volumes.waiting:
+            self._spawn(self._bind_volumes(key, pod, node, volumes.choose(self._states[node]) or []))
+            return
         await self._slots.acquire()
         self._spawn(self._bind(key, pod, node))
+
+    def _volumes_of(self, key: str, pod: Object) -> podvolumes.PodVolumes | None:
+        """What the pod's claims ask of its place; None if it has to wait for them wherever it goes."""
+        if not claims_of(pod):
+            return podvolumes.PodVolumes()
+        if not self._claims.synced:
+            self._waiting.add(key)
+            self._spawn(self._claims.wait_until_synced())
+            return None
+        placed = [other for state in self._states.values() for other in state.pods.values()]
+        volumes = self._claims.of(pod, placed)
+        if not volumes.refusal:
+            return volumes
+        self._waiting.add(key)
+        count = len(self._states)
+        why = f"0/{count} nodes are available: {volumes.refusal}." if count else placement.explain(0, {})
+        self._spawn(self._say_why_not(pod, why))
+        return None
+
+    async def _bind_volumes(self, key: str, pod: Object, node: str, choices: Sequence[podvolumes.Choice]) -> None:
+        """The pod's claims first, then the pod."""
+        uid = pod["metadata"]["uid"]
+        try:
+            wanted = await self._claims.bind(choices, node, lambda: uid in self._assumed)
+        except (StatusError, TimeoutError) as error:
+            said = "context deadline exceeded" if isinstance(error, TimeoutError) else str(error)
+            self._give_up(uid, node)
+            if not isinstance(error, StatusError) or not is_conflict(error):
+                text = f'running PreBind plugin "VolumeBinding": binding volumes: {said}'
+                self._recorder.event(pod, "Warning", "FailedScheduling", text)
+            self._queue.add_rate_limited(key)
+            return
+        if wanted:
+            await self._slots.acquire()
+            await self._bind(key, pod, node)
+
+    def _give_up(self, uid: str, node: str) -> None:
+        """The pod does not go to that node after all."""
+        if self._assumed.pop(uid, None) is not None and node in self._states:
+            self._states[node].remove(uid)
+            self._retry()
 
     @contextlib.contextmanager
     def _room_kept(self, pod: Object) -> Iterator[None]:
@@ -247,10 +300,7 @@ class Scheduler:
         try:
             await self._client.create_subresource(PODS, metadata["name"], "binding", binding, metadata["namespace"])
         except StatusError as error:
-            assumed = self._assumed.pop(metadata["uid"], None)
-            if assumed is not None and node in self._states:
-                self._states[node].remove(metadata["uid"])
-                self._retry()
+            self._give_up(metadata["uid"], node)
             if not is_gone(error) and not is_conflict(error):
                 log.warning("scheduler: cannot bind %s to %s: %s", key, node, error)
                 self._recorder.event(pod, "Warning", "FailedScheduling", f"binding rejected: {error}")

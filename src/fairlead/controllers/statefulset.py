@@ -10,12 +10,12 @@ import asyncio
 from typing import Any
 
 from fairlead.api.errors import StatusError
-from fairlead.api.kinds import PODS, STATEFULSETS
+from fairlead.api.kinds import PERSISTENTVOLUMECLAIMS, PODS, STATEFULSETS
 from fairlead.client.rest import is_conflict, is_gone
 from fairlead.client.workqueue import WorkQueue, work
-from fairlead.controllers import owners, pods, revisions, statefulset_plan
+from fairlead.controllers import owners, pods, revisions, statefulset_claims, statefulset_plan
 from fairlead.controllers.context import Context
-from fairlead.controllers.podcontrol import PodControl
+from fairlead.controllers.podcontrol import PodControl, key_of
 from fairlead.controllers.replicaset import same_status
 from fairlead.controllers.revisioncontrol import RevisionControl
 
@@ -31,10 +31,20 @@ class StatefulSetController:
         self._control = PodControl(context, STATEFULSETS, "statefulset-controller", self._queue)
         self._history = RevisionControl(context, STATEFULSETS, self._queue)
         self._recorder = self._control.recorder
+        self._claims = context.cache(PERSISTENTVOLUMECLAIMS)
+        context.on(PERSISTENTVOLUMECLAIMS, self._on_claim)
 
     async def run(self) -> None:
         """Until cancelled."""
         await work(self._queue, self._reconcile, "statefulset")
+
+    def _on_claim(self, before: Object | None, after: Object | None) -> None:
+        """One went that a pod may need, or wait for to go."""
+        if before is None or after is not None:
+            return
+        for stateful_set in self._control.owners.list(before["metadata"]["namespace"]):
+            if statefulset_claims.templates(stateful_set):
+                self._queue.add(key_of(stateful_set))
 
     async def _reconcile(self, key: str) -> None:
         namespace, _, name = key.partition("/")
@@ -51,6 +61,8 @@ class StatefulSetController:
         known = {r["metadata"]["name"]: r for r in history}
         current = known.get((stateful_set.get("status") or {}).get("currentRevision") or "", update)
         decided = statefulset_plan.plan(stateful_set, owned, current, update, self._context.now())
+        if statefulset_claims.templates(stateful_set) and not pods.is_terminating(stateful_set):
+            await self._keep_claims(stateful_set, owned, {pod["metadata"]["uid"] for pod in decided.condemned})
         await self._act(stateful_set, decided)
         if not same_status(stateful_set.get("status"), decided.status):
             await self._client.update_status(STATEFULSETS, {**stateful_set, "status": decided.status})
@@ -69,9 +81,52 @@ class StatefulSetController:
         if failed is not None:
             raise failed
 
+    async def _keep_claims(self, stateful_set: Object, owned: list[Object], condemned: set[str]) -> None:
+        """The claims of the pods that are there: made again if they are missing, owned by whom they go with."""
+        for pod in owned:
+            metadata = pod["metadata"]
+            going = metadata["uid"] in condemned
+            for claim in statefulset_claims.claims_for(stateful_set, metadata["name"]):
+                there = self._claims.get(claim["metadata"]["name"], metadata["namespace"])
+                if there is None:
+                    if not going and not pods.is_terminating(pod) and not pods.is_finished(pod):
+                        await self._make_claim(stateful_set, claim, metadata["name"])
+                    continue
+                kept = statefulset_claims.retained(stateful_set, pod, there, going)
+                if kept is not None and not pods.is_terminating(there):
+                    await self._client.update(PERSISTENTVOLUMECLAIMS, kept)
+
+    async def _make_claim(self, stateful_set: Object, claim: Object, pod: str) -> None:
+        name, owner = claim["metadata"]["name"], stateful_set["metadata"]["name"]
+        try:
+            await self._client.create(PERSISTENTVOLUMECLAIMS, claim)
+        except StatusError as error:
+            if error.reason == "AlreadyExists":
+                return  # the cache is about to learn of it
+            message = f"create Claim {name} for Pod {pod} in StatefulSet {owner} failed error: {error}"
+            self._recorder.event(stateful_set, "Warning", "FailedCreate", message)
+            raise
+        message = f"create Claim {name} Pod {pod} in StatefulSet {owner} success"
+        self._recorder.event(stateful_set, "Normal", "SuccessfulCreate", message)
+
+    async def _have_claims(self, stateful_set: Object, pod: str, namespace: str) -> bool:
+        """Make what a new pod needs; False if claims of the one before it are still on their way out."""
+        for claim in statefulset_claims.claims_for(stateful_set, pod):
+            there = self._claims.get(claim["metadata"]["name"], namespace)
+            if there is None:
+                await self._make_claim(stateful_set, claim, pod)
+            elif statefulset_claims.is_stale(there):
+                return False
+        return True
+
     async def _create(self, stateful_set: Object, pod: Object) -> StatusError | None:
         """Make a pod. If its name is taken by one of ours the cache is about to learn of it."""
         name, namespace, owner = pod["metadata"]["name"], pod["metadata"]["namespace"], stateful_set["metadata"]
+        try:
+            if not await self._have_claims(stateful_set, name, namespace):
+                return None
+        except StatusError as error:
+            return error
         try:
             await self._client.create(PODS, pod, namespace)
         except StatusError as error:

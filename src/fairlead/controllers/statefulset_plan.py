@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from fairlead.api.kinds import STATEFULSETS
-from fairlead.controllers import pods
+from fairlead.controllers import pods, statefulset_claims
 from fairlead.controllers.podcontrol import pod_of
 from fairlead.controllers.revisions import HASH, template_of
 
@@ -32,6 +32,7 @@ class Plan(msgspec.Struct):
     create: list[Object] = []
     delete: list[Object] = []
     update: list[Object] = []
+    condemned: list[Object] = []  # pods that are too many
     again_in: float | None = None
 
 
@@ -75,7 +76,7 @@ def new_pod(stateful_set: Object, ordinal: int, revision: Object) -> Object:
     del pod["metadata"]["generateName"]
     labels = {POD_NAME: name, POD_INDEX: str(ordinal), HASH: revision["metadata"]["name"]}
     pod["metadata"] |= {"name": name, "labels": {**(pod["metadata"].get("labels") or {}), **labels}}
-    pod["spec"] = {**pod["spec"], "hostname": name}
+    pod["spec"] = {**statefulset_claims.with_claims(stateful_set, name, pod["spec"]), "hostname": name}
     if stateful_set["spec"].get("serviceName"):
         pod["spec"]["subdomain"] = stateful_set["spec"]["serviceName"]
     return pod
@@ -108,7 +109,7 @@ class _Control:
             else:
                 self.condemned.append(pod)
         self.condemned.sort(key=ordinal_of, reverse=True)
-        self.result = Plan(self._status(mine), create=[], delete=[], update=[])
+        self.result = Plan(self._status(mine), create=[], delete=[], update=[], condemned=self.condemned)
 
     # -- the pods' states ------------------------------------------------------------------------------------------
 

@@ -11,10 +11,12 @@ from fairlead.controllers.daemonset import DaemonSetController
 from fairlead.controllers.disruption import DisruptionController
 from fairlead.controllers.horizontal import HorizontalController
 from fairlead.controllers.job import JobController
+from fairlead.controllers.persistentvolumes import PersistentVolumeController
 from fairlead.controllers.priorityclasses import PriorityClassController
 from fairlead.controllers.replicationcontroller import ReplicationControllerController
 from fairlead.controllers.resourcequota import ResourceQuotaController
 from fairlead.controllers.statefulset import StatefulSetController
+from fairlead.controllers.volumeprotection import EphemeralVolumeController, VolumeProtectionController
 
 CONTROLLERS = (
     StatefulSetController,
@@ -26,4 +28,7 @@ CONTROLLERS = (
     PriorityClassController,
     ResourceQuotaController,
     HorizontalController,
+    PersistentVolumeController,
+    VolumeProtectionController,
+    EphemeralVolumeController,
 )

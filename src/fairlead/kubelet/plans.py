@@ -290,9 +290,10 @@ def _binds(pod: Object, container: Object, variables: Mapping[str, str], places:
         sub_path = mount.get("subPath") or expand(mount.get("subPathExpr") or "", variables)
         if sub_path:
             source = _sub_path(source, sub_path, mount["mountPath"])
-        from_api = any(kind in volume for kind in ("configMap", "secret", "downwardAPI", "projected"))
+        sealed = any(kind in volume for kind in ("configMap", "secret", "downwardAPI", "projected"))
+        sealed = sealed or bool((volume.get("persistentVolumeClaim") or {}).get("readOnly"))
         target = "/" + mount["mountPath"].strip("/")
-        binds[target] = Bind(str(source), target, read_only=bool(mount.get("readOnly")) or from_api)
+        binds[target] = Bind(str(source), target, read_only=bool(mount.get("readOnly")) or sealed)
     return tuple(binds.values())
 
 

@@ -13,7 +13,14 @@ from typing import Any
 
 from fairlead.api import times
 from fairlead.api.errors import StatusError
-from fairlead.api.kinds import CONFIGMAPS, SECRETS, SERVICEACCOUNTS, Resource
+from fairlead.api.kinds import (
+    CONFIGMAPS,
+    PERSISTENTVOLUMECLAIMS,
+    PERSISTENTVOLUMES,
+    SECRETS,
+    SERVICEACCOUNTS,
+    Resource,
+)
 from fairlead.client import Client
 from fairlead.client.events import EventRecorder
 from fairlead.discovery.confirmed import Standing
@@ -56,7 +63,7 @@ class Surroundings:
         self._services_changed = asyncio.Event()
         self._tokens: dict[tuple[str, str, int], tuple[str, str, datetime]] = {}
         self.images = Images(options.images_dir)
-        self.fetch = Fetcher(self._configmap, self._secret, self._token)
+        self.fetch = Fetcher(self._configmap, self._secret, self._token, self._claim, self._persistent)
 
     def services_changed(self) -> None:
         """The snapshot is another one."""
@@ -110,6 +117,12 @@ class Surroundings:
 
     def _secret(self, namespace: str, name: str) -> Awaitable[Object]:
         return self.client.get(SECRETS, name, namespace)
+
+    def _claim(self, namespace: str, name: str) -> Awaitable[Object]:
+        return self.client.get(PERSISTENTVOLUMECLAIMS, name, namespace)
+
+    def _persistent(self, name: str) -> Awaitable[Object]:
+        return self.client.get(PERSISTENTVOLUMES, name)
 
     def forget_tokens(self, uid: str) -> None:
         """The pod is gone."""

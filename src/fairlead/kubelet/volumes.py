@@ -1,9 +1,10 @@
 """A pod's volumes as directories of the machine, ready to be bound into containers.
 
 Supported: emptyDir, hostPath, configMap, secret, downwardAPI, projected (serviceAccountToken, configMap, secret,
-downwardAPI). What comes from the API is written as upstream does (atomic_writer): the files live in a timestamped
-directory, `..data` points to it, and an update swaps that link. Invariants: a reader sees the old or the new content
-whole; secrets and tokens are only ever in `memory` (the caller's promise); other kinds are refused by name.
+downwardAPI), persistentVolumeClaim and ephemeral (of volumes that are hostPath or local). What comes from the API is
+written as upstream does (atomic_writer): the files live in a timestamped directory, `..data` points to it, and an
+update swaps that link. Invariants: a reader sees the old or the new content whole; secrets and tokens are only ever in
+`memory` (the caller's promise); other kinds are refused by name.
 """
 
 from __future__ import annotations
@@ -18,11 +19,21 @@ from typing import Any
 import msgspec
 
 from fairlead.api.errors import StatusError
+from fairlead.api.storage import ephemeral_claim, is_bound, is_of_pod, sources_of
 from fairlead.kubelet import localstorage
 from fairlead.kubelet.downward import field_value, resource_value
 
 Object = dict[str, Any]
-SUPPORTED = ("emptyDir", "hostPath", "configMap", "secret", "downwardAPI", "projected")
+SUPPORTED = (
+    "emptyDir",
+    "hostPath",
+    "configMap",
+    "secret",
+    "downwardAPI",
+    "projected",
+    "persistentVolumeClaim",
+    "ephemeral",
+)
 _DEFAULT_MODE = 0o644
 _TOKEN_SECONDS = 3600
 
@@ -38,6 +49,9 @@ class Fetcher(msgspec.Struct, frozen=True):
     secret: Callable[[str, str], Awaitable[Object]]
     token: Callable[[Object, str, int], Awaitable[tuple[str, str]]]
     """Arguments: the pod, the audience ("" for the API server's own), seconds."""
+    claim: Callable[[str, str], Awaitable[Object]]
+    persistent: Callable[[str], Awaitable[Object]]
+    """A PersistentVolume by its name."""
 
 
 class File(msgspec.Struct, frozen=True):
@@ -77,6 +91,8 @@ async def make(pod: Object, volume: Object, places: Places, fetch: Fetcher, allo
     try:
         if "hostPath" in volume:
             return _host_path(volume["hostPath"])
+        if "persistentVolumeClaim" in volume or "ephemeral" in volume:
+            return await _persistent(pod, volume, fetch)
         if kind := next((k for k in ("configMap", "secret", "downwardAPI", "projected") if k in volume), ""):
             files = await _content(pod, kind, volume[kind], fetch, allocatable)
             directory = places.memory / name
@@ -157,6 +173,36 @@ def _host_path(source: Object) -> Path:
     if not path.exists():  # upstream leaves this to the runtime, which makes a directory
         path.mkdir(parents=True, mode=0o755)
     return path.resolve()
+
+
+async def _persistent(pod: Object, volume: Object, fetch: Fetcher) -> Path:
+    """Where the volume of a claim is."""
+    namespace, own = pod["metadata"]["namespace"], "ephemeral" in volume
+    name = ephemeral_claim(pod, volume) if own else volume["persistentVolumeClaim"]["claimName"]
+    where = f"error processing PVC {namespace}/{name}"
+    try:
+        claim = await fetch.claim(namespace, name)
+    except StatusError as error:
+        raise VolumeProblem(f"{where}: failed to fetch PVC from API server: {error.message}") from error
+    if own and not is_of_pod(claim, pod):
+        pod_name = f"{namespace}/{pod['metadata']['name']}"
+        raise VolumeProblem(f"{where}: PVC was not created for pod {pod_name} (pod is not owner)")
+    if not is_bound(claim):
+        raise VolumeProblem(f"{where}: PVC is not bound")
+    found = await fetch.persistent(claim["spec"]["volumeName"])
+    spec, called = found["spec"], found["metadata"]["name"]
+    if (spec.get("claimRef") or {}).get("uid") != claim["metadata"]["uid"]:
+        raise VolumeProblem(f"{where}: PV {called} is bound to another claim")
+    if spec.get("volumeMode") == "Block":
+        raise VolumeProblem(f"volume {volume['name']} has volumeMode Block, but is specified in volumeMounts")
+    if spec.get("mountOptions"):
+        raise VolumeProblem(f"PersistentVolume {called}: mount options are not supported for a directory")
+    if "hostPath" in spec:
+        return _host_path(spec["hostPath"])
+    if "local" in spec:
+        return _host_path({"path": spec["local"]["path"], "type": "Directory"})
+    kind = next(iter(sources_of(spec)), "unknown")
+    raise VolumeProblem(f"PersistentVolume {called}: {kind} volumes are not supported by fairlead (yet)")
 
 
 _KINDS = {

@@ -12,6 +12,7 @@ from fairlead.registry.pods import Pods
 from fairlead.registry.policies import Policies
 from fairlead.registry.services import Services
 from fairlead.registry.signing import SigningRequests
+from fairlead.registry.storage import Claims, Volumes
 from fairlead.registry.strategy import (
     CreatedByPut,
     EndpointSlices,
@@ -54,6 +55,8 @@ _SPECIAL: dict[Resource, type[Strategy]] = {
     kinds.INGRESSCLASSES: Generational,
     kinds.NETWORKPOLICIES: NetworkPolicies,
     kinds.PRIORITYCLASSES: PriorityClasses,
+    kinds.PERSISTENTVOLUMES: Volumes,
+    kinds.PERSISTENTVOLUMECLAIMS: Claims,
     kinds.CRONJOBS: Workloads,
     kinds.STATEFULSETS: Workloads,
     kinds.DAEMONSETS: Workloads,

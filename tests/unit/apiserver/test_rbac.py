@@ -309,6 +309,8 @@ def test_a_node_uses_what_its_pods_refer_to():
             "volumes": [
                 {"secret": {"secretName": "vol"}},
                 {"configMap": {"name": "conf"}},
+                {"persistentVolumeClaim": {"claimName": "data"}},
+                {"name": "own", "ephemeral": {}},
                 {"projected": {"sources": [{"configMap": {"name": "ca"}}, {"secret": {"name": "proj"}}]}},
             ],
             "initContainers": [{"envFrom": [{"secretRef": {"name": "from"}}]}],
@@ -317,6 +319,8 @@ def test_a_node_uses_what_its_pods_refer_to():
     }
     names = {"vol", "proj", "from", "key", "pull"}
     assert {name for plural, _, name in references_of(pod) if plural == "secrets"} == names
+    claims = {name for plural, _, name in references_of(pod) if plural == "persistentvolumeclaims"}
+    assert claims == {"data", "p-own"}
     graph = PodGraph()
     graph.feed({**pod, "spec": {**pod["spec"], "nodeName": ""}})
     assert not graph.uses("n1", ("secrets", "a", "vol"))

@@ -43,4 +43,4 @@ def test_manifests(manifests) -> None:
 def test_a_cluster_without_ingress() -> None:
     """--no-ingress leaves all of it out."""
     names = {m["metadata"]["name"] for m in addons.manifests(ClusterConfig(ingress=False))}
-    assert names == {"kube-dns"}
+    assert names == {"kube-dns", "standard"}

@@ -31,7 +31,15 @@ def api(**objects: dict[str, Any]) -> Fetcher:
     async def token(pod: dict[str, Any], audience: str, seconds: int) -> tuple[str, str]:
         return f"token for {audience or 'api'} {seconds}", "2026-01-01T00:00:00Z"
 
-    return Fetcher(configmap, secret, token)
+    async def claim(namespace: str, name: str) -> dict[str, Any]:
+        if name not in objects:
+            raise not_found("persistentvolumeclaims", "", name)
+        return objects[name]
+
+    async def persistent(name: str) -> dict[str, Any]:
+        return objects[name]
+
+    return Fetcher(configmap, secret, token, claim, persistent)
 
 
 async def made(tmp_path: Path, volume: dict[str, Any], **objects: dict[str, Any]) -> Path:
@@ -126,3 +134,52 @@ def test_kinds_that_are_not_supported_are_refused_by_name() -> None:
     pod = {"spec": {"volumes": [{"name": "x", "nfs": {}}]}}
     assert refusal(pod) == 'volume "x": nfs volumes are not supported by fairlead (yet)'
     assert refusal({"spec": {"volumes": [{"name": "x", "emptyDir": {}}, {"name": "y"}]}}) == ""
+
+
+def bound(uid: str = "c", **spec: Any) -> dict[str, dict[str, Any]]:
+    """A claim `data` and its volume `v1`."""
+    notes = {"pv.kubernetes.io/bind-completed": "yes"}
+    claim = {"metadata": {"name": "data", "uid": "c", "annotations": notes}, "spec": {"volumeName": "v1"}}
+    return {"data": claim, "v1": {"metadata": {"name": "v1"}, "spec": {"claimRef": {"uid": uid}, **spec}}}
+
+
+CLAIMED = {"persistentVolumeClaim": {"claimName": "data"}}
+
+
+async def test_a_claim_is_where_its_volume_is(tmp_path: Path) -> None:
+    """A hostPath volume is made if its type says so; a local one must be there."""
+    path = tmp_path / "there"
+    spec = {"hostPath": {"path": str(path), "type": "DirectoryOrCreate"}}
+    assert await made(tmp_path, CLAIMED, **bound(**spec)) == path
+    assert await made(tmp_path, CLAIMED, **bound(local={"path": str(path)})) == path
+    with pytest.raises(VolumeProblem, match="is not a directory"):
+        await made(tmp_path, CLAIMED, **bound(local={"path": str(tmp_path / "elsewhere")}))
+
+
+@pytest.mark.parametrize(
+    ("objects", "why"),
+    [
+        ({}, 'error processing PVC ns/data: failed to fetch PVC from API server: persistentvolumeclaims "data" not'),
+        ({"data": {"metadata": {"uid": "c"}, "spec": {}}}, "error processing PVC ns/data: PVC is not bound"),
+        (bound(uid="other"), "error processing PVC ns/data: PV v1 is bound to another claim"),
+        (bound(nfs={"server": "s", "path": "/"}), "PersistentVolume v1: nfs volumes are not supported by fairlead"),
+        (bound(volumeMode="Block"), "volume v has volumeMode Block, but is specified in volumeMounts"),
+        (bound(mountOptions=["ro"]), "PersistentVolume v1: mount options are not supported for a directory"),
+    ],
+)
+async def test_claims_that_can_not_be_had(tmp_path: Path, objects: dict[str, Any], why: str) -> None:
+    """Are refused with what is wrong."""
+    with pytest.raises(VolumeProblem) as caught:
+        await made(tmp_path, CLAIMED, **objects)
+    assert why in str(caught.value)
+
+
+async def test_an_ephemeral_volume_is_the_pods_own(tmp_path: Path) -> None:
+    """A claim of its name that was made for another pod is not taken."""
+    volume = {"ephemeral": {"volumeClaimTemplate": {}}}
+    objects = bound(local={"path": str(tmp_path)})
+    objects["p-v"] = objects.pop("data")
+    with pytest.raises(VolumeProblem, match="pod is not owner"):
+        await made(tmp_path, volume, **objects)
+    objects["p-v"]["metadata"]["ownerReferences"] = [{"controller": True, "uid": "u"}]
+    assert await made(tmp_path, volume, **objects) == tmp_path

@@ -23,6 +23,7 @@ from fairlead.api.defaults.pod import default_pod, qos_class
 from fairlead.api.defaults.rbac import default_binding
 from fairlead.api.defaults.service import default_service
 from fairlead.api.defaults.sets import default_daemonset, default_replicationcontroller, default_statefulset
+from fairlead.api.defaults.storage import default_claim, default_storageclass, default_volume
 from fairlead.api.defaults.workloads import default_deployment, default_replicaset
 from fairlead.api.kinds import Resource
 from fairlead.api.limits import default_limitrange
@@ -38,6 +39,9 @@ _DEFAULTERS: dict[Resource, Callable[[dict[str, Any]], None]] = {
     kinds.ENDPOINTSLICES: default_endpointslice,
     kinds.SECRETS: default_secret,
     kinds.LIMITRANGES: default_limitrange,
+    kinds.PERSISTENTVOLUMES: default_volume,
+    kinds.PERSISTENTVOLUMECLAIMS: default_claim,
+    kinds.STORAGECLASSES: default_storageclass,
     kinds.REPLICASETS: default_replicaset,
     kinds.ROLEBINDINGS: default_binding,
     kinds.CLUSTERROLEBINDINGS: default_binding,

@@ -10,6 +10,7 @@ from typing import Any
 
 from fairlead.api import quantity
 from fairlead.api.defaults.absent import canonical_quantities, child, default, default_text
+from fairlead.api.defaults.storage import default_claim_spec
 
 _FILE_MODE = 0o644
 
@@ -122,6 +123,8 @@ def _default_volume(volume: dict[str, Any]) -> None:
             default(source["serviceAccountToken"], "expirationSeconds", 3600)
         if source.get("downwardAPI") is not None:
             _default_field_references(source["downwardAPI"].get("items"))
+    if (template := (volume.get("ephemeral") or {}).get("volumeClaimTemplate")) is not None:
+        default_claim_spec(child(template, "spec"))
     if volume.get("hostPath") is not None:
         default(volume["hostPath"], "type", "")
     empty = volume.get("emptyDir")

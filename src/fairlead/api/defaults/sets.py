@@ -6,6 +6,7 @@ from typing import Any
 
 from fairlead.api.defaults.absent import child, default, default_text
 from fairlead.api.defaults.pod import default_pod_spec
+from fairlead.api.defaults.storage import default_claim_template
 
 
 def default_template(spec: dict[str, Any]) -> None:
@@ -28,6 +29,8 @@ def default_statefulset(obj: dict[str, Any]) -> None:
     default_text(policy, "whenScaled", "Retain")
     default(spec, "replicas", 1)
     default(spec, "revisionHistoryLimit", 10)
+    for claim in spec.get("volumeClaimTemplates") or ():
+        default_claim_template(claim)
     default_template(spec)
 
 

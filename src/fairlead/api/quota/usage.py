@@ -11,15 +11,24 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fairlead.api import times
-from fairlead.api.kinds import CONFIGMAPS, PODS, REPLICATIONCONTROLLERS, RESOURCEQUOTAS, SECRETS, SERVICES, Resource
+from fairlead.api.kinds import (
+    CONFIGMAPS,
+    PERSISTENTVOLUMECLAIMS,
+    PODS,
+    REPLICATIONCONTROLLERS,
+    RESOURCEQUOTAS,
+    SECRETS,
+    SERVICES,
+    Resource,
+)
 from fairlead.api.quantity import ZERO, Quantity, parse
+from fairlead.api.storage import class_of
 
 Object = Mapping[str, Any]
 Amounts = dict[str, Quantity]
 
 ONE = Quantity(10**9)
 COMPUTE = ("cpu", "memory", "ephemeral-storage")
-CLAIMS = ("", "persistentvolumeclaims")
 _OF_CLASS = ".storageclass.storage.k8s.io/"
 _OLD_NAMES = {r: r.plural for r in (CONFIGMAPS, SECRETS, REPLICATIONCONTROLLERS, RESOURCEQUOTAS)}
 _POD_NAMES = frozenset({"pods", *COMPUTE, *(f"{side}.{name}" for side in ("requests", "limits") for name in COMPUTE)})
@@ -27,14 +36,9 @@ _SERVICE_NAMES = frozenset({"services", "services.nodeports", "services.loadbala
 _CLAIM_NAMES = frozenset({"persistentvolumeclaims", "requests.storage"})
 
 
-def is_claim(resource: Resource) -> bool:
-    """Whether the resource is persistentvolumeclaims."""
-    return (resource.group, resource.plural) == CLAIMS
-
-
 def measured_on_update(resource: Resource) -> bool:
     """Whether an update can change what an object of that kind counts for (a pod's is settled when it is created)."""
-    return resource == SERVICES or is_claim(resource)
+    return resource in (SERVICES, PERSISTENTVOLUMECLAIMS)
 
 
 def count_name(resource: Resource) -> str:
@@ -50,7 +54,7 @@ def counts_for(resource: Resource, name: str) -> bool:
         return name in _POD_NAMES or _is_more_of_pods(name)
     if resource == SERVICES:
         return name in _SERVICE_NAMES
-    return is_claim(resource) and (name in _CLAIM_NAMES or name.partition(_OF_CLASS)[2] in _CLAIM_NAMES)
+    return resource == PERSISTENTVOLUMECLAIMS and (name in _CLAIM_NAMES or name.partition(_OF_CLASS)[2] in _CLAIM_NAMES)
 
 
 def _is_more_of_pods(name: str) -> bool:
@@ -69,7 +73,7 @@ def usage(resource: Resource, obj: Object, now: datetime.datetime) -> Amounts:
         used |= _of_pod(obj) if is_live(obj, now) else {}
     elif resource == SERVICES:
         used |= _of_service(obj.get("spec") or {})
-    elif is_claim(resource):
+    elif resource == PERSISTENTVOLUMECLAIMS:
         used |= _of_claim(obj)
     return used
 
@@ -163,8 +167,7 @@ def _of_claim(claim: Object) -> Amounts:
     wanted = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
     if wanted is not None:
         used["requests.storage"] = parse(wanted)
-    annotations = (claim.get("metadata") or {}).get("annotations") or {}
-    name = annotations.get("volume.beta.kubernetes.io/storage-class") or spec.get("storageClassName")
+    name = class_of(claim)
     if name:
         used |= {f"{name}{_OF_CLASS}{what}": amount for what, amount in used.items()}
     return used

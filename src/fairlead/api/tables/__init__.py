@@ -26,6 +26,7 @@ from fairlead.api.tables import (
     policy,
     rbac,
     sets,
+    storage,
     workloads,
 )
 from fairlead.api.tables.cells import Printer, plain
@@ -59,6 +60,9 @@ _PRINTERS: dict[Resource, Printer] = {
     kinds.PODDISRUPTIONBUDGETS: policy.PODDISRUPTIONBUDGETS,
     kinds.HORIZONTALPODAUTOSCALERS: autoscaling.AUTOSCALERS,
     kinds.HORIZONTALPODAUTOSCALERS_V1: autoscaling.AUTOSCALERS_V1,
+    kinds.PERSISTENTVOLUMES: storage.VOLUMES,
+    kinds.PERSISTENTVOLUMECLAIMS: storage.CLAIMS,
+    kinds.STORAGECLASSES: storage.STORAGECLASSES,
     kinds.RESOURCEQUOTAS: policy.RESOURCEQUOTAS,
     kinds.PRIORITYCLASSES: policy.PRIORITYCLASSES,
     kinds.RUNTIMECLASSES: policy.RUNTIMECLASSES,

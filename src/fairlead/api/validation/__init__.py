@@ -105,6 +105,14 @@ from fairlead.api.validation.sets import (
     validate_statefulset_status,
     validate_statefulset_update,
 )
+from fairlead.api.validation.storage import (
+    validate_claim,
+    validate_claim_update,
+    validate_storageclass,
+    validate_storageclass_update,
+    validate_volume,
+    validate_volume_update,
+)
 from fairlead.api.validation.workloads import (
     validate_deployment,
     validate_replicaset,
@@ -142,6 +150,9 @@ _CREATE: dict[Resource, Callable[[Object], list[FieldError]]] = {
     kinds.ENDPOINTSLICES: validate_endpointslice,
     kinds.LIMITRANGES: validate_limitrange,
     kinds.RESOURCEQUOTAS: validate_resourcequota,
+    kinds.PERSISTENTVOLUMES: validate_volume,
+    kinds.PERSISTENTVOLUMECLAIMS: validate_claim,
+    kinds.STORAGECLASSES: validate_storageclass,
     kinds.SERVICECIDRS: validate_servicecidr,
     kinds.IPADDRESSES: validate_ipaddress,
     kinds.CONFIGMAPS: validate_configmap,
@@ -181,6 +192,9 @@ _UPDATE: dict[Resource, Callable[[Object, Object], list[FieldError]]] = {
     kinds.ENDPOINTSLICES: validate_endpointslice,
     kinds.LIMITRANGES: lambda new, _: validate_limitrange(new),
     kinds.RESOURCEQUOTAS: validate_resourcequota_update,
+    kinds.PERSISTENTVOLUMES: validate_volume_update,
+    kinds.PERSISTENTVOLUMECLAIMS: validate_claim_update,
+    kinds.STORAGECLASSES: validate_storageclass_update,
     kinds.SERVICECIDRS: validate_servicecidr_update,
     kinds.IPADDRESSES: validate_ipaddress_update,
     kinds.CONFIGMAPS: validate_configmap_update,

@@ -29,11 +29,7 @@ def validate_affinity(affinity: Mapping[str, Any], field: str) -> list[FieldErro
     node = affinity.get("nodeAffinity") or {}
     path = f"{field}.nodeAffinity"
     if node.get(_REQUIRED) is not None:
-        terms, where = node[_REQUIRED].get("nodeSelectorTerms") or (), f"{path}.{_REQUIRED}.nodeSelectorTerms"
-        if not terms:
-            errors.append(required(where, "must have at least one node selector term"))
-        for index, term in enumerate(terms):
-            errors += _validate_node_term(term, f"{where}[{index}]", strict=True)
+        errors += validate_node_selector(node[_REQUIRED], f"{path}.{_REQUIRED}")
     for index, preference in enumerate(node.get(_PREFERRED) or ()):
         where = f"{path}.{_PREFERRED}[{index}]"
         errors += _validate_weight(preference, where)
@@ -46,6 +42,15 @@ def validate_affinity(affinity: Mapping[str, Any], field: str) -> list[FieldErro
             where = f"{field}.{kind}.{_PREFERRED}[{index}]"
             errors += _validate_weight(weighted, where)
             errors += _validate_pod_term(weighted.get("podAffinityTerm") or {}, f"{where}.podAffinityTerm")
+    return errors
+
+
+def validate_node_selector(selector: Mapping[str, Any], field: str) -> list[FieldError]:
+    """Terms of which a node must meet one."""
+    terms, where = selector.get("nodeSelectorTerms") or (), f"{field}.nodeSelectorTerms"
+    errors = [] if terms else [required(where, "must have at least one node selector term")]
+    for index, term in enumerate(terms):
+        errors += _validate_node_term(term, f"{where}[{index}]", strict=True)
     return errors
 
 

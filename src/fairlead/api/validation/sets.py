@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from fairlead.api.errors import FieldError, forbidden, invalid, not_supported, required
+from fairlead.api.labels import check_dns1123_label
 from fairlead.api.validation.metadata import immutable, not_negative
 from fairlead.api.validation.pod import validate_template
+from fairlead.api.validation.storage import validate_claim_spec
 from fairlead.api.validation.templates import (
     is_more_than_all,
     is_some,
@@ -34,9 +36,6 @@ _STATEFULSET_MAY_CHANGE = frozenset(
         "minReadySeconds",
     }
 )
-_NO_CLAIMS = (
-    "persistent volume claims are not supported by fairlead: use an emptyDir or hostPath volume in the template"
-)
 
 
 def validate_statefulset(obj: Object) -> list[FieldError]:
@@ -56,9 +55,30 @@ def validate_statefulset(obj: Object) -> list[FieldError]:
     errors += not_negative(spec.get("minReadySeconds"), "spec.minReadySeconds")
     errors += not_negative((spec.get("ordinals") or {}).get("start"), "spec.ordinals.start")
     errors += not_negative(spec.get("revisionHistoryLimit"), "spec.revisionHistoryLimit")
-    if spec.get("volumeClaimTemplates"):
-        errors.append(forbidden("spec.volumeClaimTemplates", _NO_CLAIMS))
-    return errors + validate_selected_template(spec, "StatefulSet")
+    claims = spec.get("volumeClaimTemplates") or ()
+    for index, claim in enumerate(claims):
+        errors += _validate_claim(claim, f"spec.volumeClaimTemplates[{index}]")
+    return errors + validate_selected_template(with_claims(spec), "StatefulSet")
+
+
+def with_claims(spec: Object) -> Object:
+    """The spec with a volume in its template for each of its templates of claims, which go before others."""
+    names = [(claim.get("metadata") or {}).get("name") or "" for claim in spec.get("volumeClaimTemplates") or ()]
+    if not any(names):
+        return spec
+    template = spec.get("template") or {}
+    inner = template.get("spec") or {}
+    others = [volume for volume in inner.get("volumes") or () if volume.get("name") not in names]
+    claimed = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in names if name]
+    return {**spec, "template": {**template, "spec": {**inner, "volumes": [*others, *claimed]}}}
+
+
+def _validate_claim(claim: Object, path: str) -> list[FieldError]:
+    name = (claim.get("metadata") or {}).get("name") or ""
+    errors = [invalid(f"{path}.metadata.name", name, message) for message in check_dns1123_label(name)] if name else []
+    if not name:
+        errors.append(required(f"{path}.metadata.name"))
+    return errors + validate_claim_spec(claim.get("spec") or {}, f"{path}.spec")
 
 
 def _validate_statefulset_strategy(strategy: Object) -> list[FieldError]:

@@ -17,6 +17,7 @@ from fairlead.api.validation.containers import (
     validate_field_reference,
     validate_resource_reference,
 )
+from fairlead.api.validation.storage import validate_claim_template
 
 Volume = Mapping[str, Any]
 
@@ -243,7 +244,10 @@ def _csi(source: Volume, field: str) -> list[FieldError]:
 
 
 def _ephemeral(source: Volume, field: str) -> list[FieldError]:
-    return [] if source.get("volumeClaimTemplate") else [required(f"{field}.volumeClaimTemplate")]
+    template = source.get("volumeClaimTemplate")
+    if not template:
+        return [required(f"{field}.volumeClaimTemplate")]
+    return validate_claim_template(template, f"{field}.volumeClaimTemplate")
 
 
 def _image(source: Volume, field: str) -> list[FieldError]:

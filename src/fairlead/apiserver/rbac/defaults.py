@@ -240,6 +240,7 @@ ROLES: dict[str, tuple[Rule, ...]] = {
         ("create", "networking.k8s.io", "ipaddresses servicecidrs"),
         ("create", "policy", "poddisruptionbudgets"),
         ("create", "scheduling.k8s.io", "priorityclasses"),
+        ("create", "storage.k8s.io", "storageclasses"),
         ("approve", *_SIGNERS, "kubernetes.io/kube-apiserver-client-kubelet kubernetes.io/kubelet-serving"),
         (
             "sign",
