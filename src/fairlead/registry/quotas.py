@@ -6,29 +6,52 @@ Stands beside writing.py. Invariant: an object that counts for a quota is writte
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
+from weakref import WeakValueDictionary
 
 from fairlead.api import quota
 from fairlead.api.errors import access_forbidden
 from fairlead.api.kinds import RESOURCEQUOTAS, Resource
 from fairlead.registry.requests import RequestContext
 from fairlead.registry.stored import decode, encode, key_of, prefix_of
-from fairlead.store.interface import CompareFailed, Operation, Put, Store
+from fairlead.store.interface import CompareFailed, Operation, Put, Record, Store
 
 Object = dict[str, Any]
 
 _PREFIX = prefix_of(RESOURCEQUOTAS)
 
 
-async def charge_quotas(
-    store: Store, resource: Resource, new: Object, old: Object | None, ctx: RequestContext
+class Quotas:
+    """Charges quotas, in a namespace that has some for one write after the other: of many that race each would make all
+    others decide anew. (Other API servers' writes still do.)"""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def charged(
+        self, resource: Resource, new: Object, old: Object | None, ctx: RequestContext, *, subresource: str = ""
+    ) -> AsyncIterator[list[Operation]]:
+        """What to commit with the object, within the context. 403 in upstream's words if it does not fit."""
+        namespace = new["metadata"].get("namespace") or ""
+        settled = bool(subresource) or (old is not None and not quota.measured_on_update(resource))
+        if settled or not resource.namespaced or not await self._of(namespace):
+            yield []
+        else:
+            async with self._turns.setdefault(namespace, asyncio.Lock()):
+                yield _charge(resource, new, old, ctx, await self._of(namespace))
+
+    async def _of(self, namespace: str) -> Sequence[Record]:
+        return (await self._store.list(prefix_of(RESOURCEQUOTAS, namespace))).records
+
+
+def _charge(
+    resource: Resource, new: Object, old: Object | None, ctx: RequestContext, records: Sequence[Record]
 ) -> list[Operation]:
-    """What to commit with the object. 403 in upstream's words if it does not fit."""
-    if not resource.namespaced or (old is not None and not quota.measured_on_update(resource)):
-        return []
-    records = (await store.list(prefix_of(RESOURCEQUOTAS, new["metadata"]["namespace"]))).records
-    if not records:
-        return []
     seen = {record.key: record for record in records}
     quotas = [decode(RESOURCEQUOTAS, record) for record in records]
     try:

@@ -29,7 +29,7 @@ from fairlead.registry.metadata import fill_for_create, generated_name, is_finis
 from fairlead.registry.namespaces import Namespaces, open_namespace
 from fairlead.registry.ownership import Application, Track, claim_changed, claim_new
 from fairlead.registry.pods import Pods
-from fairlead.registry.quotas import charge_quotas, counted_meanwhile
+from fairlead.registry.quotas import Quotas, counted_meanwhile
 from fairlead.registry.requests import RegistryOptions, RequestContext
 from fairlead.registry.signing import SigningRequests
 from fairlead.registry.stored import copy, decode, encode, key_of, without_nulls
@@ -61,6 +61,7 @@ class Writer:
         self, store: Store, options: RegistryOptions, rules: Rules, strategy_of: Callable[[Resource], Strategy | None]
     ) -> None:
         self.store, self.options, self.rules, self._strategy_of = store, options, rules, strategy_of
+        self._quotas = Quotas(store)
         self.committed: Callable[[str], Awaitable[None]] | None = None  # told the first key of each commit
 
     def strategy(self, resource: Resource) -> Strategy:
@@ -105,14 +106,14 @@ class Writer:
                 conditions.append(Require(home.key, home.modified))
             await self._prepare_new(strategy, new, ctx, track)
             conditions += await strategy.allocate(new, None)
-            conditions += await charge_quotas(self.store, resource, new, None, ctx)
             key = key_of(resource, namespace, name)
-            if ctx.dry_run:
-                if await find(self.store, key) is not None:
-                    raise already_exists(resource.plural, resource.group, name)
-                return new
             try:
-                revision = await self.commit(Put(key, encode(resource, new), expected=0), *conditions)
+                async with self._quotas.charged(resource, new, None, ctx) as charges:
+                    if ctx.dry_run:
+                        if await find(self.store, key) is not None:
+                            raise already_exists(resource.plural, resource.group, name)
+                        return new
+                    revision = await self.commit(Put(key, encode(resource, new), expected=0), *conditions, *charges)
             except CompareFailed as failed:
                 if failed.key == key:
                     collisions += 1
@@ -233,18 +234,18 @@ class Writer:
             else:
                 claim_changed(resource, old, new, ctx, via or subresource)
             operations = [] if subresource else await strategy.allocate(new, old)
-            if not subresource:
-                operations += await charge_quotas(self.store, resource, new, old, ctx)
-            if new == old and not self._gone(strategy, new):
+            gone = self._gone(strategy, new)
+            if new == old and not gone:
                 return old
-            if self._gone(strategy, new):
+            if gone:
                 operations = [Delete(key, expected=record.modified), *await strategy.release(old)]
             else:
                 operations = [Put(key, encode(resource, new), expected=record.modified), *operations]
-            if ctx.dry_run:
-                return new
             try:
-                revision = await self.commit(*operations)
+                async with self._quotas.charged(resource, new, old, ctx, subresource=subresource) as charges:
+                    if ctx.dry_run:
+                        return new
+                    revision = await self.commit(*operations, *([] if gone else charges))
             except CompareFailed as failed:
                 if failed.key != key and not _is_worth_another_try(strategy, failed):
                     raise

@@ -134,8 +134,8 @@ async def test_priority_classes_choose_pods(
 
 
 async def test_racing_creations_never_exceed(cluster: Any) -> None:
-    """Of thirty at once exactly as many pass as the quota allows."""
-    await limited(cluster, {"count/configmaps": "7", "configmaps": "9"})
+    """Of many at once exactly as many pass as the quota allows, and none is told to try again."""
+    await limited(cluster, {"count/configmaps": "170", "configmaps": "190"})
 
     async def attempt(number: int) -> bool:
         try:
@@ -145,10 +145,10 @@ async def test_racing_creations_never_exceed(cluster: Any) -> None:
             return False
         return True
 
-    assert sum(await asyncio.gather(*map(attempt, range(30)))) == 7
+    assert sum(await asyncio.gather(*map(attempt, range(220)))) == 170
     listed = await cluster.registry.list(kinds.CONFIGMAPS, "default", ListOptions())
-    assert len(listed.items) == 7
-    assert await used_of(cluster) == {"configmaps": "7", "count/configmaps": "7"}
+    assert len(listed.items) == 170
+    assert await used_of(cluster) == {"configmaps": "170", "count/configmaps": "170"}
 
 
 @pytest.mark.parametrize(
