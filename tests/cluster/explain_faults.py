@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from fairlead.api.kinds import ENDPOINTSLICES, NODES, PODS, SERVICES
+from fairlead.api.kinds import ENDPOINTSLICES, INGRESSES, NODES, PODS, SERVICES
 from fairlead.linux.namespaces import entered
 from fairlead.survey import sight
 from tests.cluster.explain_lab import SPACE, Lab, endpoint_slice, pod, scale, service
@@ -649,3 +649,59 @@ def _control_plane_stopped(lab: Lab) -> Iterator[None]:
     with lab.stopped_process("control-plane"):
         yield
     lab.until(lambda: lab.explain("svc/web").works, "the API again")
+
+
+# -- the way in --------------------------------------------------------------------------------------------------------
+
+
+def _ingress(host: str = "shop.test", backend: str = "web", path: str = "/", **spec: Any) -> dict[str, Any]:
+    to = {"service": {"name": backend, "port": {"name": "http"}}}
+    rule = {"host": host, "http": {"paths": [{"path": path, "pathType": "Prefix", "backend": to}]}}
+    kind = {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "door"}}
+    return {**kind, "spec": {"rules": [rule], **spec}}
+
+
+@contextlib.contextmanager
+def _door(lab: Lab, **more: Any) -> Iterator[None]:
+    with lab.made(INGRESSES, _ingress(**more)):
+        lab.until(lambda: lab.endpoints("fairlead-ingress", "kube-system"), "the ingress' pod")
+        yield
+
+
+@fault("FL101", "http://shop.tst/", "outside", via="ingress")
+def _host_in_no_ingress(lab: Lab) -> Iterator[None]:
+    with _door(lab):
+        yield
+
+
+@fault("FL102", "http://shop.test/admin", "outside", via="ingress", quick=False)
+def _path_in_no_rule(lab: Lab) -> Iterator[None]:
+    with _door(lab, path="/web"):
+        yield
+
+
+@fault("FL100", "http://shop.test/", "outside")
+def _ingress_of_a_class_that_is_not_there(lab: Lab) -> Iterator[None]:
+    with _door(lab, ingressClassName="nginx"):
+        yield
+
+
+@fault("FL103", "http://shop.test/", "outside")
+def _backend_missing(lab: Lab) -> Iterator[None]:
+    with _door(lab, backend="wbe"):
+        yield
+
+
+@fault("FL104", "https://shop.test/", "outside", quick=False)
+def _secret_missing(lab: Lab) -> Iterator[None]:
+    with _door(lab, tls=[{"hosts": ["shop.test"], "secretName": "cert"}]):
+        yield
+
+
+@fault("FL011", "http://shop.test/", "outside", quick=False)
+def _no_endpoints_behind_the_ingress(lab: Lab) -> Iterator[None]:
+    with (
+        _door(lab, backend="bare"),
+        lab.made(SERVICES, service("bare", {"ports": [{"name": "http", "port": 80, "targetPort": 8080}]})),
+    ):
+        yield

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from fairlead.api.kinds import ENDPOINTSLICES, PODS, SERVICES
+from fairlead.api.kinds import ENDPOINTSLICES, INGRESSES, PODS, SERVICES
 from tests.cluster.explain_lab import Lab, endpoint_slice, pod, service
 
 
@@ -154,4 +154,15 @@ def _not_ready_and_published_all_the_same(lab: Lab) -> Iterator[None]:
 def _dns_policy_default_by_address(lab: Lab) -> Iterator[None]:
     with lab.made(PODS, pod("plain", "n1", listen="", dnsPolicy="Default")):
         lab.until(lambda: lab.pod("plain")["status"]["phase"] == "Running", "the pod")
+        yield
+
+
+@works("http://shop.test/cart", "outside", probe=2)
+def _by_ingress(lab: Lab) -> Iterator[None]:
+    to = {"service": {"name": "web", "port": {"name": "http"}}}
+    rule = {"host": "shop.test", "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": to}]}}
+    kind = {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "door"}}
+    with lab.made(INGRESSES, {**kind, "spec": {"rules": [rule]}}):
+        lab.until(lambda: lab.get(INGRESSES, "door")["status"]["loadBalancer"]["ingress"], "its address")
+        lab.until(lambda: lab.explain("http://shop.test/cart", "outside", probe=1).works, "the ingress")
         yield

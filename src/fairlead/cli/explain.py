@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 @click.argument("target", nargs=-1, required=True, metavar="svc/NAME[.NS][:PORT] | pod/NAME[.NS] | dns NAME | http://…")
 @click.option("--from", "origin", metavar="pod/NAME[.NS]|node/NAME|outside", help="Where the packet starts.")
 @click.option(
-    "--via", type=click.Choice(["dns", "clusterip", "nodeport", "lb"]), help="Default: as such a client does."
+    "--via",
+    type=click.Choice(["dns", "clusterip", "nodeport", "lb", "ingress"]),
+    help="Default: as such a client does.",
 )
 @click.option("--to", metavar="ADDRESS", default="", help="With --via nodeport: the address that is asked.")
 @click.option("--family", type=click.Choice(["IPv4", "IPv6"]), default=None, help="Default: the Service's first.")

@@ -161,8 +161,8 @@ def question_of(asked: Any) -> Question:
     question = parse_target(tuple(asked["target"].split()), namespace)
     origin = parse_origin(str(asked["from"]), namespace) if asked.get("from") else Origin("outside")
     via = asked.get("via") or None
-    if via not in (None, "dns", "clusterip", "nodeport", "lb"):
-        raise QuestionError(f"via {via!r} is no way; use dns, clusterip, nodeport or lb")
+    if via not in (None, "dns", "clusterip", "nodeport", "lb", "ingress"):
+        raise QuestionError(f"via {via!r} is no way; use dns, clusterip, nodeport, lb or ingress")
     if via == "dns" and origin.kind != "pod":
         raise QuestionError("by name asks a pod: choose one to start from")
     return msgspec.structs.replace(question, origin=origin, via=via)

@@ -85,5 +85,11 @@ CATALOG: dict[str, Kind] = {
     "FL095": Kind("the pod has no variables of the Service", "note"),
     "FL096": Kind("NetworkPolicies that nobody enforces", "warning"),
     "FL098": Kind("a NetworkPolicy does not allow it", "warning"),
+    "FL100": Kind("an Ingress has no class that is served here"),
+    "FL101": Kind("no Ingress has a rule for the host"),
+    "FL102": Kind("no rule of the host takes the path"),
+    "FL103": Kind("the Ingress' backend can't be served"),
+    "FL104": Kind("the Secret of the Ingress is no certificate"),
+    "FL105": Kind("nobody serves the Ingress"),
     "FL097": Kind("a real request went otherwise than predicted"),
 }

@@ -153,7 +153,8 @@ class Attempt(NamedTuple):
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that was seen, at one moment. `kernels` is by node, `pod_kernels` by the pod's uid, `processes` by
-    name (control-plane, node-n1, …)."""
+    name (control-plane, node-n1, …), `secrets` says of those that Ingresses name why they are no certificates ("": they
+    are)."""
 
     facts: Facts = Facts()
     snapshot: ServiceSnapshot = ServiceSnapshot()
@@ -163,6 +164,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[Object, ...] = ()
     namespaces: tuple[Object, ...] = ()
     policies: tuple[Object, ...] = ()
+    ingresses: tuple[Object, ...] = ()
+    ingress_classes: tuple[Object, ...] = ()
+    secrets: dict[str, str] = {}
     events: tuple[Object, ...] = ()
     kernels: dict[str, NodeKernel] = {}
     pod_kernels: dict[str, PodKernel] = {}

@@ -10,7 +10,7 @@ import msgspec
 
 from fairlead.discovery.choose import Backend, Choice
 from fairlead.discovery.model import Service, ServiceKey, ServicePort
-from fairlead.explain import endpoints, listening, names, rules, service, way
+from fairlead.explain import endpoints, entrance, listening, names, rules, service, way
 from fairlead.explain.evidence import Evidence, Object
 from fairlead.explain.question import Origin, Question
 from fairlead.explain.report import Finding, Hop, Report
@@ -37,6 +37,9 @@ def explain(evidence: Evidence, question: Question) -> Report:
         _no_api(evidence, start)
         return _report(evidence, question, hops)
     client = find_client(evidence, question.origin or Origin("outside"), start)
+    question = entrance.settled(evidence, question)
+    if question.via == "ingress" and client is not None:
+        return _by_ingress(evidence, question, hops)
     place = Hop("Service")
     raw = service.find_service(evidence, question, place)
     if client is None or raw is None:
@@ -63,6 +66,32 @@ def explain(evidence: Evidence, question: Question) -> Report:
     if place.broken or settled or not ports or known.type == "ExternalName":
         return _report(evidence, question, hops)
     return _follow(scene, ports, hops)
+
+
+def _by_ingress(evidence: Evidence, question: Question, hops: list[Hop]) -> Report:
+    """From the rule of an Ingress on: the ingress' pods connect to endpoints themselves."""
+    hop, place = Hop("Ingress"), Hop("Service")
+    hops.append(hop)
+    if entrance.examine(evidence, question, hop) is None:
+        return _report(evidence, question, hops, answer=hop.lines[-1] if hop.lines else "")
+    asked = entrance.resolved(evidence, question)
+    hops.append(place)
+    raw = service.find_service(evidence, asked, place)
+    if raw is None:
+        return _report(evidence, question, hops)
+    known = evidence.snapshot.services[ServiceKey(asked.namespace, asked.name)]
+    family = question.family or (known.ip_families[0] if known.ip_families else "IPv4")
+    pod = entrance.door(evidence)
+    node = str(((pod or {}).get("spec") or {}).get("nodeName") or "")
+    client = Client(node, pod_ip(pod), None if on_node_network(pod) else pod) if pod is not None else Client("", "")
+    scene = Scene(asked, evidence, "ingress", of_family(evidence, client, family), raw, known, family)
+    service.describe(scene, place)
+    ports = service.chosen_ports(scene, place)
+    if known.type == "ExternalName":
+        answer = f"{hop.lines[0]} → {known.external_name}"
+        return _report(evidence, question, hops, answer=answer)
+    report = _follow(scene, ports, hops)
+    return msgspec.structs.replace(report, question=str(question))
 
 
 def find_client(evidence: Evidence, origin: Origin, hop: Hop) -> Client | None:
@@ -242,8 +271,7 @@ def _follow(scene: Scene, ports: list[ServicePort], hops: list[Hop]) -> Report:
     good = bad = 0
     partly = ""
     for port in ports:
-        direct = scene.service.headless
-        targets = [Target("", port.port, scene.client.node)] if direct else _targets(scene, port)
+        targets = [Target("", port.port, scene.client.node)] if scene.direct else _targets(scene, port)
         for target in targets:
             mark = _mark(scene, ports, targets, port, target)
             fine, broken, ends, what = _one(scene, port, target, hops, mark)
@@ -286,8 +314,9 @@ def _one(scene: Scene, port: ServicePort, target: Target, hops: list[Hop], mark:
         )
         return 0, 1, set(), "pass"
     choice = endpoints.examine(scene, port, target, ends)
-    if scene.service.headless:
-        _headless(scene, port, choice, ends)
+    if scene.direct:
+        if scene.service.headless and scene.via != "ingress":
+            _headless(scene, port, choice, ends)
         found = None
     else:
         hops.append(table)
@@ -297,10 +326,10 @@ def _one(scene: Scene, port: ServicePort, target: Target, hops: list[Hop], mark:
         return 0, 1, set(), what
     passage, process = Hop(f"way{mark}"), Hop(f"process{mark}")
     hops += [passage, process]
-    if not scene.service.headless:
+    if not scene.direct:
         way.leave_client(scene, port, target, passage)
     masks = {(o.destination, o.port): o.masquerade for o in found or ()}
-    if not scene.service.headless:
+    if not scene.direct:
         wanted = {(b.endpoint.address, b.port) for b in choice.endpoints}
         way.stale_flows(scene, port, target, wanted, passage)
     if passage.broken:

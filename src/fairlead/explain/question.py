@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-Via = Literal["dns", "clusterip", "nodeport", "lb"]
+Via = Literal["dns", "clusterip", "nodeport", "lb", "ingress"]
 PROTOCOLS = {"tcp": "TCP", "udp": "UDP", "sctp": "SCTP"}
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -50,6 +50,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     family: str = ""
     host: str = ""  # the name to look up, if another than the Service's usual one
     url_path: str = ""
+    scheme: str = ""
     probe: int = 0
 
     def __str__(self) -> str:
@@ -60,6 +61,9 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
         port = f":{self.port}" if self.port else ""
         protocol = f"/{self.protocol.lower()}" if self.protocol else ""
         way = {"dns": "by name", "clusterip": "by cluster IP", "nodeport": "by node port", "lb": "by load balancer"}
+        if self.via == "ingress" and self.url_path:
+            return f"{self.scheme}://{self.host}{self.url_path} from {self.origin}, by Ingress"
+        way["ingress"] = "by Ingress"
         via = f", {way[self.via]}" if self.via else ""
         return f"svc/{self.name}.{self.namespace}{port}{protocol} from {self.origin}{via}"
 
@@ -109,6 +113,7 @@ def _url(text: str, namespace: str) -> Question:
         protocol="TCP",
         host=parts.hostname,
         url_path=parts.path or "/",
+        scheme=parts.scheme,
     )
 
 

@@ -44,6 +44,11 @@ class Scene(msgspec.Struct):
         return node.zone if node else ""
 
     @property
+    def direct(self) -> bool:
+        """Whether the client talks to endpoints themselves: nothing is translated."""
+        return self.service.headless or self.via == "ingress"
+
+    @property
     def external(self) -> bool:
         """Whether externalTrafficPolicy decides."""
         return self.via in ("nodeport", "lb")

@@ -12,7 +12,7 @@ import msgspec
 
 from fairlead.client import Client
 from fairlead.discovery.model import ServiceKey, ServicePort
-from fairlead.explain import lookups, path, pod
+from fairlead.explain import entrance, lookups, path, pod
 from fairlead.explain.evidence import Attempt, Evidence
 from fairlead.explain.question import Question
 from fairlead.explain.report import Hop, Report
@@ -36,6 +36,7 @@ async def answer(client: Client, eyes: Eyes, question: Question) -> Report:
         await asyncio.sleep(pause)
         evidence = await gather(client, eyes, question)
         report = _EXPLAIN[question.kind](evidence, question)
+    question = entrance.settled(evidence, question)
     if question.probe and question.kind == "svc" and not evidence.api_problem:
         hop = await probe(eyes, evidence, question, report)
         report = msgspec.structs.replace(report, hops=(*report.hops, hop))
@@ -50,7 +51,11 @@ async def probe(eyes: Eyes, evidence: Evidence, question: Question, report: Repo
     ports = [
         p for p in (service.ports if service else ()) if not question.port or question.port in (p.name, str(p.port))
     ]
-    if service is None or not ports or not service.cluster_ips:
+    if question.via == "ingress":
+        ports = _ingress_port(evidence, question)
+    elif service is None or not service.cluster_ips:
+        ports = []
+    if not ports:
         hop.state = "skipped"
         hop.say("there is no address to send to")
         return hop
@@ -87,9 +92,18 @@ def judge(report: Report, attempts: list[Attempt], hop: Hop) -> None:
         hop.say(f"as predicted: {len(fine)} of {len(attempts)} succeed")
 
 
+def _ingress_port(evidence: Evidence, question: Question) -> list[ServicePort]:
+    """The port that the ingress answers at; none if it has no address."""
+    door = evidence.snapshot.services.get(entrance.OURS)
+    if door is None or not door.load_balancer:
+        return []
+    return [port for port in door.ports if port.name == (question.scheme or "http")]
+
+
 async def _attempt(eyes: Eyes, evidence: Evidence, question: Question, port: ServicePort) -> Attempt | None:
     """One request, from where the question starts to where it is sent; None if nothing can be sent from there."""
-    service = evidence.snapshot.services[ServiceKey(question.namespace, question.name)]
+    key = entrance.OURS if question.via == "ingress" else ServiceKey(question.namespace, question.name)
+    service = evidence.snapshot.services[key]
     family = question.family or (service.ip_families[0] if service.ip_families else "IPv4")
     origin, start, uid = question.origin, "", ""
     if origin is not None and origin.kind == "pod":
@@ -101,6 +115,12 @@ async def _attempt(eyes: Eyes, evidence: Evidence, question: Question, port: Ser
         start = origin.name
     vip = next((ip for ip in service.cluster_ips if (":" in ip) == (family == "IPv6")), service.cluster_ips[0])
     at, address, asked = start, vip, port.port
+    if question.via == "ingress":
+        request = Request(
+            service.load_balancer[0].ip, port.port, "TCP", question.url_path * (port.port == 80), question.host
+        )
+        done = await eyes.request(start, uid, request)
+        return done[0] if done is not None else None  # which endpoint the ingress chose no table says
     if question.via == "nodeport" or not start:
         at = start or min(evidence.snapshot.nodes, default="")
         owner = {ip: n.name for n in evidence.snapshot.nodes.values() for ip in n.internal_ips}

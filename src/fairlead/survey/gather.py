@@ -13,14 +13,26 @@ import msgspec
 
 from fairlead.api.errors import StatusError
 from fairlead.api.events import WatchEvent
-from fairlead.api.kinds import ENDPOINTSLICES, EVENTS, NAMESPACES, NODES, PODS, SERVICES, Resource
+from fairlead.api.kinds import (
+    ENDPOINTSLICES,
+    EVENTS,
+    INGRESSCLASSES,
+    INGRESSES,
+    NAMESPACES,
+    NODES,
+    PODS,
+    SECRETS,
+    SERVICES,
+    Resource,
+)
 from fairlead.client import Client
 from fairlead.discovery.fold import fold
 from fairlead.discovery.model import ServiceKey, ServiceSnapshot
-from fairlead.explain import names, path
+from fairlead.explain import entrance, names, path
 from fairlead.explain.evidence import DNSAnswer, Evidence, Facts, NodeKernel, Object, PodKernel
 from fairlead.explain.question import Origin, Question
 from fairlead.explain.scene import on_node_network, pod_ips
+from fairlead.ingress.certificates import CertificateBook
 from fairlead.kubelet.resolvconf import parse
 from fairlead.survey.eyes import Eyes
 
@@ -39,7 +51,7 @@ async def gather(client: Client, eyes: Eyes, question: Question) -> Evidence:
         what = str(error) or f"the API server at {client.server} does not answer within {_API_DEADLINE:.0f} s"
         return Evidence(facts=eyes.facts, processes=processes, api_problem=what)
     evidence = msgspec.structs.replace(evidence, processes=processes)
-    return await _kernels(evidence, eyes, question)
+    return await _kernels(evidence, eyes, asked_service(evidence, question))
 
 
 # -- objects ---------------------------------------------------------------------------------------------------------
@@ -61,31 +73,70 @@ async def objects(client: Client, facts: Facts, question: Question) -> Evidence:
         except StatusError:
             return []
 
-    ordered = sorted(spaces)
-    services, slices, nodes, namespaces, events, *more = await asyncio.gather(
+    services, slices, nodes, namespaces, ingresses, classes = await asyncio.gather(
         listed(SERVICES),
         listed(ENDPOINTSLICES),
         listed(NODES),
         listed(NAMESPACES),
-        optional(EVENTS, question.namespace),
-        *(listed(PODS, space) for space in ordered),
-        *(optional(_POLICIES, space) for space in ordered),
+        optional(INGRESSES),
+        optional(INGRESSCLASSES),
     )
-    pods, policies = more[: len(ordered)], more[len(ordered) :]
     kinds = ((SERVICES, services), (ENDPOINTSLICES, slices), (NODES, nodes), (NAMESPACES, namespaces))
     told = [WatchEvent("ADDED", resource, obj) for resource, some in kinds for obj in some]
     snapshot, _ = fold(ServiceSnapshot(), told, True)
-    return Evidence(
+    evidence = Evidence(
         facts=_completed(facts, snapshot),
         snapshot=snapshot,
         services=tuple(services),
         slices=tuple(slices),
         nodes=tuple(nodes),
         namespaces=tuple(namespaces),
+        ingresses=tuple(ingresses),
+        ingress_classes=tuple(classes),
+    )
+    backend = asked_service(evidence, question)
+    spaces.add(backend.namespace)
+    ordered = sorted(spaces)
+    events, *more = await asyncio.gather(
+        optional(EVENTS, backend.namespace),
+        *(listed(PODS, space) for space in ordered),
+        *(optional(_POLICIES, space) for space in ordered),
+    )
+    pods, policies = more[: len(ordered)], more[len(ordered) :]
+    return msgspec.structs.replace(
+        evidence,
         pods=tuple(pod for some in pods for pod in some),
         policies=tuple(policy for some in policies for policy in some),
         events=tuple(events),
+        secrets=await _secrets(client, ingresses) if entrance.settled(evidence, question).via == "ingress" else {},
     )
+
+
+def asked_service(evidence: Evidence, question: Question) -> Question:
+    """The question about the Service that is meant in the end: by Ingress, that of the rule."""
+    settled = entrance.settled(evidence, question)
+    return entrance.resolved(evidence, settled) if settled.via == "ingress" else settled
+
+
+async def _secrets(client: Client, ingresses: list[Object]) -> dict[str, str]:
+    """Of every Secret that an Ingress names, why it is no certificate; empty if it is one."""
+    named = {
+        (i["metadata"].get("namespace", ""), str(entry["secretName"]))
+        for i in ingresses
+        for entry in (i.get("spec") or {}).get("tls") or ()
+        if entry.get("secretName")
+    }
+    book = CertificateBook()
+    found = {}
+    for namespace, name in sorted(named):
+        try:
+            book.take(await client.get(SECRETS, name, namespace), gone=False)
+        except StatusError as error:
+            if error.code != 404:
+                found[f"{namespace}/{name}"] = f"can't be read: {error}"
+                continue
+        found[f"{namespace}/{name}"] = book.pem_of(namespace, name)[1]
+    return found
 
 
 def _completed(facts: Facts, snapshot: ServiceSnapshot) -> Facts:
@@ -105,6 +156,8 @@ async def _kernels(evidence: Evidence, eyes: Eyes, question: Question) -> Eviden
     """The nodes and pods on the way."""
     client = _client_pod(evidence, question.origin)
     pods = _unique([*([client] if client else []), *path.pods_of_interest(evidence, question)])
+    if question.via == "ingress" and (door := entrance.door(evidence)):
+        pods = _unique([door, *pods])
     if question.kind == "pod" and (asked := evidence.pod(question.namespace, question.name)):
         pods = _unique([asked, *pods])
     dns = _dns_pods(evidence) if client is not None else []
