@@ -166,3 +166,19 @@ def _by_ingress(lab: Lab) -> Iterator[None]:
         lab.until(lambda: lab.get(INGRESSES, "door")["status"]["loadBalancer"]["ingress"], "its address")
         lab.until(lambda: lab.explain("http://shop.test/cart", "outside", probe=1).works, "the ingress")
         yield
+
+
+@works("svc/balanced", "outside", probe=2)
+def _by_load_balancer_under_local(lab: Lab) -> Iterator[None]:
+    spec = {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}
+    with lab.serving("balanced", spec, [pod("balanced", "n2", "balanced")]):
+        lab.until(lambda: lab.get(SERVICES, "balanced")["status"]["loadBalancer"]["ingress"], "its address")
+        yield
+
+
+@works("svc/web", "outside", via="nodeport")
+def _beside_a_host_port(lab: Lab) -> Iterator[None]:
+    ports = [{"containerPort": 8080, "hostPort": 8888}]
+    with lab.made(PODS, pod("hosted", "n1", container={"ports": ports})):
+        lab.until(lambda: lab.pod("hosted")["status"].get("podIP"), "the pod")
+        yield

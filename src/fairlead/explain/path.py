@@ -12,13 +12,14 @@ from fairlead.discovery.choose import Backend, Choice
 from fairlead.discovery.model import Service, ServiceKey, ServicePort
 from fairlead.explain import endpoints, entrance, listening, names, rules, service, way
 from fairlead.explain.evidence import Evidence, Object
-from fairlead.explain.question import Origin, Question
+from fairlead.explain.question import Origin, Question, Via
 from fairlead.explain.report import Finding, Hop, Report
 from fairlead.explain.scene import (
     Client,
     Scene,
     Target,
     host,
+    lan_node,
     on_node_network,
     pod_ip,
     pod_ips,
@@ -46,7 +47,8 @@ def explain(evidence: Evidence, question: Question) -> Report:
         return _report(evidence, question, [start, place] if client else [start])
     key = ServiceKey(question.namespace, question.name)
     known = evidence.snapshot.services.get(key, Service(key))
-    via = question.via or ("dns" if client.resolver is not None else "nodeport" if client.outside else "clusterip")
+    outside: Via = "lb" if known.load_balancer else "nodeport"
+    via: Via = question.via or ("dns" if client.resolver is not None else outside if client.outside else "clusterip")
     family = question.family or (known.ip_families[0] if known.ip_families else "IPv4")
     scene = Scene(question, evidence, via, of_family(evidence, client, family), raw, known, family)
     _cluster_warnings(scene, start)
@@ -258,8 +260,10 @@ def _targets(scene: Scene, port: ServicePort) -> list[Target]:
         found = [(n, primary_address(evidence, n, scene.family)) for n in nodes]
         return [Target(address, port.node_port, n) for n, address in found if address]
     if scene.via == "lb":
-        at = scene.client.node or min(evidence.snapshot.nodes, default="")
-        return [Target(lb.ip, port.port, at) for lb in scene.service.load_balancer]
+        return [
+            Target(lb.ip, port.port, scene.client.node or lan_node(evidence, scene.service, lb.ip))
+            for lb in scene.service.load_balancer
+        ]
     wanted = [ip for ip in scene.service.cluster_ips if (":" in ip) == (scene.family == "IPv6")]
     return [Target(ip, port.port, scene.client.node) for ip in wanted[:1]]
 
@@ -313,6 +317,8 @@ def _one(scene: Scene, port: ServicePort, target: Target, hops: list[Hop], mark:
             f"use one of them, port {target.port}",
         )
         return 0, 1, set(), "pass"
+    if scene.via == "lb" and scene.client.outside and scene.evidence.facts.name:
+        ends.say(f"node {target.at} answers for {target.address} on the LAN")
     choice = endpoints.examine(scene, port, target, ends)
     if scene.direct:
         if scene.service.headless and scene.via != "ingress":

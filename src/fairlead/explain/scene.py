@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import msgspec
 
+from fairlead.announce.election import eligible, may_announce, rank
 from fairlead.discovery.choose import Backend
 from fairlead.discovery.model import Service, ServicePort
 from fairlead.explain.evidence import Evidence, Object, PodKernel
@@ -113,3 +116,14 @@ def pod_ips(pod: Object) -> tuple[str, ...]:
 def pod_ip(pod: Object) -> str:
     """A pod's first address, "" while it has none."""
     return str((pod.get("status") or {}).get("podIP") or "")
+
+
+def lan_node(evidence: Evidence, service: Service, address: str) -> str:
+    """The node that packets from outside to a load balancer's address meet first: the one that answers for it on the
+    LAN. (A balancer elsewhere may choose any that has endpoints; this one is as good.)"""
+    nodes = evidence.snapshot.nodes
+    staying = [node for node in nodes.values() if may_announce(node)]
+    able = frozenset(node.name for node in staying if node.ready) or frozenset(node.name for node in staying)
+    place = ipaddress.ip_address(address)
+    order = rank(place, eligible(service, place, able))
+    return order[0] if order else min(nodes, default="")

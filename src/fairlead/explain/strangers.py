@@ -18,7 +18,6 @@ from fairlead.linux.iptables import Saved
 
 Object = dict[str, Any]
 Key = tuple[str, str, str]  # family, table, chain
-OWN_TABLES = frozenset({"fairlead", "fairlead-pods"})
 _PROXIES = ("KUBE-SERVICES", "KUBE-SVC", "kube-proxy", "CILIUM", "cali-")
 _PRIORITIES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100}
 _NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132, "icmp": 1}
@@ -57,9 +56,9 @@ class Ruleset:
         }
         for entry in listing:
             if chain := entry.get("chain"):
-                if chain["table"] not in OWN_TABLES and (chain["family"], chain["table"]) not in read:
+                if not _is_own(chain["table"]) and (chain["family"], chain["table"]) not in read:
                     self._chains[chain["family"], chain["table"], chain["name"]] = chain
-            elif (rule := entry.get("rule")) and rule["table"] not in OWN_TABLES:
+            elif (rule := entry.get("rule")) and not _is_own(rule["table"]):
                 self._rules.setdefault((rule["family"], rule["table"], rule["chain"]), []).append(rule)
         self.doubts: list[Interference] = []
 
@@ -165,6 +164,11 @@ class Ruleset:
             else:  # vmap, limit, xt, …: not followed
                 sure = False
         return None
+
+
+def _is_own(table: str) -> bool:
+    """The proxy's table, and those of the pod network."""
+    return table == "fairlead" or table.startswith("fairlead-")
 
 
 def _families(packet: Packet) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from fairlead.explain import entrance, lookups, path, pod
 from fairlead.explain.evidence import Attempt, Evidence
 from fairlead.explain.question import Question
 from fairlead.explain.report import Hop, Report
-from fairlead.explain.scene import primary_address
+from fairlead.explain.scene import lan_node, primary_address
 from fairlead.survey.eyes import Eyes
 from fairlead.survey.gather import gather
 from fairlead.survey.nodeside import Request
@@ -121,7 +121,10 @@ async def _attempt(eyes: Eyes, evidence: Evidence, question: Question, port: Ser
         )
         done = await eyes.request(start, uid, request)
         return done[0] if done is not None else None  # which endpoint the ingress chose no table says
-    if question.via == "nodeport" or not start:
+    if service.load_balancer and (question.via == "lb" or (question.via is None and not start)):
+        address = service.load_balancer[0].ip
+        at = start or lan_node(evidence, service, address)
+    elif question.via == "nodeport" or not start:
         at = start or min(evidence.snapshot.nodes, default="")
         owner = {ip: n.name for n in evidence.snapshot.nodes.values() for ip in n.internal_ips}
         address, asked = question.to or primary_address(evidence, at, family), port.node_port
