@@ -8,7 +8,7 @@ Invariant: total: what is written wrongly counts as not written.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -62,14 +62,22 @@ def address(node: Object, kind: str) -> str:
     return next((str(a.get("address") or "") for a in every if a.get("type") == kind and a.get("address")), "")
 
 
-def inner_address(node: Object) -> str:
-    """The node's own address among its pods, their gateway: reached wherever they are. Empty without a pod CIDR."""
-    spec = node.get("spec") or {}
-    try:
-        network = ipaddress.ip_network(spec.get("podCIDR") or (spec.get("podCIDRs") or [""])[0])
-    except ValueError:
-        return ""
-    return str(network.network_address + 1)
+INNER_RANGE = ipaddress.IPv4Network("100.64.0.0/10")
+"""Where nodes have addresses of their own for tunnels (RFC 6598): not among the pods', so that a node is never taken
+for one by the rules of Services."""
+
+
+def inner_address(pod_cidrs: Iterable[str]) -> str:
+    """The address of a node in tunnels, made of its IPv4 pod CIDR, so that no two nodes have the same; empty while it
+    has none. The ranges of clusters that are larger than a /10 don't fit."""
+    for cidr in pod_cidrs:
+        try:
+            network = ipaddress.IPv4Network(cidr)
+        except ValueError:
+            continue
+        host = int(network.network_address) & int(INNER_RANGE.hostmask)
+        return str(ipaddress.IPv4Address(int(INNER_RANGE.network_address) | host) + 1)
+    return ""
 
 
 def kubelet_address(node: Object) -> str:
@@ -80,5 +88,7 @@ def kubelet_address(node: Object) -> str:
     """
     if not network_of(node):
         return address(node, "InternalIP") or address(node, "ExternalIP")
-    tunnel = inner_address(node) if annotation(node, PUBLIC_KEY) else ""
+    spec = node.get("spec") or {}
+    cidrs = spec.get("podCIDRs") or [spec.get("podCIDR") or ""]
+    tunnel = inner_address(cidrs) if annotation(node, PUBLIC_KEY) else ""
     return tunnel or address(node, "ExternalIP")

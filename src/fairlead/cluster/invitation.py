@@ -23,7 +23,7 @@ from fairlead.api.errors import StatusError
 from fairlead.api.kinds import CONFIGMAPS, SECRETS
 from fairlead.apiserver.bootstraptokens import GROUP, NAMESPACE, SECRET_PREFIX, SECRET_TYPE
 from fairlead.client import Client
-from fairlead.cluster.config import ClusterConfig
+from fairlead.cluster.config import ClusterConfig, ProxyMode
 from fairlead.registry.requests import utc_now
 
 log = logging.getLogger("fairlead.cluster")
@@ -43,7 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pod_cidrs: tuple[str, ...]
     service_cidrs: tuple[str, ...]
     ip_families: tuple[Literal["IPv4", "IPv6"], ...]
-    proxy_mode: Literal["nftables", "iptables", "ipvs"]
+    proxy_mode: ProxyMode
     dns_ip: str
     cluster_domain: str
     api_endpoint: tuple[str, int]

@@ -18,6 +18,7 @@ from fairlead.cluster.errors import ClusterError
 from fairlead.cluster.layout import RUNTIME_ROOT, Layout
 from fairlead.linux import namespaces
 from fairlead.linux.links import Links, Network, Route
+from fairlead.podnetwork import wireguard
 
 _POOL = ipaddress.IPv4Network("172.29.0.0/16")
 _BRIDGE = "lan0"
@@ -65,6 +66,8 @@ def remove(layout: Layout) -> None:
     with Links() as links:
         links.delete(layout.host_link)
     for name in own_namespaces(layout):
+        state = layout.node_state(name.removeprefix(f"{layout.lan_namespace}-"))
+        wireguard.remove(wireguard.link_name(state), namespaces.path(name))
         namespaces.delete(name)
     subprocess.run(["nft", "delete", "table", "ip", layout.host_table], capture_output=True, check=False)
     with contextlib.suppress(OSError):
@@ -144,7 +147,8 @@ def _uplink(layout: Layout, config: ClusterConfig, lan: Links, bridge: int) -> N
         host.set_up(index)
         _place(host, index, config, config.host_ip)
         for network in balancer_networks(config):
-            host.ensure_route(Route(network, None, index), ipaddress.ip_address(_own(config, network.version)))
+            own = ipaddress.ip_address(_own(config, network.version))
+            host.ensure_route(Route(network, None, index, source=own))
 
 
 def _node(layout: Layout, config: ClusterConfig, lan: Links, bridge: int, node: str) -> None:

@@ -12,6 +12,7 @@ import contextlib
 import ipaddress
 import re
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -85,6 +86,10 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def port(self) -> int:
         """The API server's port."""
         return urlsplit(self.server).port or 443
+
+    def api_endpoint(self) -> tuple[str, int]:
+        """Where the API server is reached from here. Raises OSError when its name can't be resolved."""
+        return socket.gethostbyname(self.host), self.port
 
     def internal_ip(self) -> str:
         """The address this machine has on the way to the API server. Raises OSError when there is no way."""
@@ -192,7 +197,7 @@ def remove(layout: Layout) -> None:
     with lifecycle.machine_lock():
         lifecycle.end(layout)
         backends.cleanup()
-        clean()
+        clean(layout.node_state(layout.name.removeprefix("node.")))
         lifecycle.unmount_below(layout.state, layout.runtime)
         shutil.rmtree(layout.runtime, ignore_errors=True)
         shutil.rmtree(layout.state, ignore_errors=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +18,10 @@ import uvloop
 
 from fairlead.announce.announcing import Announcing
 from fairlead.api.addresspool import Pool
+from fairlead.api.kinds import NODES
 from fairlead.client import Client, Watched, follow
 from fairlead.cluster import whereabouts
-from fairlead.cluster.config import ClusterConfig
+from fairlead.cluster.config import ClusterConfig, ProxyMode
 from fairlead.cluster.controlplane import enter, start_logging, stop_event
 from fairlead.cluster.credentials import KUBELET_CLIENTS
 from fairlead.cluster.layout import RUNTIME_ROOT, Layout, images_directory, state_root
@@ -32,10 +34,11 @@ from fairlead.kubelet.kubelet import Kubelet
 from fairlead.kubelet.options import KubeletOptions
 from fairlead.kubelet.spawner import Spawner
 from fairlead.linux import cgroups
+from fairlead.podnetwork import wireguard
 from fairlead.podnetwork.network import PodNetwork, PodNetworkOptions
 from fairlead.proxy.backends import backend_for, clean_others
 from fairlead.proxy.confirm import Confirmer
-from fairlead.proxy.options import Accelerate, Mode, ProxyOptions
+from fairlead.proxy.options import Accelerate, Place, ProxyOptions
 from fairlead.proxy.run import Proxy, uncollected
 from fairlead.proxy.serving import ProxyServers
 from fairlead.proxy.table import Family
@@ -45,6 +48,7 @@ from fairlead.survey.server import NodeSights
 log = logging.getLogger("fairlead.node")
 
 _WITHDRAW_SECONDS = 2.0
+_LAN_MTU = 1500
 _MANY = 500  # events at once, beyond which the garbage collector waits
 
 
@@ -61,7 +65,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     pod_cidrs: tuple[str, ...]
     service_cidrs: tuple[str, ...]
     ip_families: tuple[Family, ...]
-    proxy_mode: Mode
+    proxy_mode: ProxyMode
     acceleration: Path  # where it is kept whether sockets are accelerated
     dns_ip: str
     cluster_domain: str
@@ -71,6 +75,18 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     announce_key: bytes = b""
     outside_ip: str = ""
     member: Member | None = None
+
+    @property
+    def away(self) -> bool:
+        """Whether the node is in another network than the control plane."""
+        return self.member is not None and bool(self.member.network)
+
+    @property
+    def endpoints_elsewhere(self) -> tuple[tuple[Place, Place], ...]:
+        """The API server's endpoint, and where this node reaches it. Raises OSError: its name can't be resolved."""
+        if self.member is None or not self.away:
+            return ()
+        return ((self.member.settings.api_endpoint, self.member.api_endpoint()),)
 
     @property
     def facts(self) -> Facts:
@@ -147,11 +163,26 @@ async def _serve(settings: NodeSettings, spawner: Spawner) -> None:
     stop = stop_event()
     node, member = settings.node, settings.member
     settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    network = PodNetwork(PodNetworkOptions(node, settings.state, settings.pod_cidrs))
     proxy, servers = node_proxy(settings)
     view = View(node)
     side = NodeSide(settings.runtime / "pods", mode=settings.proxy_mode)
     async with Client.from_kubeconfig(settings.kubeconfig) as client:
+
+        async def publish(annotations: Mapping[str, str]) -> None:
+            said = {key: text or None for key, text in annotations.items()}
+            await client.patch(NODES, node, {"metadata": {"annotations": said}}, kind="merge")
+
+        network = PodNetwork(
+            PodNetworkOptions(
+                node,
+                settings.state,
+                settings.pod_cidrs,
+                mtu=wireguard.MTU if settings.away else _LAN_MTU,
+                form="nftables" if settings.proxy_mode == "nftables" else "iptables",
+            ),
+            publish,
+            whereabouts.prober(settings.pki / "ca.crt"),
+        )
         kubelet = Kubelet(
             KubeletOptions(
                 node_name=node,
@@ -189,6 +220,7 @@ async def _serve(settings: NodeSettings, spawner: Spawner) -> None:
         work = [
             asyncio.create_task(follower, name="follow"),
             asyncio.create_task(confirmer.run(), name="confirm"),
+            asyncio.create_task(network.run(), name="elsewhere"),
             asyncio.create_task(
                 whereabouts.keep(settings.kubeconfig, kubelet.node, settings.node_ips, view.external_wish, member),
                 name="whereabouts",
@@ -217,6 +249,7 @@ def node_proxy(settings: NodeSettings) -> tuple[Proxy, ProxyServers]:
         ipvs_strict_arp=True,  # who answers for a load balancer's address is not the kernel's to decide
         accelerate=settings.accelerate,
         accelerate_group=settings.pods_group,
+        endpoints_elsewhere=settings.endpoints_elsewhere,
     )
     state = settings.acceleration
     state.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from fairlead.api import kinds
+from fairlead.api import kinds, nodenetworks
 from fairlead.client import Client, Watched, follow
 from fairlead.cluster.config import ClusterConfig
 from fairlead.cluster.errors import ClusterError, NotReady
@@ -18,18 +18,35 @@ _LOOK = 0.05
 
 
 class Progress(msgspec.Struct):
-    """What has been seen so far. Pure: `see` folds one event, `missing` says what is not there yet."""
+    """What has been seen so far. Pure: `see` folds one event, `missing` says what is not there yet.
+
+    `nodes` are those the cluster was made with, `joined` all others, which nobody waits for; `ways`: what each node
+    says of its ways to nodes in other networks.
+    """
 
     nodes: dict[str, bool]
     dns: bool = False
+    joined: dict[str, dict[str, Any]] = {}
+    ways: dict[str, dict[str, str]] = {}
 
     def see(self, kind: str, event: str, obj: dict[str, Any]) -> None:
         """Fold a watch event of a Node or of an EndpointSlice of the DNS."""
         if kind == "Node":
-            if obj["metadata"]["name"] in self.nodes:
-                conditions = (obj.get("status") or {}).get("conditions") or []
-                ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
-                self.nodes[obj["metadata"]["name"]] = ready and event != "DELETED"
+            name = obj["metadata"]["name"]
+            conditions = (obj.get("status") or {}).get("conditions") or []
+            ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+            ready = ready and event != "DELETED"
+            if name in self.nodes:
+                self.nodes[name] = ready
+            elif event != "DELETED":
+                self.joined[name] = {
+                    "name": name,
+                    "ready": ready,
+                    "address": nodenetworks.address(obj, "InternalIP"),
+                    "externalAddress": nodenetworks.address(obj, "ExternalIP"),
+                    "network": nodenetworks.network_of(obj),
+                }
+            self.ways[name] = dict(nodenetworks.paths_of(obj))
         else:
             endpoints = obj.get("endpoints") or []
             self.dns = any((e.get("conditions") or {}).get("ready") is True for e in endpoints)

@@ -14,7 +14,9 @@ from fairlead.api.kinds import NODES
 from fairlead.client import Client, Watched, follow
 from fairlead.discovery.fold import fold
 from fairlead.discovery.model import Node, ServiceSnapshot
+from fairlead.discovery.reach import inner_address
 from fairlead.linux.links import Address, Links, Network, Route
+from fairlead.podnetwork.overlay import STANDING
 
 log = logging.getLogger("fairlead.cluster")
 
@@ -30,21 +32,32 @@ async def keep(client: Client) -> None:
 
 
 def wanted(nodes: list[Node]) -> dict[Network, Address]:
-    """Pod network → the address of the node it is on. Pure."""
+    """Pod network → the address of the node it is on, or of the node of the LAN that leads to one elsewhere. Pure."""
     routes: dict[Network, Address] = {}
     for node in nodes:
-        for network in map(ipaddress.ip_network, node.pod_cidrs):
-            via = next((a for a in map(ipaddress.ip_address, node.internal_ips) if a.version == network.version), None)
+        leader = _leader(node, nodes) if node.network else node
+        tunnel = [inner] if node.network and (inner := inner_address(node)) else []
+        for network in map(ipaddress.ip_network, (*node.pod_cidrs, *tunnel)):
+            addresses = map(ipaddress.ip_address, leader.internal_ips if leader is not None else ())
+            via = next((a for a in addresses if a.version == network.version), None)
             if via is not None:
                 routes[network] = via
     return routes
 
 
+def _leader(elsewhere: Node, nodes: list[Node]) -> Node | None:
+    """Who of the LAN reaches the node by itself; if nobody does, who reaches it through others."""
+    ways = [(node, dict(node.paths).get(elsewhere.name, "")) for node in sorted(nodes, key=lambda n: n.name)]
+    near = [(node, way) for node, way in ways if not node.network and way]
+    standing = [node for node, way in near if way in STANDING]
+    return next(iter([*standing, *(node for node, _ in near)]), None)
+
+
 def to_services(cidrs: Iterable[str], nodes: list[Node]) -> dict[Network, Address]:
-    """Service network → the address of a node: the first that is ready, else the first. Pure."""
+    """Service network → the address of a node of the LAN: the first that is ready, else the first. Pure."""
     found: dict[Network, Address] = {}
     for network in map(ipaddress.ip_network, cidrs):
-        for node in sorted(nodes, key=lambda node: not node.ready):
+        for node in sorted((n for n in nodes if not n.network), key=lambda node: not node.ready):
             via = next((a for a in map(ipaddress.ip_address, node.internal_ips) if a.version == network.version), None)
             if via is not None:
                 found[network] = via

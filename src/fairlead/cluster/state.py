@@ -24,6 +24,7 @@ _DEADLINE = 5.0
 
 class ClusterStatus(msgspec.Struct, frozen=True):
     """One cluster, now. `processes` are numbers by name; `nodes` whether each is Ready; `problem` is empty if none.
+    `joined`: nodes that joined from elsewhere, as they are shown; how they fare is no matter of this machine's.
     `acceleration`, where it was asked for: "socket", or why not, by node."""
 
     config: ClusterConfig
@@ -32,6 +33,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     dns: bool
     problem: str = ""
     acceleration: dict[str, str] = {}
+    joined: tuple[dict[str, Any], ...] = ()
 
     @property
     def ready(self) -> bool:
@@ -52,6 +54,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
                 {"name": name, "ready": ready, "address": self.config.node_ip(name)}
                 for name, ready in self.nodes.items()
             ],
+            "joined": list(self.joined),
             "dns": {"address": self.config.dns_ip, "ready": self.dns},
             "acceleration": self.acceleration,
         }
@@ -64,6 +67,11 @@ class ClusterStatus(msgspec.Struct, frozen=True):
         lines.append(f"  API      {c.api_url}  (context {c.context})")
         for name, ready in self.nodes.items():
             lines.append(f"  {name:<8} {c.node_ip(name)}  {'Ready' if ready else 'NotReady'}")
+        for node in self.joined:
+            address = node["address"] + (f" ({node['externalAddress']})" if node["externalAddress"] else "")
+            where = f"  in {node['network']}" if node["network"] else ""
+            ways = "".join(f"  {way} from {', '.join(names)}" for way, names in node["ways"].items())
+            lines.append(f"  {node['name']:<8} {address}  {'Ready' if node['ready'] else 'NotReady'}{where}{ways}")
         lines.append(f"  DNS      {c.dns_ip}  {'Ready' if self.dns else 'NotReady'}")
         for name, kind in self.acceleration.items():
             lines.append(f"  sockets  of pods on {name}: {'accelerated' if kind == 'socket' else kind}")
@@ -97,7 +105,9 @@ def of(name: str) -> ClusterStatus:
         progress = asyncio.run(asyncio.wait_for(_ask(layout, config), _DEADLINE))
     except (StatusError, TimeoutError) as error:
         return ClusterStatus(config, processes, nodes, False, problem or f"the API does not answer: {error}")
-    return ClusterStatus(config, processes, progress.nodes, progress.dns, problem, _acceleration(layout, config))
+    joined = tuple({**node, "ways": _ways(progress, name)} for name, node in sorted(progress.joined.items()))
+    acceleration = _acceleration(layout, config)
+    return ClusterStatus(config, processes, progress.nodes, progress.dns, problem, acceleration, joined)
 
 
 def _acceleration(layout: Layout, config: ClusterConfig) -> dict[str, str]:
@@ -106,6 +116,15 @@ def _acceleration(layout: Layout, config: ClusterConfig) -> dict[str, str]:
         return {}
     files = {node: layout.acceleration(node) for node in config.node_names}
     return {node: file.read_text() if file.exists() else "not yet" for node, file in files.items()}
+
+
+def _ways(progress: Progress, node: str) -> dict[str, list[str]]:
+    """By which ways the other nodes reach it: way → names."""
+    found: dict[str, list[str]] = {}
+    for name, ways in sorted(progress.ways.items()):
+        if node in ways:
+            found.setdefault(ways[node], []).append(name)
+    return found
 
 
 async def _ask(layout: Layout, config: ClusterConfig) -> Progress:

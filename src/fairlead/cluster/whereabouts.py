@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Callable
+import ssl
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import orjson
@@ -20,10 +21,12 @@ from fairlead.client import Client, config
 from fairlead.cluster.enlist import ADDRESS_PATH
 from fairlead.cluster.member import AUTO, Member
 from fairlead.kubelet.node import NodeReporter
+from fairlead.kubelet.options import PORT
 
 log = logging.getLogger("fairlead.node")
 
 _LOOK = 5.0  # s
+_PATIENCE = 2.0  # s
 
 
 async def keep(
@@ -58,6 +61,22 @@ def external_ip(wanted: str, seen: str, internal: tuple[str, ...]) -> str:
     except ValueError:
         return ""
     return found if found not in internal else ""
+
+
+def prober(authority: Path) -> Callable[[str, str], Awaitable[bool]]:
+    """Asks whether a node is reached at an address: its kubelet answers there, and proves to be that node."""
+    context = ssl.create_default_context(cafile=str(authority))
+
+    async def ask(address: str, node: str) -> bool:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                _, writer = await asyncio.open_connection(address, PORT, ssl=context, server_hostname=node)
+        except (OSError, TimeoutError):
+            return False
+        writer.transport.abort()
+        return True
+
+    return ask
 
 
 async def observed(connection: config.Connection) -> str:

@@ -108,15 +108,16 @@ def backends(service: Service, port: ServicePort, ip_family: str) -> tuple[Backe
     """Every endpoint of that family with a port of this port's name and protocol, whatever its conditions, in order.
 
     The target port is each slice's own, so a named target port may have several numbers. An address and port that
-    several slices hold (for a moment, while the controller moves it) counts once, by its best condition.
+    several slices hold (for a moment, while the controller moves it) counts once, by its best condition. On two nodes
+    it is two endpoints: nodes in different networks may have one address.
     """
-    found: dict[tuple[str, int], Backend] = {}
+    found: dict[tuple[str, int, str], Backend] = {}
     for entry in service.slices:
         if entry.address_type != ip_family:
             continue
         for number in _numbers(entry.ports, port):
             for endpoint in entry.endpoints:
-                identity = (endpoint.address, number)
+                identity = (endpoint.address, number, endpoint.node)
                 known = found.get(identity)
                 if known is None or _rank(endpoint) > _rank(known.endpoint):
                     found[identity] = Backend(endpoint, number)
@@ -133,5 +134,5 @@ def _rank(endpoint: Endpoint) -> int:
     return 1 if endpoint.serving and endpoint.terminating else 0
 
 
-def _order(backend: Backend) -> tuple[str, int]:
-    return backend.endpoint.address, backend.port
+def _order(backend: Backend) -> tuple[str, int, str]:
+    return backend.endpoint.address, backend.port, backend.endpoint.node

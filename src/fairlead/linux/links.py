@@ -46,6 +46,7 @@ _RT_TABLE_MAIN = 254
 _RTPROT_FAIRLEAD = 0xF1  # routes of ours carry a protocol number of their own
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 _RTN_UNICAST = 1
+_RTNH_F_ONLINK = 4
 
 _IFINFO = struct.Struct("=BxHiII")
 _IFA_F_NODAD = 0x02
@@ -69,12 +70,15 @@ class Link(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """A unicast route of the main table. `gateway` None: directly on the link `device` (an index)."""
+    """A unicast route of the main table. `gateway` None: directly on the link `device` (an index). `onlink`: the
+    gateway is on that link, whatever other routes say. `source`: what processes here send from, if they don't say."""
 
     destination: Network
     gateway: Address | None
     device: int
     ours: bool = True
+    onlink: bool = False
+    source: Address | None = None
 
 
 class Links:
@@ -185,6 +189,10 @@ class Links:
         """Bring a link up."""
         self._request(_RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP))
 
+    def set_mtu(self, index: int, mtu: int) -> None:
+        """The largest packet a link takes, in bytes."""
+        self._request(_RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + attribute_u32(_IFLA_MTU, mtu))
+
     def set_hairpin(self, index: int) -> None:
         """Let a bridge port send a frame back to where it came from: a pod that reaches itself through a Service."""
         port = nested(_IFLA_PROTINFO, attribute(_IFLA_BRPORT_MODE, b"\1"))
@@ -243,7 +251,7 @@ class Links:
         for family in (socket.AF_INET, socket.AF_INET6):
             payload = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
             for message in self._netlink.query(Message(_RTM_GETROUTE, NLM_F_DUMP, payload)):
-                _, length, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(message.payload)
+                _, length, _, _, table, protocol, _, kind, flags = _RTMSG.unpack_from(message.payload)
                 values = attribute_map(message.payload[_RTMSG.size :])
                 if table != _RT_TABLE_MAIN or kind != _RTN_UNICAST or _RTA_OIF not in values:
                     continue
@@ -251,16 +259,18 @@ class Links:
                 network = ipaddress.ip_network((values.get(_RTA_DST, bytes(width)), length))
                 gateway = ipaddress.ip_address(values[_RTA_GATEWAY]) if _RTA_GATEWAY in values else None
                 device = struct.unpack("=I", values[_RTA_OIF])[0]
-                yield Route(network, gateway, device, protocol == _RTPROT_FAIRLEAD)
+                source = ipaddress.ip_address(values[_RTA_PREFSRC]) if _RTA_PREFSRC in values else None
+                ours = protocol == _RTPROT_FAIRLEAD
+                yield Route(network, gateway, device, ours, bool(flags & _RTNH_F_ONLINK), source)
 
-    def ensure_route(self, route: Route, source: Address | None = None) -> None:
-        """The main table has that route, marked as ours. `source`: the preferred source address."""
-        self._request(_RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _route(route, source))
+    def ensure_route(self, route: Route) -> None:
+        """The main table has that route, marked as ours."""
+        self._request(_RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _route(route))
 
     def delete_route(self, route: Route) -> bool:
         """Remove a route. False if there was none."""
         try:
-            self._request(_RTM_DELROUTE, 0, _route(route, None))
+            self._request(_RTM_DELROUTE, 0, _route(route))
         except OSError as error:
             if netlink.is_absent(error):
                 return False
@@ -277,19 +287,20 @@ class Links:
         self._netlink.request(Message(kind, flags, payload))
 
 
-def _route(route: Route, source: Address | None) -> bytes:
+def _route(route: Route) -> bytes:
     family = socket.AF_INET if route.destination.version == 4 else socket.AF_INET6
     scope = _SCOPE_UNIVERSE if route.gateway is not None or family == socket.AF_INET6 else _SCOPE_LINK
+    flags = _RTNH_F_ONLINK if route.onlink else 0
     payload = _RTMSG.pack(
-        family, route.destination.prefixlen, 0, 0, _RT_TABLE_MAIN, _RTPROT_FAIRLEAD, scope, _RTN_UNICAST, 0
+        family, route.destination.prefixlen, 0, 0, _RT_TABLE_MAIN, _RTPROT_FAIRLEAD, scope, _RTN_UNICAST, flags
     )
     if route.destination.prefixlen:
         payload += attribute(_RTA_DST, route.destination.network_address.packed)
     payload += attribute_u32(_RTA_OIF, route.device)
     if route.gateway is not None:
         payload += attribute(_RTA_GATEWAY, route.gateway.packed)
-    if source is not None:
-        payload += attribute(_RTA_PREFSRC, source.packed)
+    if route.source is not None:
+        payload += attribute(_RTA_PREFSRC, route.source.packed)
     return payload
 
 

@@ -7,6 +7,7 @@ each call may be repeated after a crash at any point; what is already there is k
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import os
@@ -16,13 +17,20 @@ from pathlib import Path
 import msgspec
 
 from fairlead.discovery.model import Node
+from fairlead.linux.iptables import IptablesTools
 from fairlead.linux.links import Links, Route
-from fairlead.podnetwork import nat
+from fairlead.linux.nft.objects import TableName
+from fairlead.podnetwork import elsewhere, hostports, wireguard
 from fairlead.podnetwork.addresses import AddressBook
+from fairlead.podnetwork.chainkeeper import TABLE as CHAINS_TABLE
+from fairlead.podnetwork.chainkeeper import removal_text
+from fairlead.podnetwork.elsewhere import Elsewhere
 from fairlead.podnetwork.hostports import HostPort
-from fairlead.podnetwork.nat import NatRules
+from fairlead.podnetwork.keeper import TableKeeper, drop
+from fairlead.podnetwork.nat import NAT_TABLE, nat_tables
 from fairlead.podnetwork.plan import BRIDGE, NodePlan, gateway, link_name, mac_address, plan
 from fairlead.podnetwork.portbook import PortBook
+from fairlead.podnetwork.translations import CHAINS, TABLE
 
 log = logging.getLogger("fairlead.podnetwork")
 
@@ -43,6 +51,7 @@ class PodNetworkOptions(msgspec.Struct, frozen=True):
     state_dir: Path
     cluster_cidrs: tuple[str, ...] = ("10.244.0.0/16",)
     mtu: int = 1500
+    form: elsewhere.Form = "nftables"
 
 
 class PodAddress(msgspec.Struct, frozen=True):
@@ -54,33 +63,72 @@ class PodAddress(msgspec.Struct, frozen=True):
 
 
 class PodNetwork:
-    """One node's pod network. `ready` is set once pods can be attached."""
+    """One node's pod network. `ready` is set once pods can be attached.
 
-    def __init__(self, options: PodNetworkOptions) -> None:
+    `publish` and `probe` are for nodes in other networks (see `elsewhere`); without them there are none for this node.
+    """
+
+    def __init__(
+        self,
+        options: PodNetworkOptions,
+        publish: elsewhere.Publisher | None = None,
+        probe: elsewhere.Probe | None = None,
+    ) -> None:
         self._options = options
         self._links = Links()
         self._plan: NodePlan | None = None
         self._books: list[AddressBook] = []
-        self._nat: NatRules | None = None
+        self._nat: TableKeeper | None = None
         self._ports: PortBook | None = None
+        self._nodes: Mapping[str, Node] = {}
+        self._nudge = asyncio.Event()
+        self._elsewhere: Elsewhere | None = None
+        if publish is not None and probe is not None:
+            settings = elsewhere.Settings(
+                node_name=options.node_name,
+                state_dir=options.state_dir,
+                pods=next((cidr for cidr in options.cluster_cidrs if ":" not in cidr), ""),
+                form=options.form,
+                publish=publish,
+                probe=probe,
+            )
+            self._elsewhere = Elsewhere(settings, self._links)
         self.ready = asyncio.Event()
 
     def close(self) -> None:
         """Release the sockets. Links, addresses, routes and rules stay."""
+        if self._elsewhere is not None:
+            self._elsewhere.close()
         if self._nat is not None:
             self._nat.close()
         self._links.close()
 
     async def sync(self, nodes: Mapping[str, Node]) -> None:
         """Make this node as the cluster's nodes demand: the bridge, the NAT, the routes to peers."""
+        self._nodes = nodes
         wanted = plan(self._options.node_name, nodes, self._options.cluster_cidrs)
-        if wanted is None or wanted == self._plan:
+        if wanted is None:
             return
-        if self._plan is None or self._plan.pod_cidrs != wanted.pod_cidrs:
-            self._set_up(wanted)
-        self._route(wanted)
-        self._plan = wanted
-        self.ready.set()
+        if wanted != self._plan:
+            if self._plan is None or self._plan.pod_cidrs != wanted.pod_cidrs:
+                self._set_up(wanted)
+            self._plan = wanted
+            self._route(wanted)
+            self.ready.set()
+        self._nudge.set()
+
+    async def run(self) -> None:
+        """Keep the ways to nodes in other networks, until cancelled. They take subprocesses and answers from afar, so
+        `sync` only asks for it."""
+        while self._elsewhere is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(elsewhere.LOOK if self._elsewhere.active else None):
+                    await self._nudge.wait()
+            self._nudge.clear()
+            before = self._elsewhere.routes
+            await self._elsewhere.sync(self._nodes)
+            if self._plan is not None and (self._elsewhere.active or before):
+                self._route(self._plan)
 
     async def attach(self, pod_uid: str, namespace: Path | str | int) -> PodAddress:
         """Give the pod's network namespace its eth0. Repeated for a pod that has one, says what it has."""
@@ -145,8 +193,8 @@ class PodNetwork:
         for address in wanted.gateways:
             self._links.ensure_address(bridge.index, address)
         if self._nat is None:
-            self._nat = NatRules()
-        self._nat.apply(wanted)
+            self._nat = TableKeeper("the rules of the pod network were")
+        self._nat.apply(nat_tables(wanted))
         if self._ports is None:
             self._ports = PortBook(self._options.state_dir / "hostports", self._nat)
         root = self._options.state_dir / "addresses"
@@ -154,6 +202,7 @@ class PodNetwork:
         log.info("pod network %s ready, gateway %s", wanted.pod_cidrs[0], gateway(wanted.pod_cidrs[0]).ip)
 
     def _route(self, wanted: NodePlan) -> None:
+        others = self._elsewhere.routes if self._elsewhere is not None else {}
         present = {r.destination: r for r in self._links.routes() if r.ours}
         reachable = [r for r in self._links.routes() if r.gateway is None]
         for peer in wanted.routes:
@@ -164,15 +213,24 @@ class PodNetwork:
             route = Route(peer.destination, peer.via, device)
             if present.get(peer.destination) != route:
                 self._links.ensure_route(route)
-        destinations = {peer.destination for peer in wanted.routes}
+        for destination, route in others.items():
+            if present.get(destination) != route:
+                self._links.ensure_route(route)
+        destinations = {peer.destination for peer in wanted.routes} | others.keys()
         for destination, route in present.items():
             if destination not in destinations and destination.prefixlen > 0:
                 self._links.delete_route(route)
 
 
-def clean() -> None:
+def clean(state_dir: Path) -> None:
     """Nothing of a pod network is left in this network namespace: links, routes, tables. Sysctls stay."""
-    nat.clean()
+    drop((TableName("ip", NAT_TABLE), TableName("ip6", NAT_TABLE), TABLE, *hostports.TABLES.values()))
+    with contextlib.suppress(FileNotFoundError):
+        tools = IptablesTools("IPv4")
+        if text := removal_text(tools.read(CHAINS_TABLE), CHAINS):
+            tools.restore(text)
+        tools.close()
+    wireguard.remove(wireguard.link_name(state_dir))
     with Links() as links:
         bridge = links.get(BRIDGE)
         if bridge is not None:
@@ -180,6 +238,7 @@ def clean() -> None:
                 if link.master == bridge.index:
                     links.delete(link.name)
             links.delete(BRIDGE)
+        links.delete(elsewhere.VXLAN_LINK)
         for route in [r for r in links.routes() if r.ours and r.destination.prefixlen > 0]:
             links.delete_route(route)
 

@@ -1,7 +1,7 @@
 """What a node's network must look like, decided from the cluster's nodes. Pure.
 
-In: this node and its peers as the snapshot has them. Out: a `NodePlan`. Invariant: the plan of a node depends on the
-nodes alone, so it can be computed again at any time and applied twice.
+In: this node and its peers as the snapshot has them. Out: a `NodePlan`; nodes in other networks are for `overlay`.
+Invariant: the plan of a node depends on the nodes alone, so it can be computed again at any time and applied twice.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import msgspec
 
 from fairlead.discovery.model import Node
+from fairlead.discovery.reach import is_elsewhere
 
 BRIDGE = "fl0"
 
@@ -46,7 +47,12 @@ def plan(name: str, nodes: Mapping[str, Node], cluster_cidrs: tuple[str, ...]) -
     networks = tuple(ipaddress.ip_network(cidr) for cidr in own.pod_cidrs)
     return NodePlan(
         gateways=tuple(gateway(network) for network in networks),
-        routes=frozenset(route for peer in nodes.values() if peer.name != name for route in _routes(peer)),
+        routes=frozenset(
+            route
+            for peer in nodes.values()
+            if peer.name != name and not is_elsewhere(peer, own)
+            for route in _routes(peer)
+        ),
         pod_cidrs=networks,
         cluster_cidrs=tuple(ipaddress.ip_network(cidr) for cidr in cluster_cidrs),
     )

@@ -18,7 +18,7 @@ from fairlead.linux.conntrack import ConntrackSocket
 from fairlead.linux.links import Links
 from fairlead.podnetwork import hostports
 from fairlead.podnetwork.hostports import HostPort, Published
-from fairlead.podnetwork.nat import NatRules
+from fairlead.podnetwork.keeper import TableKeeper
 
 log = logging.getLogger("fairlead.podnetwork")
 
@@ -30,7 +30,7 @@ class PortTaken(OSError):
 class PortBook:
     """One node's. `rules` keeps the tables in the kernel."""
 
-    def __init__(self, directory: Path, rules: NatRules) -> None:
+    def __init__(self, directory: Path, rules: TableKeeper) -> None:
         self._directory, self._rules = directory, rules
         directory.mkdir(parents=True, exist_ok=True, mode=0o755)
         self._published: dict[str, Published] = {}
@@ -74,7 +74,7 @@ class PortBook:
             self._forget_flows(before)
 
     def _apply(self) -> None:
-        self._rules.publish(hostports.tables(self._published.values()))
+        self._rules.apply(hostports.tables(self._published.values()))
 
     def _forget_flows(self, *changed: Published) -> None:
         ports: dict[int, set[str]] = {}

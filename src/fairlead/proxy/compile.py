@@ -9,12 +9,13 @@ had before, so that one endpoint more or less moves at most one other.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from fairlead.discovery.choose import Backend, categorize, choose
 from fairlead.discovery.model import Changes, Node, Service, ServiceKey, ServicePort, ServiceSnapshot
+from fairlead.discovery.reach import inner_address, is_elsewhere, translated
 from fairlead.proxy.options import PRIMARY, ProxyOptions
 from fairlead.proxy.table import Family, Forwarding, NodePlace, Pods, ServiceTable, Target, Via
 
@@ -39,9 +40,8 @@ def compile_table(
     """
     previous = previous if previous is not None else ServiceTable()
     node = snapshot.nodes.get(options.node_name)
-    zone = node.zone if node else ""
-    node_ips = _primary(node.internal_ips if node else ())
-    if changes is None or options.node_name in changes.nodes:
+    here = Here(options, node, snapshot.nodes)
+    if changes is None or options.node_name in changes.nodes or (changes.nodes and here.several):
         keys: Iterable[ServiceKey] = {*snapshot.services, *previous.services}
     else:
         keys = changes.services
@@ -50,7 +50,7 @@ def compile_table(
     for key in keys:
         service = snapshot.services.get(key)
         before = previous.services.get(key, ())
-        after = compile_service(service, options.node_name, zone, before, node_ips) if service is not None else ()
+        after = compile_service(service, here, before) if service is not None else ()
         if after == before:
             continue
         differing.add(key)
@@ -58,14 +58,46 @@ def compile_table(
             services[key] = after
         else:
             del services[key]
-    return ServiceTable(services.finish(), place_of(options, node)), frozenset(differing)
+    return ServiceTable(services.finish(), place_of(options, node, here.several)), frozenset(differing)
 
 
-def place_of(options: ProxyOptions, node: Node | None) -> NodePlace:
-    """Where node ports are served, and how pods are told, on this node (None: it is not known yet)."""
+class Here:
+    """What decides on this node about every Service: its name, its zone, its first addresses, and where endpoints are
+    from here. Those at the InternalIP of a node in another network are led to what stands for it here, at once:
+    connection tracking translates a destination one time only, so no later rule could. `several`: there are such nodes.
+    """
+
+    def __init__(self, options: ProxyOptions, own: Node | None, nodes: Mapping[str, Node]) -> None:
+        self._own, self._nodes, self._elsewhere = own, nodes, dict(options.endpoints_elsewhere)
+        self.node, self.zone = options.node_name, own.zone if own else ""
+        self.ips = _primary(own.internal_ips if own else ())
+        self.several = own is not None and any(is_elsewhere(node, own) for node in nodes.values())
+
+    def targets(self, backends: Iterable[Backend]) -> tuple[Target, ...]:
+        """The endpoints, as they are reached from here, each place once."""
+        found: dict[tuple[str, int], bool] = {}
+        for backend in backends:
+            place = self._place(backend)
+            found[place] = found.get(place, False) or backend.endpoint.node in ("", self.node)
+        return tuple(Target(address, port, local) for (address, port), local in found.items())
+
+    def _place(self, backend: Backend) -> tuple[str, int]:
+        endpoint, place = backend.endpoint, (backend.endpoint.address, backend.port)
+        if not endpoint.node:
+            return self._elsewhere.get(place, place)
+        if not self.several:
+            return place
+        return translated(endpoint.address, endpoint.node, self._own, self._nodes), backend.port
+
+
+def place_of(options: ProxyOptions, node: Node | None, several: bool = False) -> NodePlace:
+    """Where node ports are served, and how pods are told, on this node (None: it is not known yet). `several`: some
+    nodes are in other networks; to them this one is at its address in tunnels."""
     addresses: list[str] = []
     for entry in options.node_port_addresses:
         addresses += _primary(node.internal_ips if node else ()) if entry == PRIMARY else (entry,)
+        if entry == PRIMARY and several and node is not None and (inner := inner_address(node)):
+            addresses.append(inner)
     match options.detect_local:
         case "ClusterCIDR":
             pods = Pods(options.cluster_cidrs)
@@ -90,20 +122,14 @@ def _primary(addresses: Sequence[str]) -> tuple[str, ...]:
     return tuple(first.values())
 
 
-def compile_service(
-    service: Service,
-    node: str,
-    zone: str,
-    before: tuple[Forwarding, ...] = (),
-    node_ips: Iterable[str] = (),
-) -> tuple[Forwarding, ...]:
+def compile_service(service: Service, here: Here, before: tuple[Forwarding, ...] = ()) -> tuple[Forwarding, ...]:
     """The entries of one Service; none for a headless one, an ExternalName, or one that asks proxies to ignore it."""
     if service.headless or service.ignored_by_proxy or service.type == "ExternalName":
         return ()
     held = {entry.slot: entry.targets for entry in before}
     entries: dict[tuple[str, str, str, int, str], Forwarding] = {}
     for port in service.ports:
-        for entry in _entries(service, port, node, zone, tuple(node_ips)):
+        for entry in _entries(service, port, here):
             # One address given twice (as external IP and as the load balancer's): the first counts, as in kube-proxy.
             if entry.slot in entries:
                 continue
@@ -114,11 +140,9 @@ def compile_service(
     return tuple(entries.values())
 
 
-def _entries(
-    service: Service, port: ServicePort, node: str, zone: str, node_ips: tuple[str, ...]
-) -> Iterable[Forwarding]:
+def _entries(service: Service, port: ServicePort, here: Here) -> Iterable[Forwarding]:
     for address in service.cluster_ips:
-        choice = choose(service, port, family_of(address), node=node, zone=zone, external=False)
+        choice = choose(service, port, family_of(address), node=here.node, zone=here.zone, external=False)
         yield Forwarding(
             family=family_of(address),
             address=address,
@@ -126,7 +150,7 @@ def _entries(
             port=port.port,
             port_name=port.name,
             verdict=choice.verdict,
-            targets=_targets(choice.endpoints, node),
+            targets=here.targets(choice.endpoints),
             masquerade="outside",
             affinity_seconds=service.affinity_seconds,
             local_only=service.internal_local,
@@ -137,21 +161,21 @@ def _entries(
         balanced = load_balancer_vips(service, family)
         if not (external or balanced or port.node_port):
             continue
-        forms = tuple(_external(service, port, family, node, zone))
+        forms = tuple(_external(service, port, family, here))
         for address in external:
             yield from (replace(form, address=address, via="external IP") for form in forms)
         if balanced:
-            allowed = _allowed(service, family, node_ips, balanced)
+            allowed = _allowed(service, family, here.ips, balanced)
             for address in balanced:
                 yield from (replace(form, address=address, via="load balancer", allowed=allowed) for form in forms)
         if port.node_port:
             yield from (replace(form, port=port.node_port, via="node port") for form in forms)
 
 
-def _external(service: Service, port: ServicePort, family: Family, node: str, zone: str) -> Iterable[Forwarding]:
+def _external(service: Service, port: ServicePort, family: Family, here: Here) -> Iterable[Forwarding]:
     """What happens to connections to the port from outside, at whatever address: to be completed with that."""
     via: Via = "node port"
-    choice = choose(service, port, family, node=node, zone=zone, external=True)
+    choice = choose(service, port, family, node=here.node, zone=here.zone, external=True)
     outside = Forwarding(
         family=family,
         address="",
@@ -159,7 +183,7 @@ def _external(service: Service, port: ServicePort, family: Family, node: str, zo
         port=port.port,
         port_name=port.name,
         verdict=choice.verdict,
-        targets=_targets(choice.endpoints, node),
+        targets=here.targets(choice.endpoints),
         masquerade="never" if service.external_local else "always",
         affinity_seconds=service.affinity_seconds,
         via=via,
@@ -167,12 +191,12 @@ def _external(service: Service, port: ServicePort, family: Family, node: str, zo
     )
     if service.external_local:
         # kube-proxy: pods and the node itself reach even a Local service by the policy Cluster.
-        everywhere = categorize(service, port, family, node=node, zone=zone).cluster
+        everywhere = categorize(service, port, family, node=here.node, zone=here.zone).cluster
         if everywhere:
             yield replace(
                 outside,
                 verdict="forward",
-                targets=tuple(target._replace(local=True) for target in _targets(everywhere, node)),
+                targets=tuple(target._replace(local=True) for target in here.targets(everywhere)),
                 masquerade="node",
                 sources="node and its pods",
                 local_only=False,
@@ -216,10 +240,6 @@ def _address(text: str) -> str:
         return str(ipaddress.ip_address(text))
     except ValueError:
         return ""
-
-
-def _targets(backends: Iterable[Backend], node: str) -> tuple[Target, ...]:
-    return tuple(Target(b.endpoint.address, b.port, b.endpoint.node in ("", node)) for b in backends)
 
 
 def settle(before: Sequence[Target], wanted: Sequence[Target]) -> tuple[Target, ...]:

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 DetectLocal = Literal["ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"]
+Place = tuple[str, int]
 Mode = Literal["nftables", "iptables", "ipvs"]
 Accelerate = Literal["", "socket"]
 
@@ -28,6 +29,8 @@ class ProxyOptions(msgspec.Struct, frozen=True):
     `health_check_node_ports`: answer the health checks of load balancers. `ipvs_scheduler`, `ipvs_strict_arp`: for the
     mode ipvs. `accelerate`: `socket` lets sockets of pods connect to endpoints by themselves where that is just what
     the rules would do; `accelerate_group`: the control group (version 2) of the pods; empty: the kubelet's, or all.
+    `endpoints_elsewhere`: (address, port) of endpoints that belong to no node → where they are from here: the API
+    server's, for a node in another network.
     """
 
     node_name: str
@@ -45,3 +48,4 @@ class ProxyOptions(msgspec.Struct, frozen=True):
     ipvs_strict_arp: bool = False
     accelerate: Accelerate = ""
     accelerate_group: str = ""
+    endpoints_elsewhere: tuple[tuple[Place, Place], ...] = ()

@@ -26,7 +26,7 @@ def test_the_control_plane_reaches_a_node_of_the_lan_at_its_internal_address() -
 
 def test_a_node_elsewhere_is_never_reached_at_its_internal_address() -> None:
     """Through its tunnel if it has one, else at its external address, else not at all."""
-    assert networks.kubelet_address(node("home", BOTH, KEY)) == "10.244.3.1"
+    assert networks.kubelet_address(node("home", BOTH, KEY)) == "100.116.3.1"
     assert networks.kubelet_address(node("home", BOTH, KEY, cidr="")) == "203.0.113.33"
     assert networks.kubelet_address(node("home", BOTH)) == "203.0.113.33"
     assert networks.kubelet_address(node("home", BOTH[:1])) == ""

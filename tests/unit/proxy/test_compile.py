@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from immutables import Map
+from msgspec.structs import replace
 
 from fairlead.discovery.model import (
     Changes,
@@ -119,3 +120,57 @@ def test_slots(before: str, wanted: str, after: str) -> None:
         return tuple(Target(name, 80) for name in names)
 
     assert settle(targets(before), targets(wanted)) == targets(after)
+
+
+ELSEWHERE = {
+    "n1": Node("n1", ("192.0.2.1",), pod_cidrs=("10.244.0.0/24",), tunnel_key="k1"),
+    "n2": Node("n2", ("192.0.2.2",), pod_cidrs=("10.244.1.0/24",), tunnel_key="k2"),
+    "b": Node("b", ("192.168.50.3",), pod_cidrs=("10.244.2.0/24",), tunnel_key="kb", network="b"),
+    "d": Node("d", ("192.168.50.3",), ("203.0.113.55",), ("10.244.3.0/24",), network="d"),
+}
+
+
+def test_an_endpoint_at_a_node_elsewhere_is_led_to_what_stands_for_it() -> None:
+    """By the node it is on, since two may have one address; pods, neighbors, and this node itself stay as they are."""
+    endpoints = (
+        Endpoint("192.168.50.3", node="b"),
+        Endpoint("192.168.50.3", node="d"),
+        Endpoint("10.244.2.9", node="b"),
+        Endpoint("192.0.2.2", node="n2"),
+        Endpoint("192.0.2.1", node="n1"),
+    )
+    shop = service("a", *endpoints)
+    state = ServiceSnapshot(Map({shop.key: shop}), Map(ELSEWHERE), synced=True)
+    table, _ = compile_table(state, ProxyOptions("n1"))
+    addresses = {target.address for target in table.services[shop.key][0].targets}
+    assert addresses == {"100.116.2.1", "203.0.113.55", "10.244.2.9", "192.0.2.2", "192.0.2.1"}
+
+
+def test_node_ports_are_served_to_nodes_elsewhere_at_the_address_in_tunnels() -> None:
+    """Beside the primary address; only where there are nodes elsewhere."""
+    table, _ = compile_table(ServiceSnapshot(nodes=Map(ELSEWHERE), synced=True), ProxyOptions("n1"))
+    assert table.node.addresses == ("192.0.2.1", "100.116.0.1")
+    near = Map({name: ELSEWHERE[name] for name in ("n1", "n2")})
+    table, _ = compile_table(ServiceSnapshot(nodes=near, synced=True), ProxyOptions("n1"))
+    assert table.node.addresses == ("192.0.2.1",)
+
+
+def test_a_node_elsewhere_that_gets_another_address_changes_the_services_it_serves() -> None:
+    """Also if nothing but that Node changed."""
+    shop = service("a", Endpoint("192.168.50.3", node="d"))
+    state = ServiceSnapshot(Map({shop.key: shop}), Map(ELSEWHERE), synced=True)
+    before, _ = compile_table(state, ProxyOptions("n1"))
+    moved = Map({**ELSEWHERE, "d": replace(ELSEWHERE["d"], external_ips=("203.0.113.56",))})
+    after, changed = compile_table(
+        replace(state, nodes=moved), ProxyOptions("n1"), before, Changes(nodes=frozenset("d"))
+    )
+    assert changed == {shop.key}
+    assert after.services[shop.key][0].targets[0].address == "203.0.113.56"
+
+
+def test_the_api_server_is_where_a_node_elsewhere_reaches_it() -> None:
+    """Its endpoint belongs to no node; address and port are replaced."""
+    api = service("kubernetes", Endpoint("10.0.0.2"))
+    options = ProxyOptions("b", endpoints_elsewhere=((("10.0.0.2", 8080), ("203.0.113.2", 443)),))
+    table, _ = compile_table(ServiceSnapshot(Map({api.key: api}), Map(ELSEWHERE), synced=True), options)
+    assert table.services[api.key][0].targets == (Target("203.0.113.2", 443, local=True),)

@@ -64,9 +64,10 @@ class Payload(msgspec.Struct, frozen=True):
 
 class Meta(msgspec.Struct, frozen=True):
     """Load meta data: `mark` (4 bytes, host order), `l4proto` (1 byte), or `iifname`, the name of the link the packet
-    came by (16 bytes, filled up with zeros; all zero for what this machine sends)."""
+    came by (16 bytes, filled up with zeros; all zero for what this machine sends), or `oifname`, of the one it leaves
+    by."""
 
-    key: Literal["mark", "l4proto", "iifname"]
+    key: Literal["mark", "l4proto", "iifname", "oifname"]
     register: int = 1
 
 
@@ -151,6 +152,14 @@ class DNAT(msgspec.Struct, frozen=True):
     port: int
 
 
+class NatTo(msgspec.Struct, frozen=True):
+    """Give the connection the address in this register, as its source (snat) or destination (dnat); ports stay."""
+
+    kind: Literal["snat", "dnat"]
+    family: int
+    address: int = 1
+
+
 class Masquerade(msgspec.Struct, frozen=True):
     """Give the connection the outgoing link's address, with a port chosen at random (`fully-random`)."""
 
@@ -183,19 +192,21 @@ Expression = (
     | Decide
     | Update
     | DNAT
+    | NatTo
     | Masquerade
     | Reject
     | Unknown
 )
 
 _BASES = {"network": 1, "transport": 2}
-_META_KEYS = {"mark": 3, "iifname": 6, "l4proto": 16}
+_META_KEYS = {"mark": 3, "iifname": 6, "oifname": 7, "l4proto": 16}
 _META_NAMES = {number: name for name, number in _META_KEYS.items()}
 _CT_KEYS = {"state": 0, "status": 2}
 _FIB_RESULT_ADDRTYPE = 3
 _FIB_FLAGS = {"saddr": 1, "daddr": 2}
 _NUMGEN_RANDOM = 1
 _DYNSET_UPDATE = 1
+_NAT_KINDS = {"snat": 0, "dnat": 1}
 _NAT_DST = 1
 _RANGE_RANDOM_FULLY = 16
 _REJECT_ICMP_UNREACHABLE, _REJECT_TCP_RESET = 0, 1
@@ -262,6 +273,8 @@ def _render(e: Any) -> tuple[str, bytes]:
             return "dynset", attribute_string(1, e.set) + _u32(3, _DYNSET_UPDATE) + _u32(4, e.register)
         case DNAT():
             return "nat", _u32(1, _NAT_DST) + _u32(2, e.family) + _u32(3, e.address) + _u32(5, e.port)
+        case NatTo():
+            return "nat", _u32(1, _NAT_KINDS[e.kind]) + _u32(2, e.family) + _u32(3, e.address)
         case Masquerade():
             return "masq", _u32(1, _RANGE_RANDOM_FULLY)
         case Reject():
@@ -343,9 +356,12 @@ def _parse_dynset(a: dict[int, bytes]) -> Expression | None:
 def _parse_nat(a: dict[int, bytes]) -> Expression | None:
     # The kernel adds the upper ends of the ranges, equal to the lower ones, and the flags that say they are there.
     same = a.get(4, a.get(3)) == a.get(3) and a.get(6, a.get(5)) == a.get(5)
-    if _number(a[1]) != _NAT_DST or 3 not in a or 5 not in a or not same or _number(a.get(7, b"")) & ~3:
+    if 3 not in a or not same or _number(a.get(7, b"")) & ~3:
         return None
-    return DNAT(_number(a[2]), _number(a[3]), _number(a[5]))
+    kind, family, address = _number(a[1]), _number(a[2]), _number(a[3])
+    if 5 not in a:
+        return NatTo("dnat" if kind == _NAT_DST else "snat", family, address)
+    return DNAT(family, address, _number(a[5])) if kind == _NAT_DST else None
 
 
 def _parse_masq(a: dict[int, bytes]) -> Expression | None:

@@ -23,6 +23,7 @@ from fairlead.linux.nft.expressions import (
     Lookup,
     Masquerade,
     Meta,
+    NatTo,
     Numgen,
     Payload,
     Reject,
@@ -147,6 +148,8 @@ class _Words:
                 if " map @" not in address and self.family == "ip6":
                     address = f"[{address}]"
                 return f"dnat {self.family} to {address}" + ("" if " map @" in address else f":{port}")
+            case NatTo():
+                return f"{e.kind} to {self.held[word_of(e.address)]}"
             case Masquerade():
                 return "masquerade fully-random"
             case Reject(tcp_reset=True):
@@ -163,8 +166,8 @@ class _Words:
                 return "th dport", e.length
             case Payload():
                 return f"{self.family} {'saddr' if e.offset in (12, 8) else 'daddr'}", e.length
-            case Meta(key="iifname"):
-                return "iifname", 16
+            case Meta(key="iifname" | "oifname"):
+                return e.key, 16
             case Meta():
                 return f"meta {e.key}", 4
             case Conntrack():
@@ -193,9 +196,9 @@ class _Words:
             return f"{what} {','.join(names)}"
         if what == "meta mark" and masked is not None:
             return f"meta mark & {_hex(masked[0])} {'==' if e.equal else '!='} {_hex(e.value)}"
-        if what == "iifname":
+        if what in ("iifname", "oifname"):
             name = e.value.rstrip(b"\0").decode()
-            return f'iifname {sign}"{name}{"" if len(e.value) == 16 else "*"}"'
+            return f'{what} {sign}"{name}{"" if len(e.value) == 16 else "*"}"'
         if what == "meta l4proto":
             return f"meta l4proto {sign}{_PROTOCOLS[e.value[0]]}"
         if what.startswith("fib "):

@@ -1,0 +1,234 @@
+"""Nodes outside the LAN: two networks away, behind 1:1 NAT and behind a router that lets nothing in, and all four nodes
+are one cluster. The lab is `outside_lab`'s."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairlead.api.nodenetworks import inner_address
+from tests.cluster.conftest import Cluster
+from tests.cluster.outside_lab import API, N1, N2, SITES, WAN, Lab
+
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster-outside")]
+
+MANIFEST = Path(__file__).with_name("outside.yaml")
+NODES = ("n1", "n2", "b", "c")
+
+
+class Outside:
+    """The lab with its four nodes, and a server on each."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab, self.cluster = lab, lab.cluster
+        self.pods: dict[str, Any] = {}
+
+    def settle(self) -> None:
+        """Every node's servers are ready."""
+        self.cluster.apply(MANIFEST.read_text())
+        self.cluster.wait_for(self._servers_ready, "a server on every node")
+
+    def _servers_ready(self) -> bool:
+        pods = self.cluster.get("pods", "-l", "app in (web,host)")["items"]
+        ready = [
+            p for p in pods if any(c["type"] == "Ready" and c["status"] == "True" for c in p["status"]["conditions"])
+        ]
+        self.pods = {p["spec"]["nodeName"]: p for p in ready if p["metadata"]["labels"]["app"] == "web"}
+        return len(ready) == 2 * len(self.cluster.get("nodes")["items"])
+
+    def from_pod(self, node: str, *urls: str, check: bool = True) -> list[str]:
+        """What the pod on that node gets from each URL: the answer's first line."""
+        asks = "; ".join(f"curl -sS --max-time 5 {url} || echo failed" for url in urls)
+        pod = self.pods[node]["metadata"]["name"]
+        return self.cluster._run(["kubectl", "exec", pod, "--", "sh", "-c", asks], check, None).stdout.splitlines()
+
+    def from_host(self, node: str, url: str) -> str:
+        """What a process in the node's own network gets."""
+        done = self.lab.run(self.lab.machine(node), "curl", "-sS", "--max-time", "5", url, check=False)
+        return done.stdout.strip() or done.stderr.strip()
+
+    def ip(self, node: str) -> str:
+        """The address of the node's pod."""
+        return str(self.pods[node]["status"]["podIP"])
+
+    def internal(self, node: str) -> str:
+        """The node's InternalIP."""
+        return self.address(node, "InternalIP")
+
+    def inner(self, node: str) -> str:
+        """The node's address in tunnels."""
+        return inner_address([self.cluster.get("node", node)["spec"]["podCIDR"]])
+
+    def address(self, node: str, kind: str) -> str:
+        """One of the node's addresses."""
+        addresses = self.cluster.get("node", node)["status"]["addresses"]
+        return next((a["address"] for a in addresses if a["type"] == kind), "")
+
+    def paths(self, node: str) -> dict[str, str]:
+        """What the node says of its ways."""
+        text = self.cluster.get("node", node)["metadata"].get("annotations", {}).get("fairlead.dev/paths", "{}")
+        return dict(json.loads(text))
+
+    def wait_for(self, condition: Callable[[], Any], what: str) -> None:
+        """As the cluster's, with the joined nodes' logs."""
+        try:
+            self.cluster.wait_for(condition, what)
+        except AssertionError as error:
+            logs = sorted(self.cluster.state.glob(".nodes/*/log/*.log"))
+            texts = "\n".join(f"== {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in logs)
+            raise AssertionError(f"{error}\n{texts}") from None
+
+    def all_reach_all(self) -> bool:
+        """Whether each pod gets an answer from each, which sees its true address."""
+        urls = [f"http://{self.ip(to)}:8080/" for to in self.pods]
+        return all(self.from_pod(node, *urls) == [f"{to} {self.ip(node)}" for to in self.pods] for node in self.pods)
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    """Two nodes on the LAN, b and c elsewhere, all joined and ready."""
+    cluster = Cluster(tmp_path_factory.mktemp("outside"))
+    lab = Lab(cluster)
+    try:
+        cluster.up("--no-egress", "--apiserver-cert-extra-sans", API)
+        lab.build("b", "c")
+        cluster.kubectl("annotate", "node", "n1", f"fairlead.dev/external-ip={N1}")
+        cluster.kubectl("annotate", "node", "n2", f"fairlead.dev/external-ip={N2}")
+        for site in ("b", "c"):
+            assert "Ready in" in lab.join(site).stdout
+        made = Outside(lab)
+        made.settle()
+        yield made
+    finally:
+        lab.close()
+        cluster.down()
+
+
+def test_the_control_plane_sees_where_a_node_is(outside: Outside) -> None:
+    """InternalIP is the machine's own, ExternalIP what the API server sees of the connection, and the network is named
+    after that; nodes on the LAN have no network and the ExternalIP that was written on them."""
+    for site in ("b", "c"):
+        outside.wait_for(lambda site=site: outside.address(site, "ExternalIP") == SITES[site].public, "ExternalIP")
+        assert outside.internal(site) == SITES[site].host
+        labels = outside.cluster.get("node", site)["metadata"]["labels"]
+        assert labels["fairlead.dev/network"] == "behind-" + SITES[site].public.replace(".", "-")
+    outside.wait_for(lambda: outside.address("n1", "ExternalIP") == N1, "ExternalIP of n1")
+    assert "fairlead.dev/network" not in outside.cluster.get("node", "n1")["metadata"]["labels"]
+
+
+def test_each_pair_takes_the_way_that_works(outside: Outside) -> None:
+    """To who answers at the external address straight, to who does not by the tunnel that one opened; said on the Nodes
+    and by `fairlead status`."""
+    straight = {"n1": "wireguard", "n2": "wireguard"}
+    wanted = {
+        "n1": {"b": "wireguard", "c": "tunnel"},
+        "n2": {"b": "wireguard", "c": "tunnel"},
+        "b": {**straight, "c": "tunnel"},
+        "c": {**straight, "b": "wireguard"},
+    }
+    outside.wait_for(lambda: {node: outside.paths(node) for node in NODES} == wanted, "the ways")
+    outside.wait_for(outside.cluster.status, "status")
+    text = outside.cluster.fairlead("status", "--name", outside.cluster.name).stdout
+    assert re.search(rf"b +{SITES['b'].host} .*{SITES['b'].public}.*Ready.*wireguard", text), text
+    assert re.search(rf"c +{SITES['c'].host} .*{SITES['c'].public}.*Ready.*tunnel", text), text
+
+
+def test_pods_reach_each_other_with_their_own_addresses(outside: Outside) -> None:
+    """All twelve directions, and each server sees the client's pod address."""
+    outside.wait_for(outside.all_reach_all, "every pod reaches every other")
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_large_bodies_pass_both_ways(outside: Outside, node: str) -> None:
+    """300 kB to and from every other node: packets as large as they get, in TCP."""
+    for to in NODES:
+        url = f"http://{outside.ip(to)}:8080/big"
+        script = f"head -c 300000 /dev/zero | curl -sS --max-time 10 --data-binary @- {url} | wc -c"
+        pod = outside.pods[node]["metadata"]["name"]
+        assert outside.cluster.kubectl("exec", pod, "--", "sh", "-c", script).strip() == "300000", to
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_a_service_spreads_over_all_four_nodes(outside: Outside, node: str) -> None:
+    """From a pod on any node, by the ClusterIP and by name, every node's pod answers, and sees the client."""
+    vip = outside.cluster.get("svc", "web")["spec"]["clusterIP"]
+    answers = outside.from_pod(node, *[f"http://{vip}"] * 30, *["http://web.default.svc.cluster.local"] * 10)
+    assert {line.split()[0] for line in answers} == set(NODES)
+    # Only a pod that turns out to be its own server is masqueraded, as it must be.
+    assert {seen for to, seen in map(str.split, answers) if to != node} == {outside.ip(node)}
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_names_of_headless_endpoints(outside: Outside, node: str) -> None:
+    """The DNS gives all four pods' addresses, wherever it is asked."""
+    pod = outside.pods[node]["metadata"]["name"]
+    found = outside.cluster.kubectl("exec", pod, "--", "dig", "+short", "+search", "each")
+    assert set(found.split()) == {outside.ip(to) for to in NODES}
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_a_service_of_processes_on_the_nodes_themselves(outside: Outside, node: str) -> None:
+    """Endpoints that are nodes' InternalIPs: the proxy leads them to what stands for the node here, at once."""
+    vip = outside.cluster.get("svc", "host")["spec"]["clusterIP"]
+    answers = outside.from_pod(node, *[f"http://{vip}"] * 30)
+    assert {line.split()[0] for line in answers} == set(NODES)
+    assert {outside.from_host(node, f"http://{vip}").split()[0] for _ in range(20)} == set(NODES)
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_a_node_is_reached_at_its_internal_address_from_everywhere(outside: Outside, node: str) -> None:
+    """From pods and from hosts, and a host that asks is seen with its InternalIP: it keeps its identity."""
+    for to in NODES:
+        if to == node:
+            continue
+        url = f"http://{outside.internal(to)}:8090/"
+        assert outside.from_pod(node, url)[0].split()[0] == to
+        assert outside.from_host(node, url) == f"{to} {outside.internal(node)}"
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_node_ports_in_all_directions(outside: Outside, node: str) -> None:
+    """Any node's port, at its InternalIP, from pods and hosts everywhere; with the policy Local the node's own pod
+    answers, and sees the node the pod is on (pods that speak to a node are masqueraded, as on the LAN)."""
+    for to in NODES:
+        if to == node:
+            continue
+        internal = outside.internal(to)
+        assert outside.from_host(node, f"http://{internal}:30080/").split()[0] in NODES
+        answers = outside.from_pod(node, f"http://{internal}:30080/", f"http://{internal}:30081/")
+        assert answers[0].split()[0] in NODES
+        seen = outside.internal(node) if {node, to} == {"n1", "n2"} else outside.inner(node)
+        assert answers[1] == f"{to} {seen}"
+
+
+def test_node_ports_from_the_internet(outside: Outside) -> None:
+    """Who is nobody's pod or node reaches the ports of the node behind 1:1 NAT at its public address; with the policy
+    Local it is seen with its own."""
+    public = SITES["b"].public
+    ask = ("curl", "-sS", "--max-time", "5")
+    assert outside.lab.run(outside.lab.wan, *ask, f"http://{public}:30080/").stdout.split()[0] in NODES
+    assert outside.lab.run(outside.lab.wan, *ask, f"http://{public}:30081/").stdout == f"b {WAN}.254\n"
+
+
+@pytest.mark.parametrize("node", ["b", "c"])
+def test_kubectl_reaches_into_pods_elsewhere(outside: Outside, node: str) -> None:
+    """Logs, exec, and the API server's proxy to the pod."""
+    outside.from_pod("n1", f"http://{outside.ip(node)}:8080/")
+    name = outside.pods[node]["metadata"]["name"]
+    assert f"asked by {outside.ip('n1')}" in outside.cluster.kubectl("logs", name)
+    assert outside.cluster.kubectl("exec", name, "--", "sh", "-c", "echo $NODE") == f"{node}\n"
+    assert outside.cluster.kubectl("get", "--raw", f"/api/v1/namespaces/default/pods/{name}:8080/proxy/").startswith(
+        node
+    )
+
+
+@pytest.mark.parametrize("node", ["b", "c"])
+def test_pods_elsewhere_reach_the_api_server(outside: Outside, node: str) -> None:
+    """By the Service `kubernetes`, whose endpoint is an address of the cluster's own LAN."""
+    answer = outside.from_pod(node, "-k https://kubernetes.default/version")
+    assert "gitVersion" in "".join(outside.from_pod(node, "-k https://kubernetes.default/version")), answer
