@@ -109,6 +109,11 @@ class Lab:
             self._joined.add(site)
         return done
 
+    def leave(self, site: str) -> None:
+        """`fairlead node leave` on the site's machine."""
+        self.fairlead(site, "node", "leave", "--node-name", site)
+        self._joined.discard(site)
+
     def invitation(self, *flags: str) -> str:
         """The command that `fairlead node token create` prints."""
         return self.cluster.fairlead("node", "token", "create", *flags).stdout.strip()

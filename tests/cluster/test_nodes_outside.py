@@ -4,7 +4,12 @@ are one cluster. The lab is `outside_lab`'s."""
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +17,7 @@ from typing import Any
 import pytest
 
 from fairlead.api.nodenetworks import inner_address
+from fairlead.podnetwork.wireguard import program
 from tests.cluster.conftest import Cluster
 from tests.cluster.outside_lab import API, N1, N2, SITES, WAN, Lab
 
@@ -73,6 +79,33 @@ class Outside:
         """What the node says of its ways."""
         text = self.cluster.get("node", node)["metadata"].get("annotations", {}).get("fairlead.dev/paths", "{}")
         return dict(json.loads(text))
+
+    def ready(self, node: str) -> bool:
+        """Whether the Node is Ready."""
+        conditions = self.cluster.get("node", node)["status"]["conditions"]
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+    def tunnel(self, node: str) -> str:
+        """The name of the node's WireGuard link."""
+        links = self.lab.run(self.lab.machine(node), "ip", "-br", "link").stdout
+        return next(line.split()[0] for line in links.splitlines() if line.startswith("fl-wg"))
+
+    def wg(self, node: str) -> tuple[str, ...]:
+        """The command that shows the node's tunnels."""
+        return (program("wg") or "wg", "show", self.tunnel(node))
+
+    def tunnel_processes(self, node: str) -> list[int]:
+        """Who keeps the node's WireGuard link, if it is not the kernel."""
+        name = self.tunnel(node)
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if name.encode() in words:
+                found.append(int(entry.name))
+        return found
 
     def wait_for(self, condition: Callable[[], Any], what: str) -> None:
         """As the cluster's, with the joined nodes' logs."""
@@ -232,3 +265,175 @@ def test_pods_elsewhere_reach_the_api_server(outside: Outside, node: str) -> Non
     """By the Service `kubernetes`, whose endpoint is an address of the cluster's own LAN."""
     answer = outside.from_pod(node, "-k https://kubernetes.default/version")
     assert "gitVersion" in "".join(outside.from_pod(node, "-k https://kubernetes.default/version")), answer
+
+
+# ---- what breaks, heals
+
+
+def test_rules_and_links_that_somebody_removes_come_back(outside: Outside) -> None:
+    """A rule deleted by hand, the tunnel's link, the process behind it, a route: everything works again."""
+    lab = outside.lab
+    table = ("nft", "list", "table", "ip", "fairlead-nodes")
+    before = lab.run(lab.machine("b"), *table).stdout
+    lab.run(lab.machine("b"), "nft", "flush", "chain", "ip", "fairlead-nodes", "output")
+    outside.wait_for(lambda: lab.run(lab.machine("b"), *table).stdout == before, "the rule is back")
+    lab.run(lab.machine("c"), "ip", "link", "delete", outside.tunnel("c"))
+    lab.run(lab.machine("n1"), "ip", "route", "delete", f"{outside.ip('b').rpartition('.')[0]}.0/24")
+    outside.wait_for(outside.all_reach_all, "every pod reaches every other again")
+    for process in outside.tunnel_processes("n1"):
+        os.kill(process, signal.SIGKILL)
+    outside.wait_for(outside.all_reach_all, "… and again")
+
+
+def test_a_router_that_forgets_its_state(outside: Outside) -> None:
+    """The tunnel from behind it opens anew."""
+    outside.lab.forget("c")
+    outside.wait_for(outside.all_reach_all, "every pod reaches every other")
+
+
+def test_a_public_address_that_changes(outside: Outside) -> None:
+    """The Node follows, and so do the tunnels, behind either kind of router."""
+    for site, public in (("b", f"{WAN}.34"), ("c", f"{WAN}.45")):
+        outside.lab.move(site, public)
+        outside.wait_for(lambda site=site, public=public: outside.address(site, "ExternalIP") == public, "ExternalIP")
+    outside.wait_for(outside.all_reach_all, "every pod reaches every other")
+    outside.wait_for(lambda: outside.paths("n1") == {"b": "wireguard", "c": "tunnel"}, "the ways")
+
+
+def test_the_api_server_restarts(outside: Outside) -> None:
+    """Pods go on meanwhile; afterwards all nodes are Ready, and it reaches into their pods."""
+    os.kill(outside.cluster.status()["processes"]["control-plane"], signal.SIGKILL)
+    outside.wait_for(lambda: all(outside.ready(node) for node in NODES), "all nodes Ready")
+    for node in NODES:
+        name = outside.pods[node]["metadata"]["name"]
+        outside.wait_for(
+            lambda name=name, node=node: outside.cluster.kubectl("exec", name, "--", "printenv", "NODE") == f"{node}\n",
+            "exec",
+        )
+    outside.wait_for(outside.all_reach_all, "every pod reaches every other")
+
+
+def test_an_external_address_that_does_not_answer(outside: Outside) -> None:
+    """Said wrongly, it is but a place where nothing answers: the node opens the tunnels itself, and an Event tells."""
+    cluster = outside.cluster
+    cluster.kubectl("annotate", "node", "b", "--overwrite", f"fairlead.dev/external-ip={WAN}.99")
+    outside.wait_for(lambda: outside.paths("n1").get("b") == "tunnel", "a tunnel")
+    outside.wait_for(outside.all_reach_all, "every pod reaches every other")
+    events = ("get", "events", "-A", "--field-selector", "reason=ExternalIPNotAnswering,involvedObject.name=b")
+    outside.wait_for(lambda: f"{WAN}.99" in cluster.kubectl(*events), "an Event")
+    cluster.kubectl("annotate", "node", "b", "--overwrite", "fairlead.dev/external-ip=auto")
+    outside.wait_for(lambda: outside.paths("n1").get("b") == "wireguard", "the address that answers")
+
+
+def test_without_encryption_by_vxlan(outside: Outside) -> None:
+    """Where both ends have it switched off; large bodies pass; switched on again, it is a tunnel again."""
+    cluster = outside.cluster
+    cluster.kubectl("annotate", "node", "n1", "b", "fairlead.dev/encryption=off")
+    outside.wait_for(lambda: (outside.paths("n1")["b"], outside.paths("b")["n1"]) == ("vxlan", "vxlan"), "VXLAN")
+    assert outside.paths("b")["n2"] == "wireguard"
+    outside.wait_for(outside.all_reach_all, "every pod reaches every other")
+    url = f"http://{outside.ip('n1')}:8080/big"
+    script = f"head -c 300000 /dev/zero | curl -sS --max-time 10 --data-binary @- {url} | wc -c"
+    assert cluster.kubectl("exec", outside.pods["b"]["metadata"]["name"], "--", "sh", "-c", script).strip() == "300000"
+    assert outside.from_host("b", f"http://{outside.internal('n1')}:8090/") == f"n1 {outside.internal('b')}"
+    assert outside.from_host("n1", f"http://{outside.internal('b')}:8090/") == f"b {outside.internal('n1')}"
+    cluster.kubectl("annotate", "node", "n1", "b", "fairlead.dev/encryption-")
+    outside.wait_for(lambda: outside.paths("n1")["b"] == "wireguard", "a tunnel again")
+    outside.wait_for(outside.all_reach_all, "every pod reaches every other")
+
+
+# ---- other clusters
+
+
+def test_only_the_translations(outside: Outside) -> None:
+    """`fairlead node-nat` on a machine that is no node of ours leads InternalIPs to ExternalIPs, and cleans up."""
+    lab = outside.lab
+    lab.add("d")
+    kubeconfig = next((outside.cluster.state / ".nodes" / "b").glob("kubeconfig/b.yaml"))
+    command = [
+        sys.executable,
+        "-m",
+        "fairlead",
+        "node-nat",
+        "--kubeconfig",
+        str(kubeconfig),
+        "--hostname-override",
+        "n1",
+    ]
+    inside = ["ip", "netns", "exec", lab.machine("d"), *command]
+    process = subprocess.Popen(inside, stderr=subprocess.PIPE, env=outside.cluster.environment)
+    table = ("nft", "list", "table", "ip", "fairlead-nodes")
+    rule = f"ip daddr {SITES['b'].host} dnat to {outside.address('b', 'ExternalIP')}"
+    try:
+        outside.wait_for(lambda: rule in lab.run(lab.machine("d"), *table, check=False).stdout, "the rule")
+        lab.run(lab.machine("d"), "nft", "flush", "ruleset")
+        outside.wait_for(lambda: rule in lab.run(lab.machine("d"), *table, check=False).stdout, "the rule again")
+    finally:
+        process.terminate()
+        said = process.communicate(timeout=30)[1]
+    assert process.returncode == 0, said
+    assert rule in lab.run(lab.machine("d"), *table).stdout
+    lab.fairlead("d", "node-nat", "--cleanup")
+    assert lab.run(lab.machine("d"), *table, check=False).returncode
+
+
+# ---- bad input
+
+
+def test_who_may_not_join(outside: Outside) -> None:
+    """A token that is wrong or has expired, another cluster's hash, a name in use: each is said in one line, nothing is
+    left behind."""
+    lab = outside.lab
+    words = lab.invitation("--ttl", "1s").split()
+    token, digest = words[words.index("--token") + 1], words[words.index("--ca-hash") + 1]
+    wrong = {
+        "does not take the token: it is wrong, or has expired": ("abcdef.0123456789abcdef", digest, "d"),
+        "is not the cluster you mean": (token, "sha256:" + "0" * 64, "d"),
+        'a Node named "n1" is part of the cluster already': (lab.invitation().split()[5], digest, "n1"),
+    }
+    for said, (given, ca_hash, name) in wrong.items():
+        arguments = ("--token", given, "--ca-hash", ca_hash, "--node-name", name)
+        done = lab.fairlead("d", "node", "join", f"https://{API}:6443", *arguments, check=False)
+        assert done.returncode == 1
+        assert said in done.stderr.splitlines()[-1]
+    time.sleep(1.1)  # the token's life
+    done = lab.join("d", check=False, command=" ".join(words))
+    assert "it is wrong, or has expired" in done.stderr
+    assert not (outside.cluster.state / ".nodes" / "d").exists()
+
+
+# ---- one more, with an internal address that is taken elsewhere, behind a second router that lets nothing in
+
+
+def test_two_nodes_with_the_same_internal_address(outside: Outside) -> None:
+    """d has b's address, in another network: both work. c and d, whom nobody can reach, relay through the same node."""
+    outside.lab.join("d")
+    outside.settle()
+    assert outside.internal("d") == outside.internal("b")
+    assert set(outside.pods) == {*NODES, "d"}
+    outside.wait_for(lambda: outside.paths("c")["d"] == outside.paths("d")["c"] == "relay b", "c and d relay")
+    outside.wait_for(outside.all_reach_all, "every pod reaches every other")
+    vip = outside.cluster.get("svc", "host")["spec"]["clusterIP"]
+    for node in ("n1", "b", "d"):
+        answers = outside.from_pod(node, *[f"http://{vip}"] * 40)
+        assert {line.split()[0] for line in answers} == {*NODES, "d"}
+    name = outside.pods["d"]["metadata"]["name"]
+    assert outside.cluster.kubectl("exec", name, "--", "printenv", "NODE") == "d\n"
+    assert "asked by" in outside.cluster.kubectl("logs", name)
+
+
+def test_a_node_that_leaves(outside: Outside) -> None:
+    """Its Node is gone, others forget its tunnel, and nothing is left on its machine: links, routes, rules, files."""
+    lab = outside.lab
+    key = outside.cluster.get("node", "d")["metadata"]["annotations"]["fairlead.dev/wireguard-public-key"]
+    before = outside.tunnel_processes("d")
+    assert before
+    lab.leave("d")
+    assert "d" not in [node["metadata"]["name"] for node in outside.cluster.get("nodes")["items"]]
+    outside.wait_for(lambda: key not in lab.run(lab.machine("n1"), *outside.wg("n1")).stdout, "n1 forgets it")
+    links = lab.run(lab.machine("d"), "ip", "-br", "link").stdout
+    assert {line.split("@")[0].split()[0] for line in links.splitlines()} == {"lo", "eth0"}
+    assert "proto 241" not in lab.run(lab.machine("d"), "ip", "route").stdout
+    assert not re.search("fairlead|FAIRLEAD|KUBE", lab.run(lab.machine("d"), "nft", "list", "ruleset").stdout)
+    assert not (outside.cluster.state / ".nodes" / "d").exists()
+    assert not [p for p in before if Path(f"/proc/{p}/cmdline").exists() and Path(f"/proc/{p}/cmdline").read_bytes()]

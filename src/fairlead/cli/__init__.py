@@ -22,6 +22,7 @@ _COMMANDS = {
     "kubeconfig": "Print a cluster's kubeconfig.",
     "image": "Load, pull, list and remove the images that pods can run.",
     "node": "Let machines elsewhere join a cluster, or leave it.",
+    "node-nat": "Translate the addresses of nodes in other networks, in any cluster.",
     "proxy": "Keep a node's rules for Services, in kube-proxy's place, in any cluster.",
     "ingress": "Serve Ingresses and Gateways by an HAProxy, in any cluster.",
     "loadbalancer": "Give Services of type LoadBalancer their addresses, and answer for them, in any cluster.",
@@ -38,7 +39,7 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"fairlead.cli.{cmd_name}")
+        module = importlib.import_module(f"fairlead.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 

@@ -20,15 +20,17 @@ from fairlead.announce.announcing import Announcing
 from fairlead.api.addresspool import Pool
 from fairlead.api.kinds import NODES
 from fairlead.client import Client, Watched, follow
-from fairlead.cluster import whereabouts
+from fairlead.client.events import EventRecorder
+from fairlead.cluster import renewal, whereabouts
 from fairlead.cluster.config import ClusterConfig, ProxyMode
 from fairlead.cluster.controlplane import enter, start_logging, stop_event
 from fairlead.cluster.credentials import KUBELET_CLIENTS
+from fairlead.cluster.enlist import obtain
 from fairlead.cluster.layout import RUNTIME_ROOT, Layout, images_directory, state_root
-from fairlead.cluster.member import Member
+from fairlead.cluster.member import AUTO, Member, serving_files
 from fairlead.discovery.confirmed import newest_slice
 from fairlead.discovery.fold import WATCHED, fold
-from fairlead.discovery.model import ServiceSnapshot
+from fairlead.discovery.model import Node, ServiceSnapshot
 from fairlead.explain.evidence import Facts
 from fairlead.kubelet.kubelet import Kubelet
 from fairlead.kubelet.options import KubeletOptions
@@ -75,6 +77,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     announce_key: bytes = b""
     outside_ip: str = ""
     member: Member | None = None
+    renew: renewal.Files | None = None
+    """The certificates that nobody else renews. When one was renewed, the process ends, to be started with it."""
 
     @property
     def away(self) -> bool:
@@ -155,6 +159,7 @@ def run_member(layout: Layout, member: Member) -> None:
         dns_ip=known.dns_ip,
         cluster_domain=known.cluster_domain,
         member=member,
+        renew=renewal.Files(layout.kubeconfig(member.node), *serving_files(layout, member)),
     )
     uvloop.run(_serve(settings, spawner))
 
@@ -167,10 +172,16 @@ async def _serve(settings: NodeSettings, spawner: Spawner) -> None:
     view = View(node)
     side = NodeSide(settings.runtime / "pods", mode=settings.proxy_mode)
     async with Client.from_kubeconfig(settings.kubeconfig) as client:
+        recorder = EventRecorder(client, "podnetwork", node)
 
         async def publish(annotations: Mapping[str, str]) -> None:
             said = {key: text or None for key, text in annotations.items()}
             await client.patch(NODES, node, {"metadata": {"annotations": said}}, kind="merge")
+
+        def witness(other: Node, answers: bool) -> None:
+            if not answers and other.external_wish not in ("", AUTO):  # behind most routers `auto` does not answer
+                obj, message = whereabouts.not_answering(other, node)
+                recorder.event(obj, "Warning", "ExternalIPNotAnswering", message)
 
         network = PodNetwork(
             PodNetworkOptions(
@@ -180,8 +191,7 @@ async def _serve(settings: NodeSettings, spawner: Spawner) -> None:
                 mtu=wireguard.MTU if settings.away else _LAN_MTU,
                 form="nftables" if settings.proxy_mode == "nftables" else "iptables",
             ),
-            publish,
-            whereabouts.prober(settings.pki / "ca.crt"),
+            (publish, whereabouts.prober(settings.pki / "ca.crt"), witness),
         )
         kubelet = Kubelet(
             KubeletOptions(
@@ -211,6 +221,7 @@ async def _serve(settings: NodeSettings, spawner: Spawner) -> None:
             routes=NodeSights(side, settings.facts).routes(),
         )
         announcing = Announcing(client, node, settings.announce_key, settings.balancer_pool)
+        await recorder.start()
         await servers.start()
         await proxy.start()
         await kubelet.start()
@@ -226,6 +237,9 @@ async def _serve(settings: NodeSettings, spawner: Spawner) -> None:
                 name="whereabouts",
             ),
         ]
+        if settings.renew is not None:
+            obtaining = partial(obtain, client, node)
+            work.append(asyncio.create_task(renewal.keep(settings.renew, obtaining), name="renewal"))
         waiter = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([*work, waiter], return_when=asyncio.FIRST_COMPLETED)
         for task in (*work, waiter):
@@ -234,6 +248,7 @@ async def _serve(settings: NodeSettings, spawner: Spawner) -> None:
         await kubelet.stop()
         await proxy.stop()
         await servers.stop()
+        await recorder.stop()
         network.close()
         for task in done - {waiter}:
             task.result()

@@ -13,13 +13,16 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import orjson
 
+from fairlead.api import nodenetworks
 from fairlead.api.errors import StatusError
 from fairlead.client import Client, config
 from fairlead.cluster.enlist import ADDRESS_PATH
 from fairlead.cluster.member import AUTO, Member
+from fairlead.discovery.model import Node
 from fairlead.kubelet.node import NodeReporter
 from fairlead.kubelet.options import PORT
 
@@ -77,6 +80,17 @@ def prober(authority: Path) -> Callable[[str, str], Awaitable[bool]]:
         return True
 
     return ask
+
+
+def not_answering(node: Node, asker: str) -> tuple[dict[str, Any], str]:
+    """What an Event says about an external address where nobody answers: object and message. Pure."""
+    obj = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name, "uid": node.name}}
+    address = node.external_ips[0] if node.external_ips else node.external_wish
+    message = (
+        f"{address} (annotation {nodenetworks.EXTERNAL_IP}) does not answer from node {asker}: port {PORT} does not "
+        f"lead to {node.name}; only tunnels that it opens itself reach it"
+    )
+    return obj, message
 
 
 async def observed(connection: config.Connection) -> str:

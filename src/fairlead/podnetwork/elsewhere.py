@@ -52,6 +52,8 @@ class Publisher(Protocol):
 
 Probe = Callable[[str, str], Awaitable[bool]]
 """(address, node's name) → whether that node answers there."""
+Witness = Callable[[Node, bool], None]
+"""Is told that a node's external address answers now, or does not, when that is new."""
 
 
 class Signs:
@@ -92,6 +94,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     form: Form
     publish: Publisher
     probe: Probe
+    witness: Witness
 
 
 class Elsewhere:
@@ -287,7 +290,11 @@ class Elsewhere:
         said = await asyncio.gather(*(self._settings.probe(address, name) for name, address in due))
         now = asyncio.get_running_loop().time()
         for who, yes in zip(due, said, strict=True):
+            before = self._answers.get(who)
             self._answers[who] = (yes, now + _ASK_AGAIN[yes])
+            node = self._nodes.get(who[0])
+            if node is not None and (before is None or before[0] != yes):
+                self._settings.witness(node, yes)
 
     async def _end(self) -> None:
         """Nobody is elsewhere any more."""

@@ -65,14 +65,14 @@ class PodAddress(msgspec.Struct, frozen=True):
 class PodNetwork:
     """One node's pod network. `ready` is set once pods can be attached.
 
-    `publish` and `probe` are for nodes in other networks (see `elsewhere`); without them there are none for this node.
+    `outlook` is for nodes in other networks: publish, probe and witness of `elsewhere`; without it there are none for
+    this node.
     """
 
     def __init__(
         self,
         options: PodNetworkOptions,
-        publish: elsewhere.Publisher | None = None,
-        probe: elsewhere.Probe | None = None,
+        outlook: tuple[elsewhere.Publisher, elsewhere.Probe, elsewhere.Witness] | None = None,
     ) -> None:
         self._options = options
         self._links = Links()
@@ -83,7 +83,8 @@ class PodNetwork:
         self._nodes: Mapping[str, Node] = {}
         self._nudge = asyncio.Event()
         self._elsewhere: Elsewhere | None = None
-        if publish is not None and probe is not None:
+        if outlook is not None:
+            publish, probe, witness = outlook
             settings = elsewhere.Settings(
                 node_name=options.node_name,
                 state_dir=options.state_dir,
@@ -91,6 +92,7 @@ class PodNetwork:
                 form=options.form,
                 publish=publish,
                 probe=probe,
+                witness=witness,
             )
             self._elsewhere = Elsewhere(settings, self._links)
         self.ready = asyncio.Event()

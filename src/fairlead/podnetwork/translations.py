@@ -16,6 +16,7 @@ import msgspec
 
 from fairlead.discovery.model import Node
 from fairlead.discovery.reach import address_of, is_elsewhere
+from fairlead.linux.iptables import quote
 from fairlead.linux.nft.expressions import (
     Bitwise,
     Compare,
@@ -28,6 +29,7 @@ from fairlead.linux.nft.expressions import (
     Payload,
 )
 from fairlead.linux.nft.objects import NFPROTO_IPV4, Chain, Hook, Rule, TableName, TableState
+from fairlead.linux.nft.text import render_table
 
 TABLE = TableName("ip", "fairlead-nodes")
 
@@ -202,3 +204,17 @@ def _is_v4(text: str) -> bool:
         return ipaddress.ip_address(text).version == 4
     except ValueError:
         return False
+
+
+# ---- as text
+
+
+def render_text(wanted: Translations, form: str) -> str:
+    """The rules as a person would hand them to `nft -f` or `iptables-restore --noflush`."""
+    if form == "iptables":
+        chains = iptables_rules(wanted)
+        lines = ["*nat", *(f":{chain} - [0:0]" for chain in chains)]
+        lines += [f"-A {hook} -j {chain}" for hook, chain in CHAINS.items()]
+        lines += [f"-A {chain} {quote(words)}" for chain, rules in chains.items() for words in rules]
+        return "\n".join([*lines, "COMMIT", ""])
+    return render_table(TABLE, nft_table(wanted))

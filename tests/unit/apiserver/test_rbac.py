@@ -241,6 +241,7 @@ def test_a_repeated_decision_is_the_first_one():
     ("file", "account", "follows"),
     [
         ("proxy.yaml", "fairlead-proxy", "services nodes namespaces endpointslices.discovery.k8s.io"),
+        ("node-nat.yaml", "fairlead-node-nat", "nodes"),
         ("dns.yaml", "fairlead-dns", "services namespaces pods endpointslices.discovery.k8s.io"),
         ("", "kube-dns", "services namespaces pods endpointslices.discovery.k8s.io"),
     ],

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from msgspec.structs import replace
 
+from fairlead.discovery.model import Node
 from fairlead.linux.nft.text import render_rule
 from fairlead.podnetwork.chainkeeper import removal_text, restore_text
 from fairlead.podnetwork.translations import (
@@ -12,6 +15,7 @@ from fairlead.podnetwork.translations import (
     iptables_rules,
     nft_table,
     plan_translations,
+    render_text,
     shadowed,
 )
 from tests.unit.podnetwork.test_overlay import N1, N2, B, C, D, among
@@ -102,3 +106,18 @@ def test_a_restore_says_what_differs() -> None:
     ]
     assert removal_text(right, jumps).splitlines() == ["*nat", "-D OUTPUT -j OURS", "-F OURS", "-X OURS", "COMMIT"]
     assert removal_text({"OUTPUT": (("-j", "OTHERS"),)}, jumps) == ""
+
+
+def test_the_page_shows_what_is_written() -> None:
+    """The rules in docs/nodes.md are those for its two nodes."""
+    page = (Path(__file__).parents[3] / "docs" / "nodes.md").read_text()
+    nodes = {
+        "n1": Node("n1", ("10.0.0.1",), ("203.0.113.11",)),
+        "b": Node("b", ("192.168.50.3",), ("203.0.113.33",), network="home"),
+    }
+    wanted = plan_translations("n1", nodes)
+    assert f"```\n{render_text(wanted, 'nftables')}```" in page
+    typed = [line.split("#")[0].split() for line in page.splitlines() if line.startswith("iptables -t nat -A")]
+    ours = [("-A", hook, *rule) for hook, chain in CHAINS.items() for rule in iptables_rules(wanted)[chain]]
+    plain = [" ".join(rule).replace(" -m comment --comment b", "").replace("/32", "") for rule in ours]
+    assert sorted(" ".join(words[3:]) for words in typed) == sorted(plain)
