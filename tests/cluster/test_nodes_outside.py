@@ -190,7 +190,7 @@ def test_large_bodies_pass_both_ways(outside: Outside, node: str) -> None:
 def test_a_service_spreads_over_all_four_nodes(outside: Outside, node: str) -> None:
     """From a pod on any node, by the ClusterIP and by name, every node's pod answers, and sees the client."""
     vip = outside.cluster.get("svc", "web")["spec"]["clusterIP"]
-    answers = outside.from_pod(node, *[f"http://{vip}"] * 30, *["http://web.default.svc.cluster.local"] * 10)
+    answers = outside.from_pod(node, *[f"http://{vip}"] * 70, *["http://web.default.svc.cluster.local"] * 10)
     assert {line.split()[0] for line in answers} == set(NODES)
     # Only a pod that turns out to be its own server is masqueraded, as it must be.
     assert {seen for to, seen in map(str.split, answers) if to != node} == {outside.ip(node)}
@@ -208,9 +208,9 @@ def test_names_of_headless_endpoints(outside: Outside, node: str) -> None:
 def test_a_service_of_processes_on_the_nodes_themselves(outside: Outside, node: str) -> None:
     """Endpoints that are nodes' InternalIPs: the proxy leads them to what stands for the node here, at once."""
     vip = outside.cluster.get("svc", "host")["spec"]["clusterIP"]
-    answers = outside.from_pod(node, *[f"http://{vip}"] * 30)
+    answers = outside.from_pod(node, *[f"http://{vip}"] * 80)
     assert {line.split()[0] for line in answers} == set(NODES)
-    assert {outside.from_host(node, f"http://{vip}").split()[0] for _ in range(20)} == set(NODES)
+    assert {outside.from_host(node, f"http://{vip}").split()[0] for _ in range(80)} == set(NODES)
 
 
 @pytest.mark.parametrize("node", NODES)
@@ -415,7 +415,7 @@ def test_two_nodes_with_the_same_internal_address(outside: Outside) -> None:
     outside.wait_for(outside.all_reach_all, "every pod reaches every other")
     vip = outside.cluster.get("svc", "host")["spec"]["clusterIP"]
     for node in ("n1", "b", "d"):
-        answers = outside.from_pod(node, *[f"http://{vip}"] * 40)
+        answers = outside.from_pod(node, *[f"http://{vip}"] * 100)
         assert {line.split()[0] for line in answers} == {*NODES, "d"}
     name = outside.pods["d"]["metadata"]["name"]
     assert outside.cluster.kubectl("exec", name, "--", "printenv", "NODE") == "d\n"

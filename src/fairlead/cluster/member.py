@@ -41,6 +41,7 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,6
 _HASH = re.compile(r"sha256:[0-9a-fA-F]{64}")
 _NETWORK = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _LOOK = 0.05
+_TRIES = 100
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,9 +161,12 @@ def start(layout: Layout, member: Member, wait: float, report: Report) -> None:
     from fairlead.cluster import nodeagent
 
     report("processes")
-    with lifecycle.machine_lock():
-        layout.runtime.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lifecycle.daemonize(layout, [(f"node-{member.node}", lambda: nodeagent.run_member(layout, member))])
+    # No lock of the machine's is needed: nothing here is chosen from what others might choose.
+    for _ in range(_TRIES):
+        with contextlib.suppress(FileNotFoundError):  # whoever leaves last takes the parent along
+            layout.runtime.mkdir(parents=True, exist_ok=True, mode=0o700)
+            break
+    lifecycle.daemonize(layout, [(f"node-{member.node}", lambda: nodeagent.run_member(layout, member))])
     report("waiting for node " + member.node)
     try:
         asyncio.run(asyncio.wait_for(_ready(layout, member), wait or None))
@@ -194,16 +198,15 @@ def remove(layout: Layout) -> None:
     from fairlead.podnetwork.network import clean
     from fairlead.proxy import backends
 
-    with lifecycle.machine_lock():
-        lifecycle.end(layout)
-        backends.cleanup()
-        clean(layout.node_state(layout.name.removeprefix("node.")))
-        lifecycle.unmount_below(layout.state, layout.runtime)
-        shutil.rmtree(layout.runtime, ignore_errors=True)
-        shutil.rmtree(layout.state, ignore_errors=True)
-        for directory in (layout.state.parent, layout.state.parent.parent):
-            with contextlib.suppress(OSError):  # others are there
-                directory.rmdir()
+    lifecycle.end(layout)
+    backends.cleanup()
+    clean(layout.node_state(layout.name.removeprefix("node.")))
+    lifecycle.unmount_below(layout.state, layout.runtime)
+    shutil.rmtree(layout.runtime, ignore_errors=True)
+    shutil.rmtree(layout.state, ignore_errors=True)
+    for directory in (layout.state.parent, layout.state.parent.parent, layout.runtime.parent):
+        with contextlib.suppress(OSError):  # others are there
+            directory.rmdir()
 
 
 def members() -> list[str]:

@@ -39,9 +39,8 @@ def compile_table(
     changed is looked at; a change of this node recompiles all, since its name and zone decide about every endpoint.
     """
     previous = previous if previous is not None else ServiceTable()
-    node = snapshot.nodes.get(options.node_name)
-    here = Here(options, node, snapshot.nodes)
-    if changes is None or options.node_name in changes.nodes or (changes.nodes and here.several):
+    node, place = snapshot.nodes.get(options.node_name), standpoint(options, snapshot)
+    if changes is None or options.node_name in changes.nodes or (changes.nodes and place.several):
         keys: Iterable[ServiceKey] = {*snapshot.services, *previous.services}
     else:
         keys = changes.services
@@ -50,7 +49,7 @@ def compile_table(
     for key in keys:
         service = snapshot.services.get(key)
         before = previous.services.get(key, ())
-        after = compile_service(service, here, before) if service is not None else ()
+        after = compile_service(service, place, before) if service is not None else ()
         if after == before:
             continue
         differing.add(key)
@@ -58,7 +57,7 @@ def compile_table(
             services[key] = after
         else:
             del services[key]
-    return ServiceTable(services.finish(), place_of(options, node, here.several)), frozenset(differing)
+    return ServiceTable(services.finish(), place_of(options, node, place.several)), frozenset(differing)
 
 
 class Here:
@@ -77,17 +76,23 @@ class Here:
         """The endpoints, as they are reached from here, each place once."""
         found: dict[tuple[str, int], bool] = {}
         for backend in backends:
-            place = self._place(backend)
+            place = self.place(backend)
             found[place] = found.get(place, False) or backend.endpoint.node in ("", self.node)
         return tuple(Target(address, port, local) for (address, port), local in found.items())
 
-    def _place(self, backend: Backend) -> tuple[str, int]:
+    def place(self, backend: Backend) -> tuple[str, int]:
+        """The address and port that lead to an endpoint from here."""
         endpoint, place = backend.endpoint, (backend.endpoint.address, backend.port)
         if not endpoint.node:
             return self._elsewhere.get(place, place)
         if not self.several:
             return place
         return translated(endpoint.address, endpoint.node, self._own, self._nodes), backend.port
+
+
+def standpoint(options: ProxyOptions, snapshot: ServiceSnapshot) -> Here:
+    """This node among the others, as the snapshot has them."""
+    return Here(options, snapshot.nodes.get(options.node_name), snapshot.nodes)
 
 
 def place_of(options: ProxyOptions, node: Node | None, several: bool = False) -> NodePlace:

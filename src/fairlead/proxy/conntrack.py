@@ -17,7 +17,7 @@ from fairlead.discovery.choose import backends
 from fairlead.discovery.model import Service, ServiceKey
 from fairlead.linux import conntrack
 from fairlead.linux.conntrack import Flow
-from fairlead.proxy.compile import family_of, load_balancer_vips
+from fairlead.proxy.compile import Here, family_of, load_balancer_vips
 from fairlead.proxy.table import Family
 
 _ONE_BY_ONE = 16  # up to so many addresses, each is asked for; beyond, one listing of all UDP flows is cheaper
@@ -39,8 +39,9 @@ class Serving(NamedTuple):
 Fronts = dict[Front, Serving]
 
 
-def fronts(service: Service | None, node_addresses: Iterable[str]) -> Fronts:
-    """The UDP fronts of a Service on this node, with the endpoints that serve (ready or terminating)."""
+def fronts(service: Service | None, node_addresses: Iterable[str], here: Here | None = None) -> Fronts:
+    """The UDP fronts of a Service on this node, with the endpoints that serve (ready or terminating), where they are
+    from `here`; without it, where they say."""
     found: Fronts = {}
     if service is None or service.headless or service.ignored_by_proxy or service.type == "ExternalName":
         return found
@@ -55,7 +56,7 @@ def fronts(service: Service | None, node_addresses: Iterable[str]) -> Fronts:
             addresses += [(address, port.node_port) for address in node_addresses]
         for address, number in addresses:
             serving = frozenset(
-                (b.endpoint.address, b.port)
+                here.place(b) if here is not None else (b.endpoint.address, b.port)
                 for b in backends(service, port, family_of(address))
                 if b.endpoint.serving or b.endpoint.ready
             )
@@ -132,10 +133,12 @@ def clean(kernel: Conntrack, known: Fronts, families: Iterable[str], service_cid
     return deleted
 
 
-def all_fronts(services: Mapping[ServiceKey, Service], node_addresses: Iterable[str]) -> Fronts:
+def all_fronts(
+    services: Mapping[ServiceKey, Service], node_addresses: Iterable[str], here: Here | None = None
+) -> Fronts:
     """The UDP fronts of every Service."""
     addresses = tuple(node_addresses)
     found: Fronts = {}
     for service in services.values():
-        found.update(fronts(service, addresses))
+        found.update(fronts(service, addresses, here))
     return found

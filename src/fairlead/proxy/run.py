@@ -24,7 +24,7 @@ from fairlead.linux.conntrack import ConntrackSocket
 from fairlead.linux.links import Links
 from fairlead.proxy import conntrack, sysctls
 from fairlead.proxy.backend import Backend
-from fairlead.proxy.compile import compile_table
+from fairlead.proxy.compile import compile_table, standpoint
 from fairlead.proxy.health import ServiceHealth
 from fairlead.proxy.nftables.backend import NftablesBackend
 from fairlead.proxy.options import ProxyOptions
@@ -234,14 +234,15 @@ class Proxy:
         if self._conntrack is None:
             return 0
         addresses = _addresses(self.table.node.addresses)
+        then, now = (standpoint(self.options, snapshot) for snapshot in (before, after))
         try:
             if everything:
-                known = conntrack.all_fronts(after.services, addresses)
+                known = conntrack.all_fronts(after.services, addresses, now)
                 return conntrack.clean(self._conntrack, known, self.families, self.options.service_cidrs)
             doubtful: conntrack.Fronts = {}
             for key in keys:
-                old = conntrack.fronts(before.services.get(key), addresses)
-                new = conntrack.fronts(after.services.get(key), addresses)
+                old = conntrack.fronts(before.services.get(key), addresses, then)
+                new = conntrack.fronts(after.services.get(key), addresses, now)
                 if old or new:
                     doubtful.update(conntrack.suspicious(old, new))
             return conntrack.clean(self._conntrack, doubtful, self.families, None) if doubtful else 0

@@ -17,7 +17,8 @@ from fairlead.discovery.model import (
     ServiceSnapshot,
     Slice,
 )
-from fairlead.proxy.compile import compile_table, settle
+from fairlead.proxy.compile import compile_table, settle, standpoint
+from fairlead.proxy.conntrack import fronts
 from fairlead.proxy.options import ProxyOptions
 from fairlead.proxy.table import Target
 
@@ -174,3 +175,13 @@ def test_the_api_server_is_where_a_node_elsewhere_reaches_it() -> None:
     options = ProxyOptions("b", endpoints_elsewhere=((("10.0.0.2", 8080), ("203.0.113.2", 443)),))
     table, _ = compile_table(ServiceSnapshot(Map({api.key: api}), Map(ELSEWHERE), synced=True), options)
     assert table.services[api.key][0].targets == (Target("203.0.113.2", 443, local=True),)
+
+
+def test_flows_to_a_node_elsewhere_are_known_by_where_they_go() -> None:
+    """What stands for the endpoint's node serves; its InternalIP would make every flow look stale."""
+    ports = (ServicePort("dns", "UDP", 53, "dns"),)
+    slices = (Slice("a-1", "IPv4", (EndpointPort("dns", "UDP", 53),), (Endpoint("192.168.50.3", node="b"),)),)
+    shop = Service(ServiceKey("shop", "a"), cluster_ips=("10.96.0.5",), ports=ports, slices=slices)
+    state = ServiceSnapshot(Map({shop.key: shop}), Map(ELSEWHERE), synced=True)
+    (served,) = fronts(shop, (), standpoint(ProxyOptions("n1"), state)).values()
+    assert served.endpoints == {("100.116.2.1", 53)}
