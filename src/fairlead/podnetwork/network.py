@@ -11,11 +11,12 @@ import contextlib
 import ipaddress
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 
+from fairlead.api import nodenetworks
 from fairlead.discovery.model import Node
 from fairlead.linux.iptables import IptablesTools
 from fairlead.linux.links import Links, Route
@@ -28,7 +29,7 @@ from fairlead.podnetwork.elsewhere import Elsewhere
 from fairlead.podnetwork.hostports import HostPort
 from fairlead.podnetwork.keeper import TableKeeper, drop
 from fairlead.podnetwork.nat import NAT_TABLE, nat_tables
-from fairlead.podnetwork.plan import BRIDGE, NodePlan, gateway, link_name, mac_address, plan
+from fairlead.podnetwork.plan import BRIDGE, Network, NodePlan, gateway, link_name, mac_address, plan
 from fairlead.podnetwork.portbook import PortBook
 from fairlead.podnetwork.translations import CHAINS, TABLE
 
@@ -128,9 +129,12 @@ class PodNetwork:
                     await self._nudge.wait()
             self._nudge.clear()
             before = self._elsewhere.routes
-            await self._elsewhere.sync(self._nodes)
-            if self._plan is not None and (self._elsewhere.active or before):
-                self._route(self._plan)
+            try:
+                await self._elsewhere.sync(self._nodes)
+                if self._plan is not None and (self._elsewhere.active or before):
+                    self._route(self._plan)
+            except OSError as error:  # somebody took away what was just looked at; or the kernel lacks something
+                log.warning("nodes in other networks: %s; trying again", error)
 
     async def attach(self, pod_uid: str, namespace: Path | str | int) -> PodAddress:
         """Give the pod's network namespace its eth0. Repeated for a pod that has one, says what it has."""
@@ -220,12 +224,21 @@ class PodNetwork:
                 self._links.ensure_route(route)
         destinations = {peer.destination for peer in wanted.routes} | others.keys()
         for destination, route in present.items():
-            if destination not in destinations and destination.prefixlen > 0:
+            if destination not in destinations and _is_pods(destination, wanted.cluster_cidrs):
                 self._links.delete_route(route)
 
 
-def clean(state_dir: Path) -> None:
+def _is_pods(destination: Network, cluster_cidrs: Iterable[Network]) -> bool:
+    """Whether a route there is the pod network's: to pods, or to a node in tunnels. Others of fairlead's are theirs."""
+    return any(
+        destination.network_address in cidr and destination.prefixlen >= cidr.prefixlen
+        for cidr in (*cluster_cidrs, nodenetworks.INNER_RANGE)
+    )
+
+
+def clean(state_dir: Path, cluster_cidrs: Iterable[str]) -> None:
     """Nothing of a pod network is left in this network namespace: links, routes, tables. Sysctls stay."""
+    pods = [ipaddress.ip_network(cidr) for cidr in cluster_cidrs]
     drop((TableName("ip", NAT_TABLE), TableName("ip6", NAT_TABLE), TABLE, *hostports.TABLES.values()))
     with contextlib.suppress(FileNotFoundError):
         tools = IptablesTools("IPv4")
@@ -241,7 +254,7 @@ def clean(state_dir: Path) -> None:
                     links.delete(link.name)
             links.delete(BRIDGE)
         links.delete(elsewhere.VXLAN_LINK)
-        for route in [r for r in links.routes() if r.ours and r.destination.prefixlen > 0]:
+        for route in [r for r in links.routes() if r.ours and _is_pods(r.destination, pods)]:
             links.delete_route(route)
 
 

@@ -105,7 +105,7 @@ def _way(own: Node, peer: Node, nodes: Mapping[str, Node], seen: Seen) -> tuple[
     if own.plain and peer.plain and peer.name in seen.answering and peer.external_ips and inner_address(peer):
         return "vxlan", ""
     if not (own.tunnel_key and peer.tunnel_key):
-        return "unreachable" if own.tunnel_key else "connecting", ""
+        return "unreachable", ""
     if peer.name in seen.alive:
         return ("wireguard" if peer.name in seen.answering else "tunnel"), ""
     if peer.name in seen.lost:
