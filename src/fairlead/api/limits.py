@@ -1,6 +1,6 @@
-"""LimitRanges: what a namespace's containers get where they say nothing, and how much they may ask for.
+"""LimitRanges: what a namespace's containers get where they say nothing, and how much they, and claims, may ask for.
 
-Pure; asked at the admission of a pod. Invariant: what a container says itself is never changed.
+Pure; asked at the admission of a pod or claim. Invariant: what a container says itself is never changed.
 Source: upstream's `plugin/pkg/admission/limitranger`.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from fairlead.api import quantity
+from fairlead.api import quantity, storage
 
 Object = dict[str, Any]
 
@@ -66,6 +66,23 @@ def violations(pod: Object, items: Iterable[Object]) -> list[str]:
                     found += _check(item, resources.get("requests") or {}, resources.get("limits") or {})
         elif kind == "Pod":
             found += _check(item, _whole(pod, "requests"), _whole(pod, "limits"))
+    return found
+
+
+def claim_violations(claim: Object, items: Iterable[Object]) -> list[str]:
+    """What of a claim is beyond what is allowed."""
+    wanted = storage.wanted(claim)
+    found: list[str] = []
+    for item in items:
+        if item.get("type") != "PersistentVolumeClaim":
+            continue
+        for word, bounds, sign in (("minimum", item.get("min"), -1), ("maximum", item.get("max"), 1)):
+            for name, bound in sorted((bounds or {}).items()):
+                head = f"{word} {name} usage per PersistentVolumeClaim is {quantity.canonical(bound)}"
+                if name != "storage":
+                    found.append(f"{head}.  No request is specified")
+                elif quantity.compare(wanted, bound) == sign:
+                    found.append(f"{head}, but request is {quantity.canonical(wanted)}")
     return found
 
 

@@ -12,6 +12,8 @@ Object = Mapping[str, Any]
 
 CLASS_ANNOTATION = "volume.beta.kubernetes.io/storage-class"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+CLAIM_IN_USE = "kubernetes.io/pvc-protection"  # the finalizers of what must not go while it is used
+VOLUME_IN_USE = "kubernetes.io/pv-protection"
 BIND_COMPLETED = "pv.kubernetes.io/bind-completed"
 BOUND_BY_CONTROLLER = "pv.kubernetes.io/bound-by-controller"
 PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"

@@ -10,7 +10,7 @@ from typing import Any
 
 from fairlead.api.errors import StatusError
 from fairlead.api.kinds import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, PODS, Resource
-from fairlead.api.storage import claims_of, ephemeral_claim, is_of_pod
+from fairlead.api.storage import CLAIM_IN_USE, VOLUME_IN_USE, claims_of, ephemeral_claim, is_of_pod
 from fairlead.client.workqueue import WorkQueue, work
 from fairlead.controllers import owners, pods
 from fairlead.controllers.context import Context
@@ -18,8 +18,6 @@ from fairlead.controllers.podcontrol import key_of
 
 Object = dict[str, Any]
 
-CLAIM_IN_USE = "kubernetes.io/pvc-protection"
-VOLUME_IN_USE = "kubernetes.io/pv-protection"
 _BY_CLAIM = "claim"
 
 

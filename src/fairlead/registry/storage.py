@@ -13,7 +13,8 @@ import orjson
 from fairlead.api import quantity, times
 from fairlead.api.errors import access_forbidden
 from fairlead.api.kinds import PERSISTENTVOLUMECLAIMS, STORAGECLASSES
-from fairlead.api.storage import class_of, default_class, names_a_class, wanted
+from fairlead.api.storage import CLAIM_IN_USE, VOLUME_IN_USE, class_of, default_class, names_a_class, wanted
+from fairlead.registry.limitranger import check_limit_ranges
 from fairlead.registry.listing import list_objects
 from fairlead.registry.requests import ListOptions, RequestContext
 from fairlead.registry.stored import key_of
@@ -21,9 +22,6 @@ from fairlead.registry.strategy import Strategy, keep
 from fairlead.store.interface import Operation
 
 Object = dict[str, Any]
-
-CLAIM_IN_USE = "kubernetes.io/pvc-protection"
-VOLUME_IN_USE = "kubernetes.io/pv-protection"
 
 
 def protect(obj: Object, finalizer: str) -> None:
@@ -35,6 +33,8 @@ def protect(obj: Object, finalizer: str) -> None:
 
 class Volumes(Strategy):
     """The strategy of persistentvolumes."""
+
+    returns_deleted = True
 
     async def admit_create(self, obj: Object, ctx: RequestContext) -> None:
         protect(obj, VOLUME_IN_USE)
@@ -54,6 +54,8 @@ class Volumes(Strategy):
 class Claims(Strategy):
     """The strategy of persistentvolumeclaims."""
 
+    returns_deleted = True
+
     async def admit_create(self, obj: Object, ctx: RequestContext) -> None:
         protect(obj, CLAIM_IN_USE)
         spec = obj.setdefault("spec", {})
@@ -67,6 +69,8 @@ class Claims(Strategy):
         obj["status"] = {"phase": "Pending"}
 
     async def allocate(self, new: Object, old: Object | None) -> list[Operation]:
+        if old is None or wanted(new) != wanted(old):
+            await check_limit_ranges(self.around.store, new)
         if old is not None and quantity.compare(wanted(new), wanted(old)) > 0:
             await self._check_growth(new)
         return []

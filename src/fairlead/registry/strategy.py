@@ -174,7 +174,7 @@ class Leases(CreatedByPut):
     unconditional_update = False
 
 
-class ServiceAccounts(Strategy):
-    """As others, but for what DELETE answers."""
+class ReturnedWhenDeleted(Strategy):
+    """As others, but for what DELETE answers: service accounts, resource quotas."""
 
     returns_deleted = True

@@ -75,7 +75,7 @@ async def test_what_is_beyond_is_refused(cluster: Any, item: Object, resources: 
 @pytest.mark.parametrize(
     ("items", "words"),
     [
-        ([{"type": "Disk"}], 'supported values: "Container", "Pod"'),
+        ([{"type": "Disk"}], 'supported values: "Container", "PersistentVolumeClaim", "Pod"'),
         ([{"type": "Pod"}, {"type": "Pod"}], "Duplicate value"),
         ([{"type": "Pod", "default": {"cpu": "1"}}], "may not be specified when `type` is 'Pod'"),
         ([{"type": "Pod", "min": {"cpu": "2"}, "max": {"cpu": "1"}}], "min value 2 is greater than max value 1"),
@@ -88,3 +88,30 @@ async def test_what_is_no_limitrange(cluster: Any, items: list[Object], words: s
     with pytest.raises(StatusError, match=r"spec\.limits") as caught:
         await limited(cluster, *items)
     assert words in caught.value.message
+
+
+async def test_claims_are_held_to_them(cluster: Any, refused: Any) -> None:
+    """As they are created, and as they grow; a limit of claims says something of storage."""
+    await limited(cluster, {"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": "2Gi"}})
+    storage_class = {"metadata": {"name": "s"}, "provisioner": "a/b", "allowVolumeExpansion": True}
+    await cluster.create(kinds.STORAGECLASSES, storage_class)
+
+    def claim(size: str) -> Object:
+        wanted = {"requests": {"storage": size}}
+        spec = {"accessModes": ["ReadWriteOnce"], "resources": wanted, "storageClassName": "s", "volumeName": "v"}
+        return {"metadata": {"name": "c"}, "spec": spec}
+
+    for size, words in (
+        ("1Mi", "minimum storage usage per PersistentVolumeClaim is 1Gi, but request is 1Mi"),
+        ("3Gi", "maximum storage usage per PersistentVolumeClaim is 2Gi, but request is 3Gi"),
+    ):
+        code, _, message = await refused(cluster.create(kinds.PERSISTENTVOLUMECLAIMS, claim(size)))
+        assert (code, message) == (403, f'persistentvolumeclaims "c" is forbidden: {words}')
+    await cluster.create(kinds.PERSISTENTVOLUMECLAIMS, claim("1Gi"))
+    bound = {"phase": "Bound"}
+    await cluster.patch(kinds.PERSISTENTVOLUMECLAIMS, "c", lambda obj: obj.update(status=bound), "status")
+    resources = claim("9Gi")["spec"]["resources"]
+    grown = cluster.patch(kinds.PERSISTENTVOLUMECLAIMS, "c", lambda obj: obj["spec"].update(resources=resources))
+    assert "maximum storage usage" in (await refused(grown))[2]
+    body = {"metadata": {"name": "m"}, "spec": {"limits": [{"type": "PersistentVolumeClaim", "max": {"cpu": "1"}}]}}
+    assert "either minimum or maximum storage value is required" in (await refused(cluster.create(LIMITS, body)))[2]

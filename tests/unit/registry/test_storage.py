@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from fairlead.api import kinds
+from fairlead.registry import DeleteOptions
 
 Object = dict[str, Any]
 PV, PVC, SC = kinds.PERSISTENTVOLUMES, kinds.PERSISTENTVOLUMECLAIMS, kinds.STORAGECLASSES
@@ -65,3 +68,15 @@ async def test_a_claim_grows_where_its_class_lets_it(cluster: Any, refused: Any)
     assert used == {"requests.storage": "4Gi", "elastic.storageclass.storage.k8s.io/requests.storage": "3Gi"}
     _, _, message = await refused(cluster.patch(PVC, "elastic", to("6Gi")))
     assert "exceeded quota: q, requested: elastic.storageclass.storage.k8s.io/requests.storage=3Gi" in message
+
+
+@pytest.mark.parametrize("resource", [PV, PVC, kinds.RESOURCEQUOTAS])
+async def test_delete_answers_with_the_object(cluster: Any, resource: kinds.Resource) -> None:
+    """As upstream; what is protected stays, marked."""
+    spec = {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/d"}}
+    bodies = {PV: {"spec": spec}, PVC: claim(), kinds.RESOURCEQUOTAS: {"spec": {}}}
+    await cluster.create(resource, {**bodies[resource], "metadata": {"name": "x"}})
+    namespace = "default" if resource.namespaced else ""
+    gone = await cluster.registry.delete(resource, namespace, "x", DeleteOptions(), cluster.ctx())
+    assert gone["kind"] == resource.kind
+    assert ("deletionTimestamp" in gone["metadata"]) is (resource != kinds.RESOURCEQUOTAS)

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fairlead.api import quantity
-from fairlead.api.errors import FieldError, duplicate, forbidden, invalid, not_supported
+from fairlead.api.errors import FieldError, duplicate, forbidden, invalid, not_supported, required
 
 Object = Mapping[str, Any]
 
-TYPES = ("Container", "Pod")
+TYPES = ("Container", "PersistentVolumeClaim", "Pod")
 _LISTS = ("min", "max", "default", "defaultRequest", "maxLimitRequestRatio")
 
 
@@ -29,6 +29,9 @@ def validate_limitrange(obj: Object) -> list[FieldError]:
         if kind in seen:
             errors.append(duplicate(f"{path}.type", kind))
         seen.add(kind)
+        if kind == "PersistentVolumeClaim" and not any("storage" in (item.get(part) or {}) for part in ("min", "max")):
+            text = "either minimum or maximum storage value is required, but neither was provided"
+            errors.append(required(f"{path}.limits", text))
         bad = list(_unreadable(item, path))
         errors += bad or _order(item, path, kind)
     return errors
