@@ -21,6 +21,8 @@ from fairlead.api.errors import StatusError
 from fairlead.client import Client
 from fairlead.cluster import provisioner
 from fairlead.cluster.config import ClusterConfig
+from fairlead.ingress.gateway.definitions import definitions
+from fairlead.ingress.gateway.kinds import GATEWAYCLASSES
 
 log = logging.getLogger("fairlead.cluster")
 
@@ -28,9 +30,10 @@ _RETRY = 0.1
 
 
 def manifests(config: ClusterConfig) -> list[dict[str, Any]]:
-    """The objects of the cluster's DNS, of the class of volumes that are directories here, and of its ingress."""
-    files = ("kube-dns", "storage", *(("ingress",) if config.ingress else ()))
-    return [manifest for file in files for manifest in _of(file, config)]
+    """The objects of the cluster's DNS, of the class of volumes that are directories here, and of its ingress with the
+    kinds of Gateway API."""
+    found = [*_of("kube-dns", config), *_of("storage", config)]
+    return [*found, *definitions(), *_of("ingress", config)] if config.ingress else found
 
 
 def _of(file: str, config: ClusterConfig) -> list[dict[str, Any]]:
@@ -60,8 +63,7 @@ async def keep(client: Client, config: ClusterConfig) -> None:
 
 
 async def _ensure(client: Client, manifest: dict[str, Any]) -> None:
-    resource = kinds.of_object(manifest)
-    assert resource is not None
+    resource = kinds.of_object(manifest) or GATEWAYCLASSES
     name, namespace = manifest["metadata"]["name"], manifest["metadata"].get("namespace", "")
     try:
         await client.get(resource, name, namespace)
@@ -70,7 +72,8 @@ async def _ensure(client: Client, manifest: dict[str, Any]) -> None:
             raise
         await client.create(resource, manifest, namespace)
         return
-    if resource is kinds.STORAGECLASSES:  # which class is the default is the user's once it exists
+    if resource in (kinds.STORAGECLASSES, kinds.CUSTOMRESOURCEDEFINITIONS):  # the user's own once they exist: which
+        # class is the default, and a newer version of a kind
         return
     ours = {key: value for key, value in manifest.items() if key not in ("apiVersion", "kind")}
     if resource is kinds.DEPLOYMENTS:  # how many there are is the user's once they exist

@@ -23,6 +23,8 @@ from fairlead.discovery.fold import WATCHED
 from fairlead.discovery.model import ServiceKey
 from fairlead.ingress import status
 from fairlead.ingress.certificates import self_signed
+from fairlead.ingress.gateway.gateways import CompiledGateways
+from fairlead.ingress.gatewaywriter import GatewayWriter, discover
 from fairlead.ingress.haproxy.config import render
 from fairlead.ingress.haproxy.process import DataPlaneError, Haproxy
 from fairlead.ingress.ingresses import Problem
@@ -35,6 +37,7 @@ log = logging.getLogger("fairlead.ingress")
 
 Object = dict[str, Any]
 COMPONENT = "fairlead-ingress"
+_LOOK = 10.0  # s between looks whether the cluster has Gateway API by now
 _FIRST_RETRY, _LAST_RETRY = 0.5, 30.0  # s until what HAProxy refused is tried again
 
 
@@ -49,6 +52,8 @@ class Ingress:
         self._places: Mapping[str, tuple[Place, ...]] = {}
         self._told: set[Problem] = set()
         self._statuses: WorkQueue[tuple[str, str]] = WorkQueue()
+        self._gateways = GatewayWriter(client, self._world)
+        self._listed = {"ingresses": False, "gateways": not options.gateways}
         self._routes, self._changed = False, asyncio.Event()
         self.ready = asyncio.Event()
 
@@ -58,7 +63,10 @@ class Ingress:
         beside = [
             asyncio.create_task(work(self._statuses, self._write_status, "ingress-status", workers=2)),
             asyncio.create_task(self._keep_applied(), name="ingress-data-plane"),
+            asyncio.create_task(self._gateways.run(), name="gateway-writer"),
         ]
+        if self._options.gateways:
+            beside.append(asyncio.create_task(self._follow_gateways(), name="gateway-follower"))
         try:
             watched = [Watched(r) for r in (*WATCHED, INGRESSES, INGRESSCLASSES, SECRETS)]
             async for batch in follow(self._client, *watched):
@@ -69,26 +77,57 @@ class Ingress:
             await asyncio.gather(*beside, return_exceptions=True)
             await self._recorder.stop()
 
+    async def _follow_gateways(self) -> None:
+        """From when the cluster has Gateway API."""
+        while True:
+            try:
+                self._gateways.kinds = await discover(self._client)
+            except StatusError as error:
+                log.debug("cannot see whether there is a Gateway API: %s", error)
+            else:
+                if self._gateways.kinds:
+                    break
+                self._begin("gateways")
+            await asyncio.sleep(_LOOK)
+        log.info("serving Gateway API: %s", ", ".join(kind.plural for kind in self._gateways.kinds))
+        async for batch in follow(self._client, *(Watched(kind) for kind in self._gateways.kinds)):
+            self._routes |= self._world.take(batch.events, self._world.snapshot.synced).routes
+            if batch.synced:
+                self._begin("gateways")
+                if self._routes:
+                    self._changed.set()
+
     def _take(self, batch: Batch) -> None:
         folded = self._world.take(batch.events, batch.synced)
-        self._routes = self._routes or folded.routes
+        self._routes |= folded.routes
         if not batch.synced:
             return
+        self._begin("ingresses")
         if folded.published:
             for key in self._world.ingresses:
                 self._statuses.add(key)
         if self._routes or folded.endpoints:
             self._changed.set()
 
+    def _begin(self, what: str) -> None:
+        """That is listed; once all is, it can be served."""
+        if not self._listed[what]:
+            self._listed[what] = True
+            self._routes = True
+            self._changed.set()
+
     async def _keep_applied(self) -> None:
         """Whatever came while the last change was under way is the next one."""
         backoff = Backoff(_FIRST_RETRY, _LAST_RETRY)
+        gateways, unsaid = CompiledGateways(), False
         while True:
             await self._changed.wait()
             self._changed.clear()
+            if not all(self._listed.values()):
+                continue
             if self._routes:
-                self._routes = False
-                self._table, compiled = self._world.table()
+                self._routes, unsaid = False, True
+                self._table, compiled, gateways = self._world.table()
                 self._tell(compiled.problems)
                 for key in compiled.ours:
                     self._statuses.add(key)
@@ -100,6 +139,9 @@ class Ingress:
                 self._changed.set()
             else:
                 backoff.reset()
+                if unsaid:
+                    unsaid = False
+                    self._gateways.say(gateways)
 
     async def _apply(self) -> None:
         sections = self._table.sections()

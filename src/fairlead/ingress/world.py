@@ -13,10 +13,12 @@ from typing import Any
 import msgspec
 
 from fairlead.api.events import WatchEvent
-from fairlead.api.kinds import INGRESSCLASSES, INGRESSES, SECRETS
+from fairlead.api.kinds import INGRESSCLASSES, INGRESSES, NAMESPACES, SECRETS, SERVICES
 from fairlead.discovery.fold import fold
 from fairlead.discovery.model import Changes, Service, ServiceKey, ServiceSnapshot
 from fairlead.ingress.certificates import DEFAULT, CertificateBook
+from fairlead.ingress.gateway.gateways import LABEL, CompiledGateways, GatewayObjects, compile_gateways
+from fairlead.ingress.gateway.kinds import GROUP
 from fairlead.ingress.ingresses import Compiled, Problem, compile_ingresses
 from fairlead.ingress.options import IngressOptions
 from fairlead.ingress.table import Certificate, Frontend, RouteTable, arrange
@@ -42,6 +44,8 @@ class World:
         self.ingresses: dict[tuple[str, str], Object] = {}
         self.classes: dict[str, Object] = {}
         self.certificates = CertificateBook()
+        self.gateways = GatewayObjects()
+        self.fronts: dict[tuple[str, str], Object] = {}  # the Services that Gateways are reached by
         self._fallback_pem = fallback_pem
         self._services: frozenset[ServiceKey] = frozenset()
 
@@ -61,6 +65,12 @@ class World:
                 routes = True
             elif event.resource is SECRETS:
                 routes |= self.certificates.take(event.object, gone)
+            elif event.resource is SERVICES:
+                routes |= self._take_service(event.object, gone)
+            elif event.resource is NAMESPACES:
+                routes |= self._take_namespace(event.object, gone)
+            elif event.resource.group == GROUP:
+                routes |= self._take_gateway(event.resource.plural, event.resource.kind, event.object, gone)
         routes |= any(self._says_otherwise(before, key) for key in changes.services & self._services)
         published = self.options.publish is not None and ServiceKey(*self.options.publish) in changes.services
         return Folded(routes, bool(changes.services & self._services) or _node_changed(changes), published)
@@ -75,18 +85,60 @@ class World:
         annotations = [(obj["metadata"].get("annotations") or {}) for obj in (before, ingress)]
         return bool(before.get("spec") != ingress.get("spec") or annotations[0] != annotations[1])
 
+    def _take_service(self, service: Object, gone: bool) -> bool:
+        """Whether it matters beyond its ports: it is the one that is published, or a Gateway's."""
+        metadata = service["metadata"]
+        key = (metadata.get("namespace", ""), metadata["name"])
+        if key == self.options.publish:
+            before, self.gateways.publish = self.gateways.publish, None if gone else service
+            return before is None or gone or before.get("spec") != service.get("spec")
+        if key in self.fronts or LABEL in (metadata.get("labels") or {}):
+            _put(self.fronts, key, service, gone)
+            return True
+        return False
+
+    def _take_namespace(self, namespace: Object, gone: bool) -> bool:
+        name = namespace["metadata"]["name"]
+        before = self.gateways.labels.get(name)
+        _put(self.gateways.labels, name, namespace["metadata"].get("labels") or {}, gone)
+        return bool(self.gateways.gateways) and before != self.gateways.labels.get(name)
+
+    def _take_gateway(self, plural: str, kind: str, obj: Object, gone: bool) -> bool:
+        """Whether its author changed it; a status that was written changes nothing."""
+        metadata = obj["metadata"]
+        key = (metadata.get("namespace", ""), metadata["name"])
+        objects: dict[Any, Object]
+        if plural == "gatewayclasses":
+            objects, place = self.gateways.classes, metadata["name"]
+        else:
+            place = key
+            if plural == "gateways":
+                objects = self.gateways.gateways
+            elif plural == "referencegrants":
+                objects = self.gateways.grants
+            else:
+                objects = self.gateways.routes.setdefault(kind, {})
+        before = objects.get(place)
+        _put(objects, place, obj, gone)
+        if gone or before is None:
+            return True
+        return bool(before.get("spec") != obj.get("spec") or before["metadata"].get("uid") != metadata.get("uid"))
+
     def _says_otherwise(self, before: ServiceSnapshot, key: ServiceKey) -> bool:
         return bool(_said(before.services.get(key)) != _said(self.snapshot.services.get(key)))
 
-    def table(self) -> tuple[RouteTable, Compiled]:
+    def table(self) -> tuple[RouteTable, Compiled, CompiledGateways]:
         """The routes, as everything is now."""
         compiled = compile_ingresses(
             self.ingresses.values(), self.classes, self.certificates.pem_of, self.snapshot, self.options.classes
         )
-        self._services = compiled.services
+        options = self.options
+        settings = options.settings
+        taken = (options.http_port, options.https_port, settings.health_port, settings.metrics_port)
+        gateways = compile_gateways(self.gateways, self.certificates.pem_of, self.snapshot, taken)
+        self._services = compiled.services | gateways.backends
         self.certificates.prune()
         default, problems = self._default_certificate()
-        options = self.options
         frontends = (
             Frontend("http", options.http_port, options.public_http or 80, arrange(compiled.http, deep=False)),
             Frontend(
@@ -99,7 +151,7 @@ class World:
             ),
         )
         compiled = msgspec.structs.replace(compiled, problems=(*compiled.problems, *problems))
-        return RouteTable(frontends), compiled
+        return RouteTable((*frontends, *gateways.frontends)), compiled, gateways
 
     def _default_certificate(self) -> tuple[Certificate, list[Problem]]:
         named = self.options.default_certificate

@@ -237,6 +237,9 @@ ROLES: dict[str, tuple[Rule, ...]] = {
         ("create", "coordination.k8s.io", "leases"),
         ("create", "discovery.k8s.io", "endpointslices"),
         ("create", "networking.k8s.io", "ingressclasses"),
+        ("create", "gateway.networking.k8s.io", "gatewayclasses"),
+        ("create", "apiextensions.k8s.io", "customresourcedefinitions"),
+        ("create", "rbac.authorization.k8s.io", "rolebindings"),
         ("create", "networking.k8s.io", "ipaddresses servicecidrs"),
         ("create", "policy", "poddisruptionbudgets"),
         ("create", "scheduling.k8s.io", "priorityclasses"),
@@ -287,6 +290,8 @@ ROLES: dict[str, tuple[Rule, ...]] = {
             "gatewayclasses/status gateways/status grpcroutes/status httproutes/status tlsroutes/status",
         ),
     ),
+    # The Services that Gateways are reached by, beside the ingress; bound in its namespace only.
+    "system:fairlead:gateways": (("create delete patch", "core", "services"),),
 }
 
 BINDINGS: dict[str, tuple[str, ...]] = {

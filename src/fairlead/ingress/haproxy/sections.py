@@ -22,10 +22,10 @@ def render_section(section: Section, name: str, places: Sequence[Place]) -> list
         text = _SAYS.get(section.status, "no backend")
         lines.append(f'    http-request return status {section.status} content-type text/plain string "{text}\\n"')
         return lines
+    lines += _headers(section)
     if section.redirect is not None:
         return lines + _redirect(section.redirect)
     lines += _times(section)
-    lines += _headers(section)
     lines.append("    balance roundrobin")
     if section.cookie:
         lines.append(f"    cookie {word(section.cookie)} insert indirect nocache httponly dynamic")
@@ -53,7 +53,7 @@ def _times(section: Section) -> list[str]:
 
 def _headers(section: Section) -> list[str]:
     lines = []
-    for where, changes in (("request", section.request), ("response", section.response)):
+    for where, changes in (("request", section.request), ("after-response", section.response)):
         lines += [f"    http-{where} del-header {word(name)}" for name in changes.remove]
         lines += [f"    http-{where} set-header {word(name)} {literal(value)}" for name, value in changes.set]
         lines += [f"    http-{where} add-header {word(name)} {literal(value)}" for name, value in changes.add]
