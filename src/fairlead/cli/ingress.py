@@ -35,6 +35,10 @@ import click
 @click.option("--threads", type=click.IntRange(1, 64), default=2, show_default=True, help="HAProxy's.")
 @click.option("--max-connections", type=click.IntRange(100, 1_000_000), default=20_000, show_default=True)
 @click.option("--access-log", is_flag=True, help="A line for each request, on standard output.")
+@click.option("--gateways/--no-gateways", default=True, show_default=True, help="Serve Gateway API where it is.")
+@click.option(
+    "--print-gateway-definitions", "definitions", is_flag=True, help="Print the kinds of Gateway API, and end."
+)
 @click.option("--directory", type=click.Path(path_type=Path), default="/run/fairlead-ingress", show_default=True)
 def command(
     *,
@@ -57,6 +61,8 @@ def command(
     threads: int,
     max_connections: int,
     access_log: bool,
+    gateways: bool,
+    definitions: bool,
     directory: Path,
 ) -> None:
     """Serve Ingresses and Gateways by an HAProxy, in any cluster."""
@@ -65,6 +71,9 @@ def command(
     from fairlead.ingress.options import IngressOptions
     from fairlead.ingress.serve import IngressError, serve
 
+    if definitions:
+        _print_definitions()
+        return
     if publish_service and addresses:
         raise click.UsageError("--publish-service and --publish-status-address exclude each other")
     ports = [port for port in (http_port, https_port, health_port, metrics_port) if port]
@@ -93,11 +102,24 @@ def command(
         ),
         kubeconfig=kubeconfig,
         context=context,
+        gateways=gateways,
     )
     try:
         serve(options)
     except IngressError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _print_definitions() -> None:
+    import yaml
+
+    from fairlead.ingress.gateway.definitions import definitions
+
+    class Plain(yaml.SafeDumper):
+        def ignore_aliases(self, data: object) -> bool:
+            return True
+
+    print(yaml.dump_all(definitions(), Dumper=Plain, sort_keys=False), end="")
 
 
 def _pair(flag: str, text: str) -> tuple[str, str] | None:

@@ -272,15 +272,16 @@ def test_the_ingress_may_do_what_it_does(file):
     """In deploy/ and in a cluster of our own: it follows routes and Secrets, tells by status and Events, changes
     nothing else."""
     index = PolicyIndex()
-    found = defaults.objects()
-    if file:
-        text = (Path(__file__).parents[3] / "deploy" / file).read_text()
-        found = [obj for obj in yaml.safe_load_all(text) if obj and obj["apiVersion"].startswith(defaults.GROUP)]
+    text = Path(__file__).parents[3] / (f"deploy/{file}" if file else "src/fairlead/cluster/manifests/ingress.yaml")
+    found = [*([] if file else defaults.objects()), *yaml.safe_load_all(text.read_text())]
     for obj in found:
-        resource = of_object(obj)
-        assert resource is not None
-        index.feed(resource, obj)
+        if obj["apiVersion"].startswith(defaults.GROUP):
+            resource = of_object(obj)
+            assert resource is not None
+            index.feed(resource, obj)
     who = "system:serviceaccount:kube-system:fairlead-ingress"
+    assert ask(index, who, "create", "services", "kube-system")
+    assert not ask(index, who, "create", "services", "default")
     for what in ("services", "nodes", "namespaces", "secrets", "ingresses.networking.k8s.io"):
         plural, _, group = what.partition(".")
         assert ask(index, who, "watch", plural, group=group), what
