@@ -243,3 +243,35 @@ def test_it_comes_back_when_it_is_killed(cluster: Cluster, door: Door) -> None:
         *("--force", "--grace-period=0"),
     )
     settles(cluster, door, "http://shop.test/x", "web /x http 200")
+
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "03-ingress"
+
+
+def test_the_example(cluster: Cluster, door: Door) -> None:
+    """examples/03-ingress as it stands: the Ingress at its own address, then the Gateway at another."""
+    cluster.kubectl("apply", "-f", str(EXAMPLE / "shop.yaml"))
+    cluster.kubectl("-n", "outside", "rollout", "status", "deploy/catalog", "deploy/cart", "--timeout=60s")
+
+    def ask(address: str, path: str, *flags: str) -> str:
+        command = ["curl", "-sm", "10", "-H", "Host: shop.example", *flags, f"http://{address}{path}"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+    def address_of(*what: str) -> str:
+        status = cluster.get("-n", "outside", *what)["status"]
+        found = status["addresses"] if "addresses" in status else status["loadBalancer"]["ingress"]
+        return str(found[0].get("value") or found[0]["ip"])
+
+    address = cluster.wait_for(lambda: address_of("ingress", "shop"), "the Ingress has an address")
+    cluster.wait_for(lambda: ask(address, "/cart/7").startswith("cart-"), "the Ingress serves")
+    assert " serves /cart/7 to " in ask(address, "/cart/7")
+    assert ask(address, "/").startswith("catalog-")
+    cluster.kubectl("apply", "-f", str(EXAMPLE / "gateway.yaml"))
+    cluster.kubectl("-n", "outside", "wait", "--for=condition=Programmed", "gateway/front", "--timeout=60s")
+    other = address_of("gateway", "front")
+    assert other != address
+    preview = ("-H", "X-Preview: yes")
+    cluster.wait_for(lambda: "/v2/cart/7" in ask(other, "/cart/7", *preview), "the Gateway serves")
+    assert ask(other, "/cart/7", *preview).startswith("catalog-")
+    assert ask(other, "/basket", "-o", "/dev/null", "-w", "%{redirect_url}") == "http://shop.example/cart"
+    cluster.kubectl("delete", "namespace", "outside", "--wait=false")

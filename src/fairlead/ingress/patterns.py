@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 
 _LONGEST = 1024
+_GROUP = re.compile(r"\(\?(?!:|i\)|=|!|<=|<!|P<|P=).{0,2}")
+"""Groups that mean nothing, or something else, in one of the two."""
 
 
 def problem(pattern: str) -> str:
@@ -17,6 +19,11 @@ def problem(pattern: str) -> str:
         return f"the regular expression is longer than {_LONGEST} characters"
     if not all(32 <= ord(c) < 127 for c in pattern):
         return "the regular expression has characters beyond printable ASCII"
+    group = _GROUP.search(pattern)
+    if group is not None:
+        return f"the regular expression has a group of a kind that is not read here: {group.group()}"
+    if "{," in pattern:
+        return "the regular expression has a repetition without its least number"
     try:
         re.compile(pattern)
     except re.error as error:

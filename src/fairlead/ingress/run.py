@@ -27,9 +27,10 @@ from fairlead.ingress.gateway.gateways import CompiledGateways
 from fairlead.ingress.gatewaywriter import GatewayWriter, discover
 from fairlead.ingress.haproxy.config import render
 from fairlead.ingress.haproxy.process import DataPlaneError, Haproxy
+from fairlead.ingress.haproxy.spares import FREE, Loaded, afresh, settle
 from fairlead.ingress.ingresses import Problem
 from fairlead.ingress.options import IngressOptions
-from fairlead.ingress.servers import Place, places_of
+from fairlead.ingress.servers import Place, assign, places_of
 from fairlead.ingress.table import RouteTable
 from fairlead.ingress.world import World
 
@@ -37,6 +38,7 @@ log = logging.getLogger("fairlead.ingress")
 
 Object = dict[str, Any]
 COMPONENT = "fairlead-ingress"
+_QUIET = 3.0  # s without a change before a reload is worth its while
 _LOOK = 10.0  # s between looks whether the cluster has Gateway API by now
 _FIRST_RETRY, _LAST_RETRY = 0.5, 30.0  # s until what HAProxy refused is tried again
 
@@ -50,6 +52,7 @@ class Ingress:
         self._recorder = EventRecorder(client, COMPONENT, options.node)
         self._table = RouteTable()
         self._places: Mapping[str, tuple[Place, ...]] = {}
+        self._loaded = Loaded()
         self._told: set[Problem] = set()
         self._statuses: WorkQueue[tuple[str, str]] = WorkQueue()
         self._gateways = GatewayWriter(client, self._world)
@@ -121,8 +124,7 @@ class Ingress:
         backoff = Backoff(_FIRST_RETRY, _LAST_RETRY)
         gateways, unsaid = CompiledGateways(), False
         while True:
-            await self._changed.wait()
-            self._changed.clear()
+            await self._next_change()
             if not all(self._listed.values()):
                 continue
             if self._routes:
@@ -143,16 +145,46 @@ class Ingress:
                     unsaid = False
                     self._gateways.say(gateways)
 
+    async def _next_change(self) -> None:
+        """Waits for one. When it is quiet, reserves that were lent are made good by a reload, before they run out."""
+        low = len(self._loaded.reserves) <= len(self._loaded.lent)
+        try:
+            async with asyncio.timeout(_QUIET if low and self._loaded.lent else None):
+                await self._changed.wait()
+        except TimeoutError:
+            self._loaded = Loaded()
+        self._changed.clear()
+
     async def _apply(self) -> None:
-        sections = self._table.sections()
-        places = places_of(sections, self._world.snapshot, self._places, self._options.node)
-        applied = await self._haproxy.apply(render(self._table, places, self._options.settings))
-        self._places = places
+        wanted = self._table.sections()
+        loaded = settle(self._loaded, wanted) if self._haproxy.current is not None else None
+        places = self._places_for(loaded) if loaded is not None else None
+        if loaded is None or places is None:
+            loaded = afresh(wanted)
+            places = places_of(loaded.names, self._world.snapshot, self._places, self._options.node)
+        configuration = render(self._table, places, self._options.settings, loaded)
+        current = self._haproxy.current
+        if current is not None and configuration.shape != current.shape and loaded != afresh(wanted):
+            loaded = afresh(wanted)  # a reload it must be: then everything gets its own
+            places = places_of(loaded.names, self._world.snapshot, self._places, self._options.node)
+            configuration = render(self._table, places, self._options.settings, loaded)
+        applied = await self._haproxy.apply(configuration)
+        self._places, self._loaded = configuration.places, loaded
         self.ready.set()
         if applied.how != "nothing":
-            told = (applied.how, len(sections), applied.commands, applied.seconds * 1000)
+            told = (applied.how, len(wanted), applied.commands, applied.seconds * 1000)
             level = logging.INFO if applied.how == "reload" else logging.DEBUG
             log.log(level, "%s: %d backends, %d commands, %.1f ms", *told)
+
+    def _places_for(self, loaded: Loaded) -> dict[str, tuple[Place, ...]] | None:
+        """The places of what is loaded; None if an endpoint would have none. A reserve that nobody has any more is
+        emptied."""
+        emptied = {name: assign(self._places.get(name, FREE), ()) or FREE for name in loaded.reserves}
+        before = {**self._places, **{name: self._places.get(name, FREE) for name in loaded.lent.values()}}
+        places = places_of(loaded.names, self._world.snapshot, before, self._options.node)
+        if any(len(places[name]) != len(before[name]) for name in places if name in before):
+            return None
+        return {**emptied, **places}
 
     # -- what is said on the objects -----------------------------------------------------------------------------------
 

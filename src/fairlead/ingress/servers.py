@@ -125,7 +125,8 @@ def server_name(index: int) -> str:
 def places_of(
     sections: Mapping[Section, str], snapshot: ServiceSnapshot, before: Mapping[str, Sequence[Place]], node: str = ""
 ) -> dict[str, tuple[Place, ...]]:
-    """The places of every backend with endpoints: those it has, while they are enough."""
+    """The places of every backend with endpoints: those it has, while they are enough. `before` with room for more than
+    a backend needs is what a reserve has."""
     found = {}
     for section, name in sections.items():
         if section.service is None or section.external_name:

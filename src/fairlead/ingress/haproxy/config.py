@@ -12,6 +12,7 @@ import msgspec
 
 from fairlead.ingress.haproxy.maps import Map, MapKind, has_any, maps_of, told
 from fairlead.ingress.haproxy.sections import render_section
+from fairlead.ingress.haproxy.spares import FREE, RESERVES, Loaded, afresh
 from fairlead.ingress.haproxy.text import word
 from fairlead.ingress.servers import Place
 from fairlead.ingress.table import (
@@ -62,20 +63,28 @@ class Configuration(msgspec.Struct, frozen=True):
     places: Mapping[str, tuple[Place, ...]]
 
 
-def render(table: RouteTable, places: Mapping[str, tuple[Place, ...]], settings: Settings) -> Configuration:
-    """The whole configuration. Raises ValueError if a value can't be written, which `compile` keeps from happening."""
+def render(
+    table: RouteTable,
+    places: Mapping[str, tuple[Place, ...]],
+    settings: Settings,
+    loaded: Loaded | None = None,
+) -> Configuration:
+    """The whole configuration, with the backends of `loaded` (if not given: what the table needs). Raises ValueError if
+    a value can't be written, which compiling a table keeps from happening."""
+    loaded = afresh(table.sections()) if loaded is None else loaded
+    places = {**dict.fromkeys(RESERVES, FREE), **places}
     empty = {name: tuple(Place() for _ in own) for name, own in places.items()}
     maps: dict[str, Map] = {}
     lists: dict[str, tuple[tuple[str, str], ...]] = {}
     certificates: dict[str, str] = {}
     for frontend in table.frontends:
-        for kind, entries in maps_of(frontend, _answers(frontend)).items():
+        for kind, entries in maps_of(frontend, _answers(frontend, loaded.lent)).items():
             maps[map_file(frontend, kind)] = entries
         if frontend.tls:
             lists[list_file(frontend)] = tuple((certificate_file(c), " ".join(c.names)) for c in frontend.certificates)
             certificates |= {certificate_file(c): c.pem for c in frontend.certificates}
     return Configuration(
-        _main(table, empty, settings), _main(table, places, settings), maps, lists, certificates, places
+        _main(table, empty, settings, loaded), _main(table, places, settings, loaded), maps, lists, certificates, places
     )
 
 
@@ -104,25 +113,33 @@ def split_name(destinations: Destinations) -> str:
     return f"split.{mark([(weight, section_name(section)) for weight, section in destinations])}"
 
 
-def _answers(frontend: Frontend) -> dict[Destinations, str]:
+def _answers(frontend: Frontend, lent: Mapping[Section, str]) -> dict[Destinations, str]:
     ways = [route.destinations for host in frontend.hosts for route in host.routes]
     ways += [way.destinations for way in frontend.passthrough or ()]
-    return {way: _answer(way) for way in ways}
+    return {way: _answer(way, lent) for way in ways}
 
 
-def _answer(destinations: Destinations) -> str:
-    return section_name(destinations[0][1]) if len(destinations) == 1 else split_name(destinations)
+def _answer(destinations: Destinations, lent: Mapping[Section, str]) -> str:
+    if len(destinations) == 1:
+        section = destinations[0][1]
+        return lent.get(section) or section_name(section)
+    return split_name(destinations)
 
 
-def _main(table: RouteTable, places: Mapping[str, tuple[Place, ...]], settings: Settings) -> str:
-    sections = table.sections()
+def _main(table: RouteTable, places: Mapping[str, tuple[Place, ...]], settings: Settings, loaded: Loaded) -> str:
     lines = [*_global(settings), *_defaults(settings)]
     if settings.resolvers:
         lines += ["resolvers cluster", "    parse-resolv-conf", "    hold valid 5s", ""]
     for frontend in table.frontends:
-        lines += [*(_tcp if frontend.passthrough is not None else _http)(frontend, settings), ""]
-    for section, name in sorted(sections.items(), key=lambda entry: entry[1]):
+        if frontend.passthrough is not None:
+            lines += [*_tcp(frontend, settings, loaded.lent), ""]
+        else:
+            lines += [*_http(frontend, settings, loaded.lent), ""]
+    for section in sorted(loaded.sections, key=section_name):
+        name = section_name(section)
         lines += [*render_section(section, name, places.get(name, ())), ""]
+    for name in RESERVES:
+        lines += [*render_section(Section(), name, places[name]), ""]
     return "\n".join(lines)
 
 
@@ -186,7 +203,7 @@ def _binds(settings: Settings, port: int, words: str = "") -> list[str]:
     return [*binds, f"    bind [::]:{port} v6only{words}"] if settings.ipv6 else binds
 
 
-def _http(frontend: Frontend, settings: Settings) -> list[str]:
+def _http(frontend: Frontend, settings: Settings, lent: Mapping[Section, str]) -> list[str]:
     words = ""
     if frontend.tls:
         words = f" ssl crt-list {list_file(frontend)} alpn h2,http/1.1"
@@ -207,14 +224,17 @@ def _http(frontend: Frontend, settings: Settings) -> list[str]:
         f"    http-request set-var(txn.to) var(txn.at),concat(,txn.path,/),map_beg({map_file(frontend, 'prefixes')})"
         " if !{ var(txn.to) -m found }",
     ]
+    acls: dict[str, str] = {}
+    rules = []
     for pattern, route in told(frontend):
-        condition = " ".join(_conditions(route.match))
-        lines.append(
-            f"    http-request set-var(txn.to) str({word(_answer(route.destinations))}) if "
+        condition = " ".join(_conditions(route.match, acls))
+        rules.append(
+            f"    http-request set-var(txn.to) str({word(_answer(route.destinations, lent))}) if "
             f"!{{ var(txn.to) -m found }} {{ var(txn.at) -m str -- {word(pattern)} }} {condition}".rstrip()
         )
+    lines += [f"    acl {name} {text}" for text, name in acls.items()] + rules
     lines += [
-        *_splits(frontend, "http-request"),
+        *_splits(frontend, "http-request", lent),
         # What the client says of itself is not believed: these headers are the data plane's own.
         "    http-request set-header X-Forwarded-For %[src]",
         "    http-request set-header X-Real-IP %[src]",
@@ -246,7 +266,9 @@ def _find_host(frontend: Frontend, action: str) -> list[str]:
     return lines
 
 
-def _conditions(match: Match) -> Iterable[str]:
+def _conditions(match: Match, acls: dict[str, str]) -> Iterable[str]:
+    """The words of a condition. Headers and parameters are named in `acls`: a line holds 64 words, and a match may have
+    more of them."""
     if match.kind == "Exact":
         yield f"{{ path -m str -- {word(match.path)} }}"
     elif match.kind == "Prefix":
@@ -259,33 +281,33 @@ def _conditions(match: Match) -> Iterable[str]:
     if match.method:
         yield f"{{ method -m str -- {word(match.method)} }}"
     for header in match.headers:
-        yield f"{{ req.fhdr({header.name}) {_value(header)} }}"
+        yield acls.setdefault(f"req.fhdr({header.name}) {_value(header)}", f"is-{len(acls) + 1}")
     for param in match.params:
-        yield f"{{ url_param({param.name}),url_dec {_value(param)} }}"
+        yield acls.setdefault(f"url_param({param.name}),url_dec {_value(param)}", f"is-{len(acls) + 1}")
 
 
 def _value(wanted: ValueMatch) -> str:
     return f"-m reg -- {word(f'^(?:{wanted.value})$')}" if wanted.regex else f"-m str -- {word(wanted.value)}"
 
 
-def _splits(frontend: Frontend, action: str) -> list[str]:
+def _splits(frontend: Frontend, action: str, lent: Mapping[Section, str]) -> list[str]:
     """Choosing among weighted backends: each by its share of what those before it left."""
     lines = []
-    for destinations in dict.fromkeys(way for way in _answers(frontend) if len(way) > 1):
+    for destinations in dict.fromkeys(way for way in _answers(frontend, lent) if len(way) > 1):
         name = split_name(destinations)
         left = sum(weight for weight, _ in destinations)
         for weight, section in destinations:
             if weight:
                 dice = f" {{ rand({left}) lt {weight} }}" if weight < left else ""
                 lines.append(
-                    f"    {action} set-var(txn.to) str({section_name(section)}) if "
+                    f"    {action} set-var(txn.to) str({lent.get(section) or section_name(section)}) if "
                     f"{{ var(txn.to) -m str -- {word(name)} }}{dice}"
                 )
                 left -= weight
     return lines
 
 
-def _tcp(frontend: Frontend, settings: Settings) -> list[str]:
+def _tcp(frontend: Frontend, settings: Settings, lent: Mapping[Section, str]) -> list[str]:
     file = map_file(frontend, "exact")
     action = "tcp-request content"
     hello = "{ req.ssl_hello_type 1 }"
@@ -299,7 +321,7 @@ def _tcp(frontend: Frontend, settings: Settings) -> list[str]:
         f"    {action} set-var(txn.host) req.ssl_sni,lower if {hello}",
         *_find_host(frontend, action),
         f"    {action} set-var(txn.to) var(txn.at),map_str({file}) if {{ var(txn.at) -m found }}",
-        *_splits(frontend, action),
+        *_splits(frontend, action, lent),
         f"    {action} reject if {hello} !{{ var(txn.to) -m found }}",
         f"    {action} accept if {hello}",
         "    use_backend %[var(txn.to)]",

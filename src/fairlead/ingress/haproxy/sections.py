@@ -17,7 +17,10 @@ def render_section(section: Section, name: str, places: Sequence[Place]) -> list
     if section.tcp:
         lines.append("    mode tcp")
     if section.allow:
-        lines.append(f"    http-request deny status 403 if !{{ src {' '.join(section.allow)} }}")
+        lines += [
+            f"    acl allowed src {' '.join(section.allow[at : at + 32])}" for at in range(0, len(section.allow), 32)
+        ]
+        lines.append("    http-request deny status 403 if !allowed")
     if section.status:
         text = _SAYS.get(section.status, "no backend")
         lines.append(f'    http-request return status {section.status} content-type text/plain string "{text}\\n"')
