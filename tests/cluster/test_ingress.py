@@ -184,6 +184,15 @@ def test_tls(cluster: Cluster, door: Door, tmp_path: Path) -> None:
     cluster.wait_for(lambda: _subject(door, "safe.test") == "second.test", "the new certificate is shown")
 
 
+def test_external_names(cluster: Cluster, door: Door) -> None:
+    """A Service that is only a name is looked up, and asked on the port that the Ingress gives."""
+    spec = {"type": "ExternalName", "externalName": "api.default.svc.cluster.local"}
+    found = ingress("far", "far.test", {"/": "far"})
+    found["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["port"] = {"number": 80}
+    apply(cluster, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "far"}, "spec": spec}, found)
+    settles(cluster, door, "http://far.test/x", "api /x http 200")
+
+
 def test_websockets(cluster: Cluster, door: Door) -> None:
     """Bytes both ways after the upgrade."""
     apply(cluster, ingress("shop", "shop.test", {"/": "web", "/api": "api"}))

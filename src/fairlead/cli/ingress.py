@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import click
@@ -35,6 +37,7 @@ import click
 @click.option("--threads", type=click.IntRange(1, 64), default=2, show_default=True, help="HAProxy's.")
 @click.option("--max-connections", type=click.IntRange(100, 1_000_000), default=20_000, show_default=True)
 @click.option("--access-log", is_flag=True, help="A line for each request, on standard output.")
+@click.option("--leader-elect", is_flag=True, help="Of several replicas let one write statuses and Events.")
 @click.option("--gateways/--no-gateways", default=True, show_default=True, help="Serve Gateway API where it is.")
 @click.option(
     "--print-gateway-definitions", "definitions", is_flag=True, help="Print the kinds of Gateway API, and end."
@@ -61,6 +64,7 @@ def command(
     threads: int,
     max_connections: int,
     access_log: bool,
+    leader_elect: bool,
     gateways: bool,
     definitions: bool,
     directory: Path,
@@ -94,7 +98,7 @@ def command(
             threads=threads,
             connections=max_connections,
             address=f"[{listen}]" if ":" in listen else listen,
-            ipv6=Path("/proc/net/if_inet6").exists(),
+            ipv6=_has_ipv6(),
             resolvers=Path("/etc/resolv.conf").exists(),
             health_port=health_port,
             metrics_port=metrics_port,
@@ -103,6 +107,8 @@ def command(
         kubeconfig=kubeconfig,
         context=context,
         gateways=gateways,
+        leader_elect=leader_elect,
+        identity=f"{socket.gethostname()}_{os.getpid()}",
     )
     try:
         serve(options)
@@ -120,6 +126,16 @@ def _print_definitions() -> None:
             return True
 
     print(yaml.dump_all(definitions(), Dumper=Plain, sort_keys=False), end="")
+
+
+def _has_ipv6() -> bool:
+    """Whether an IPv6 address can be bound here: the kernel may have the family, and this namespace not."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
 
 
 def _pair(flag: str, text: str) -> tuple[str, str] | None:

@@ -35,9 +35,10 @@ class CertificateBook:
     def __init__(self) -> None:
         self._secrets: dict[tuple[str, str], tuple[str, str]] = {}
         self._tried: dict[tuple[str, str], Known] = {}
+        self._asked: set[tuple[str, str]] = set()
 
     def take(self, secret: Object, gone: bool) -> bool:
-        """A Secret came, changed or went. Returns whether that can matter."""
+        """A Secret came, changed or went. Returns whether that matters to who asked for it before."""
         metadata = secret["metadata"]
         key = (metadata.get("namespace", ""), metadata["name"])
         data: Mapping[str, str] = secret.get("data") or {}
@@ -47,10 +48,11 @@ class CertificateBook:
             self._secrets.pop(key, None)
         else:
             self._secrets[key] = parts
-        return before is None or gone or before != parts
+        return key in self._asked and (before is None or gone or before != parts)
 
     def pem_of(self, namespace: str, name: str) -> tuple[str, str]:
         """Chain and key in PEM, or empty and why not."""
+        self._asked.add((namespace, name))
         parts = self._secrets.get((namespace, name))
         if parts is None:
             return "", "is not there"

@@ -13,7 +13,8 @@ from fairlead.ingress.ingresses import Classes
 class IngressOptions(msgspec.Struct, frozen=True):
     """`publish`: namespace and name of the Service whose addresses Ingresses show in their status; `addresses`: or
     these ones. `node`: where this runs, for traffic distribution. `public_http`, `public_https`: the ports that clients
-    see. `gateways`: serve Gateway API, too, if its kinds are there."""
+    see. `gateways`: serve Gateway API, too, if its kinds are there. `leader_elect`: of several replicas only one, known
+    by its `identity`, writes statuses, Services and Events."""
 
     classes: Classes = Classes()
     http_port: int = 80
@@ -28,3 +29,5 @@ class IngressOptions(msgspec.Struct, frozen=True):
     kubeconfig: Path | None = None
     context: str = ""
     gateways: bool = True
+    leader_elect: bool = False
+    identity: str = ""

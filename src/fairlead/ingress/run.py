@@ -17,6 +17,7 @@ from fairlead.api.kinds import INGRESSCLASSES, INGRESSES, SECRETS
 from fairlead.client import Batch, Client, Watched, follow
 from fairlead.client.backoff import Backoff
 from fairlead.client.events import EventRecorder
+from fairlead.client.leader import LeaderElection
 from fairlead.client.rest import is_gone
 from fairlead.client.workqueue import WorkQueue, work
 from fairlead.discovery.fold import WATCHED
@@ -44,7 +45,7 @@ _FIRST_RETRY, _LAST_RETRY = 0.5, 30.0  # s until what HAProxy refused is tried a
 
 
 class Ingress:
-    """`run` follows the API until cancelled. `applied` counts what was done to the data plane."""
+    """`run` follows the API until cancelled."""
 
     def __init__(self, options: IngressOptions, client: Client, haproxy: Haproxy) -> None:
         self._options, self._client, self._haproxy = options, client, haproxy
@@ -54,6 +55,7 @@ class Ingress:
         self._places: Mapping[str, tuple[Place, ...]] = {}
         self._loaded = Loaded()
         self._told: set[Problem] = set()
+        self._speaks = False
         self._statuses: WorkQueue[tuple[str, str]] = WorkQueue()
         self._gateways = GatewayWriter(client, self._world)
         self._listed = {"ingresses": False, "gateways": not options.gateways}
@@ -63,22 +65,39 @@ class Ingress:
     async def run(self) -> None:
         """Until cancelled."""
         await self._recorder.start()
-        beside = [
-            asyncio.create_task(work(self._statuses, self._write_status, "ingress-status", workers=2)),
-            asyncio.create_task(self._keep_applied(), name="ingress-data-plane"),
-            asyncio.create_task(self._gateways.run(), name="gateway-writer"),
-        ]
-        if self._options.gateways:
-            beside.append(asyncio.create_task(self._follow_gateways(), name="gateway-follower"))
         try:
-            watched = [Watched(r) for r in (*WATCHED, INGRESSES, INGRESSCLASSES, SECRETS)]
-            async for batch in follow(self._client, *watched):
-                self._take(batch)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._follow(), name="ingress-follower")
+                group.create_task(self._keep_applied(), name="ingress-data-plane")
+                group.create_task(self._keep_said(), name="ingress-writer")
+                if self._options.gateways:
+                    group.create_task(self._follow_gateways(), name="gateway-follower")
         finally:
-            for task in beside:
-                task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
             await self._recorder.stop()
+
+    async def _follow(self) -> None:
+        watched = [Watched(r) for r in (*WATCHED, INGRESSES, INGRESSCLASSES, SECRETS)]
+        async for batch in follow(self._client, *watched):
+            self._take(batch)
+
+    async def _keep_said(self) -> None:
+        """Write statuses, Services and Events: always, or while this replica leads."""
+        if not self._options.leader_elect:
+            await self._say_all()
+            return
+        namespace = self._options.publish[0] if self._options.publish is not None else "kube-system"
+        await LeaderElection(self._client, namespace, COMPONENT, self._options.identity).lead(self._say_all)
+
+    async def _say_all(self) -> None:
+        self._speaks, self._told = True, set()
+        self._routes = True  # whatever was compiled before is said anew
+        self._changed.set()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(work(self._statuses, self._write_status, "ingress-status", workers=2))
+                group.create_task(self._gateways.run())
+        finally:
+            self._speaks = False
 
     async def _follow_gateways(self) -> None:
         """From when the cluster has Gateway API."""
@@ -127,23 +146,27 @@ class Ingress:
             await self._next_change()
             if not all(self._listed.values()):
                 continue
-            if self._routes:
-                self._routes, unsaid = False, True
-                self._table, compiled, gateways = self._world.table()
-                self._tell(compiled.problems)
-                for key in compiled.ours:
-                    self._statuses.add(key)
             try:
+                if self._routes:
+                    self._routes, unsaid = False, True
+                    self._table, compiled, gateways = self._world.table()
+                    self._tell(compiled.problems)
+                    for key in compiled.ours:
+                        self._statuses.add(key)
                 await self._apply()
             except (DataPlaneError, ValueError, OSError) as error:
                 log.error("%s; what was served before still is", error)
-                await asyncio.sleep(backoff.next())
-                self._changed.set()
+            except Exception:
+                log.exception("routes could not be made; what was served before still is")
+                self._routes = True
             else:
                 backoff.reset()
                 if unsaid:
                     unsaid = False
                     self._gateways.say(gateways)
+                continue
+            await asyncio.sleep(backoff.next())
+            self._changed.set()
 
     async def _next_change(self) -> None:
         """Waits for one. When it is quiet, reserves that were lent are made good by a reload, before they run out."""
@@ -189,7 +212,9 @@ class Ingress:
     # -- what is said on the objects -----------------------------------------------------------------------------------
 
     def _tell(self, problems: tuple[Problem, ...]) -> None:
-        """An Event for each new problem."""
+        """An Event for each new problem, from the one replica that speaks."""
+        if not self._speaks:
+            return
         now = set(problems)
         for problem in problems:
             if problem not in self._told:

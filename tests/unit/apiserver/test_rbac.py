@@ -289,6 +289,7 @@ def test_the_ingress_may_do_what_it_does(file):
     assert ask(index, who, "patch", "ingresses/status", "default", group="networking.k8s.io")
     assert not ask(index, who, "patch", "ingresses", "default", group="networking.k8s.io")
     assert ask(index, who, "create", "events", "default")
+    assert ask(index, who, "update", "leases", "kube-system", group="coordination.k8s.io") is bool(file)
 
 
 def test_compact_and_render():

@@ -40,7 +40,7 @@ class Settings(msgspec.Struct, frozen=True):
     connections: int = 20_000  # at most; fewer where the limit of open files says so
     address: str = ""  # all addresses, of both families where there are both
     ipv6: bool = True
-    resolvers: bool = True
+    resolvers: bool = True  # ExternalName Services are looked up as resolv.conf says
     health_port: int = 0
     metrics_port: int = 0
     access_log: bool = False
@@ -128,8 +128,7 @@ def _answer(destinations: Destinations, lent: Mapping[Section, str]) -> str:
 
 def _main(table: RouteTable, places: Mapping[str, tuple[Place, ...]], settings: Settings, loaded: Loaded) -> str:
     lines = [*_global(settings), *_defaults(settings)]
-    if settings.resolvers:
-        lines += ["resolvers cluster", "    parse-resolv-conf", "    hold valid 5s", ""]
+    lines += ["resolvers cluster", *(["    parse-resolv-conf"] if settings.resolvers else []), "    hold valid 5s", ""]
     for frontend in table.frontends:
         if frontend.passthrough is not None:
             lines += [*_tcp(frontend, settings, loaded.lent), ""]
