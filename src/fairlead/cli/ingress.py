@@ -83,6 +83,8 @@ def command(
     ports = [port for port in (http_port, https_port, health_port, metrics_port) if port]
     if len(set(ports)) < len(ports):
         raise click.UsageError("two of the ports are the same")
+    if gateways and not publish_service:
+        click.echo("Gateways are not served: they need --publish-service", err=True)
     options = IngressOptions(
         classes=Classes(controller_class, ingress_class, watch_ingress_without_class),
         http_port=http_port,

@@ -29,10 +29,10 @@ from fairlead.ingress.gatewaywriter import GatewayWriter, discover
 from fairlead.ingress.haproxy.config import render
 from fairlead.ingress.haproxy.process import DataPlaneError, Haproxy
 from fairlead.ingress.haproxy.spares import FREE, Loaded, afresh, settle
-from fairlead.ingress.ingresses import Problem
+from fairlead.ingress.ingresses import CONTROLLER, Problem
 from fairlead.ingress.options import IngressOptions
 from fairlead.ingress.servers import Place, assign, places_of
-from fairlead.ingress.table import RouteTable
+from fairlead.ingress.table import RouteTable, mark
 from fairlead.ingress.world import World
 
 log = logging.getLogger("fairlead.ingress")
@@ -58,7 +58,8 @@ class Ingress:
         self._speaks = False
         self._statuses: WorkQueue[tuple[str, str]] = WorkQueue()
         self._gateways = GatewayWriter(client, self._world)
-        self._listed = {"ingresses": False, "gateways": not options.gateways}
+        self._with_gateways = options.gateways and options.publish is not None
+        self._listed = {"ingresses": False, "gateways": not self._with_gateways}
         self._routes, self._changed = False, asyncio.Event()
         self.ready = asyncio.Event()
 
@@ -70,7 +71,7 @@ class Ingress:
                 group.create_task(self._follow(), name="ingress-follower")
                 group.create_task(self._keep_applied(), name="ingress-data-plane")
                 group.create_task(self._keep_said(), name="ingress-writer")
-                if self._options.gateways:
+                if self._with_gateways:
                     group.create_task(self._follow_gateways(), name="gateway-follower")
         finally:
             await self._recorder.stop()
@@ -86,7 +87,9 @@ class Ingress:
             await self._say_all()
             return
         namespace = self._options.publish[0] if self._options.publish is not None else "kube-system"
-        await LeaderElection(self._client, namespace, COMPONENT, self._options.identity).lead(self._say_all)
+        controller = self._options.classes.controller
+        lease = COMPONENT if controller == CONTROLLER else f"{COMPONENT}-{mark(controller)[:8]}"
+        await LeaderElection(self._client, namespace, lease, self._options.identity).lead(self._say_all)
 
     async def _say_all(self) -> None:
         self._speaks, self._told = True, set()
