@@ -21,7 +21,7 @@ from fairlead.discovery.model import ServiceKey
 from fairlead.ingress.haproxy.config import Configuration, Settings, render
 from fairlead.ingress.haproxy.process import Applied, Haproxy, find_program
 from fairlead.ingress.servers import Place, Wanted, assign, fresh
-from fairlead.ingress.table import Certificate, Frontend, Host, RouteTable, Section, section_name
+from fairlead.ingress.table import Certificate, Frontend, Host, RouteTable, Section
 
 NAMES = ("a", "b", "c", "d")
 
@@ -173,8 +173,3 @@ async def lab(directory: Path) -> AsyncIterator[Lab]:
     """A lab in a directory of its own."""
     async with Lab(directory) as made:
         yield made
-
-
-def names_of(table: RouteTable) -> list[str]:
-    """The backends of a table."""
-    return [section_name(section) for section in table.sections()]

@@ -15,7 +15,7 @@ CONTROLLER = "fairlead.dev/gateway"
 
 
 class Condition(msgspec.Struct, frozen=True):
-    """One condition, without its times. `holds` None is Unknown."""
+    """One condition, without its times."""
 
     type: str
     holds: bool

@@ -1,7 +1,7 @@
 """The maps of a port: from a request's host and path to the backend that answers. ◆ Pure.
 
 A port whose routes are plain is one map lookup for the host and one for the path, however many routes there are; only
-hosts with conditions beyond the path are told as rules (see `rules`). Invariant: looking a request up in the maps gives
+hosts with conditions beyond the path are told as rules (`told`). Invariant: looking a request up in the maps gives
 what `table.decide` gives, by `table._reachable`.
 """
 
