@@ -7,6 +7,8 @@ import contextlib
 import logging
 import signal
 
+import uvloop
+
 from fairlead.client import Client, ConfigError
 from fairlead.ingress.haproxy.process import DataPlaneError, Haproxy, find_program
 from fairlead.ingress.options import IngressOptions
@@ -25,7 +27,7 @@ def serve(options: IngressOptions) -> None:
     """Until SIGTERM or SIGINT; connections that are there then may end by themselves. Raises IngressError."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     try:
-        asyncio.run(_serve(options))
+        uvloop.run(_serve(options))
     except (ConfigError, DataPlaneError) as error:
         raise IngressError(str(error)) from error
 
