@@ -201,3 +201,45 @@ def test_a_more_important_pod_makes_room(cluster: Cluster) -> None:
     cluster.wait_for(lambda: "Preempted by pod" in cluster.kubectl("get", "events"), "the event")
     cluster.kubectl("delete", "pod", "-l", "app in (low, high)")
     cluster.kubectl("delete", "priorityclass", "high")
+
+
+CRD = """
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: fleets.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {kind: Fleet, plural: fleets, singular: fleet}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+    subresources: {status: {}, scale: {specReplicasPath: .spec.replicas, statusReplicasPath: .status.replicas}}
+"""
+
+
+def test_a_budget_asks_custom_owners_how_many_they_want(cluster: Cluster) -> None:
+    """By their subresource scale; when they want another number, it counts."""
+    cluster.apply(CRD)
+    cluster.kubectl("wait", "--for=condition=Established", "crd/fleets.example.com", "--timeout=60s")
+    fleet = "apiVersion: example.com/v1\nkind: Fleet\nmetadata: {name: north}\nspec: {replicas: 3}\n"
+    cluster.wait_for(lambda: cluster.apply(fleet) or True, "the kind")
+    uid = cluster.get("fleet", "north")["metadata"]["uid"]
+    owner = f"{{apiVersion: example.com/v1, kind: Fleet, name: north, uid: {uid}, controller: true}}"
+    cluster.apply(
+        f"apiVersion: v1\nkind: Pod\nmetadata: {{name: ship, labels: {{fleet: north}}, ownerReferences: [{owner}]}}\n"
+        "spec: {containers: [{name: c, image: fairlead/host, command: [sleep, '1000']}]}\n---\n"
+        "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: fleet}\n"
+        "spec: {maxUnavailable: 1, selector: {matchLabels: {fleet: north}}}\n"
+    )
+
+    def expected() -> tuple[int, int]:
+        status = cluster.get("pdb", "fleet").get("status") or {}
+        return status.get("expectedPods", 0), status.get("desiredHealthy", 0)
+
+    cluster.wait_for(lambda: expected() == (3, 2), "three of them")
+    cluster.kubectl("scale", "fleet/north", "--replicas=5")
+    cluster.wait_for(lambda: expected() == (5, 4), "five of them")
+    cluster.kubectl("delete", "fleet", "north")

@@ -104,7 +104,7 @@ class ControllerOptions(msgspec.Struct, frozen=True, kw_only=True):
     load_balancer_pool: Pool = Pool()  # empty: Services of type LoadBalancer are left to others
     ca_pem: str = ""  # goes into kube-root-ca.crt of each namespace
     max_endpoints_per_slice: int = 100
-    node_grace: float = 40.0  # without a renewed Lease before a node is Unknown
+    node_grace: float = 50.0  # without a renewed Lease before a node is Unknown
     node_startup_grace: float = 60.0  # the same for a node whose Lease was never seen
     eviction_seconds: float = 300.0  # on a node that is not ready, for pods that do not say
     orphan_quarantine: float = 40.0  # a pod's node must be gone that long before the pod is removed

@@ -18,6 +18,8 @@ from fairlead.controllers.job_plan import finished
 
 Object = dict[str, Any]
 
+_MANY = 100
+_TOO_MANY = "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew"
 SCHEDULED = "batch.kubernetes.io/cronjob-scheduled-timestamp"
 
 
@@ -152,6 +154,8 @@ def _start(
     scheduled = schedule.latest(earliest, now, zone)
     if scheduled is None:
         return
+    if _missed_many(schedule, earliest, now, zone):
+        result.events.append(("Warning", "TooManyMissedTimes", _TOO_MANY))
     job = job_of(cron_job, scheduled, zone)
     if any(j["metadata"]["name"] == job["metadata"]["name"] for j in jobs):
         if last != times.render(scheduled):
@@ -168,3 +172,14 @@ def _start(
         result.delete += [j for j in jobs if j["metadata"]["uid"] in running]
         _set_active(result.status, [])
     result.create, result.scheduled = job, times.render(scheduled)
+
+
+def _missed_many(
+    schedule: cron.Schedule, earliest: datetime.datetime, now: datetime.datetime, zone: datetime.tzinfo
+) -> bool:
+    """Whether a hundred times and more went by, reckoned as upstream does from the distance of the first two."""
+    first = schedule.after(earliest, zone)
+    second = schedule.after(first, zone) if first is not None else None
+    if first is None or second is None or second > now:
+        return False
+    return (now - first) // (second - first) + 1 > _MANY

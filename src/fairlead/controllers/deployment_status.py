@@ -48,6 +48,8 @@ def status_of(facts: DeploymentFacts, now: datetime.datetime) -> tuple[Object, f
         "availableReplicas": available,
         "unavailableReplicas": max(0, sum(size for _, size in facts.sets) - available),
     }
+    if all("terminatingReplicas" in s for s in statuses):
+        status["terminatingReplicas"] = sum(s["terminatingReplicas"] for s in statuses)
     if old.get("collisionCount"):
         status["collisionCount"] = old["collisionCount"]
     conditions = list(old.get("conditions") or [])

@@ -7,12 +7,13 @@ allowed to be evicted counts as gone from that moment on, for two minutes if it 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from fairlead.api import times
+from fairlead.api.errors import StatusError
 from fairlead.api.kinds import (
     DEPLOYMENTS,
     PODDISRUPTIONBUDGETS,
@@ -134,6 +135,7 @@ class DisruptionController:
         context.on(PODS, self._on_pod)
         for resource in (DEPLOYMENTS, *_SCALABLE):
             context.on(resource, self._on_scalable)
+        context.customs.on(self._on_custom)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -156,13 +158,20 @@ class DisruptionController:
         for budget in self._budgets.list((after or before or {})["metadata"]["namespace"]):
             self._queue.add(key_of(budget))
 
+    def _on_custom(self, resource: Resource, before: Object | None, after: Object | None) -> None:
+        """An object of a custom kind changed: it may own pods and want another number of them."""
+        namespace = (after or before or {})["metadata"].get("namespace")
+        for budget in self._budgets.list(namespace) if namespace and len(self._budgets) else ():
+            self._queue.add(key_of(budget))
+
     async def _reconcile(self, key: str) -> None:
         namespace, _, name = key.partition("/")
         budget = self._budgets.get(name, namespace)
         if budget is None or pods.is_terminating(budget):
             return
         selected = [p for p in self._pods.list(namespace) if not pods.is_finished(p) and _selects(budget, p)]
-        decided = plan(budget, selected, self._scale_of, self._context.now())
+        customs = await self._custom_scales(selected, namespace)
+        decided = plan(budget, selected, lambda p: self._scale_of(p, customs), self._context.now())
         if not same_status(budget.get("status"), decided.status):
             await self._client.update_status(PODDISRUPTIONBUDGETS, {**budget, "status": decided.status})
             for reason, message in decided.events:
@@ -170,7 +179,29 @@ class DisruptionController:
         if decided.again_in is not None:
             self._queue.add_after(key, decided.again_in + 0.05)
 
-    def _scale_of(self, pod: Object) -> tuple[str, int]:
+    async def _custom_scales(self, selected: Sequence[Object], namespace: str) -> dict[str, int]:
+        """How many pods owners of custom kinds want, by uid: asked of their subresource scale, if they have it."""
+        found: dict[str, int] = {}
+        asked: set[str] = set()
+        for reference in filter(None, map(owners.controller_of, selected)):
+            resource = self._context.customs.by_kind(reference["apiVersion"], reference["kind"])
+            if reference["uid"] in asked or resource is None or by_kind(resource.api_version, resource.kind):
+                continue
+            asked.add(reference["uid"])
+            try:
+                scale = await self._client.get(resource, reference["name"], namespace, subresource="scale")
+            except StatusError as error:
+                if error.code not in (404, 405):
+                    raise
+                continue
+            if scale["metadata"].get("uid") == reference["uid"]:
+                found[reference["uid"]] = int((scale.get("spec") or {}).get("replicas") or 0)
+        return found
+
+    def _scale_of(self, pod: Object, customs: Mapping[str, int]) -> tuple[str, int]:
+        reference = owners.controller_of(pod)
+        if reference is not None and reference["uid"] in customs:
+            return reference["uid"], customs[reference["uid"]]
         owner = self._owner(pod)
         if owner is not None and owner["kind"] == REPLICASETS.kind:
             owner = self._owner(owner) or owner

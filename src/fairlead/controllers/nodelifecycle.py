@@ -10,20 +10,21 @@ import asyncio
 import datetime
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from fairlead.api import times
 from fairlead.api.errors import StatusError
 from fairlead.api.kinds import LEASES, NODES, PODS
 from fairlead.client.rest import is_conflict, is_gone
 from fairlead.client.workqueue import WorkQueue, work
-from fairlead.controllers import placement, pods
+from fairlead.controllers import placement, pods, zones
 from fairlead.controllers.context import Context
 
 Object = dict[str, Any]
 
 LEASE_NAMESPACE = "kube-node-lease"
 _CONDITIONS = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
+Eviction = Literal["now", "later", "not"]
 _OWN_TAINTS = frozenset({placement.NOT_READY, placement.UNREACHABLE, placement.UNSCHEDULABLE})
 
 
@@ -51,8 +52,9 @@ def silenced(node: Object, now: datetime.datetime) -> Object | None:
     return {**status, "conditions": conditions} if changed else None
 
 
-def taints(node: Object, now: datetime.datetime) -> list[Object] | None:
-    """The taints the node's state asks for, others kept; None if it has them."""
+def taints(node: Object, now: datetime.datetime, evict: Eviction = "now") -> list[Object] | None:
+    """The taints the node's state asks for, others kept; None if it has them. `evict`: whether one that is not ready is
+    given up now, later (if it was before, it stays so), or not, whatever was before."""
     ready = (pods.condition(node, "Ready") or {}).get("status")
     wanted: list[tuple[str, str]] = []
     spec = node.get("spec") or {}
@@ -60,7 +62,9 @@ def taints(node: Object, now: datetime.datetime) -> list[Object] | None:
         wanted.append((placement.UNSCHEDULABLE, "NoSchedule"))
     if ready != "True":
         key = placement.UNREACHABLE if ready == "Unknown" else placement.NOT_READY
-        wanted += [(key, "NoSchedule"), (key, "NoExecute")]
+        wanted.append((key, "NoSchedule"))
+        if evict == "now" or (evict == "later" and is_given_up(node)):
+            wanted.append((key, "NoExecute"))
     before = spec.get("taints") or []
     after = [t for t in before if t["key"] not in _OWN_TAINTS or (t["key"], t.get("effect")) in wanted]
     there = {(t["key"], t.get("effect")) for t in after}
@@ -68,6 +72,12 @@ def taints(node: Object, now: datetime.datetime) -> list[Object] | None:
         if (key, effect) not in there:
             after.append({"key": key, "effect": effect, "timeAdded": times.render(now)})
     return after if after != before else None
+
+
+def is_given_up(node: Object) -> bool:
+    """Whether its pods are to leave because it does not speak."""
+    listed = (node.get("spec") or {}).get("taints") or ()
+    return any(t["key"] in _OWN_TAINTS and t.get("effect") == "NoExecute" for t in listed)
 
 
 def unready(pod: Object, now: datetime.datetime) -> Object | None:
@@ -112,6 +122,7 @@ class NodeLifecycleController:
         self._nodes, self._pods = context.cache(NODES), context.cache(PODS)
         self._pods.add_index("node", lambda p: [pods.node_name(p)])
         self._heard: dict[str, tuple[str, float]] = {}  # node → renewTime last seen, and when we saw it
+        self._pace = zones.Pace()
         self._first: dict[str, float] = {}  # node → when we first saw it
         self._recorder = context.recorder("node-controller")
         self._queue: WorkQueue[str] = WorkQueue()
@@ -137,6 +148,10 @@ class NodeLifecycleController:
         self._first.setdefault(name, self._clock())
         if before is None or before.get("spec") != after.get("spec") or _ready(before) != _ready(after):
             self._queue.add(name)
+        if before is None or _ready(before) != _ready(after):  # which may change the pace of its zone
+            for other in self._nodes:
+                if _ready(other) != "True":
+                    self._queue.add(other["metadata"]["name"])
 
     def _on_lease(self, before: Object | None, after: Object | None) -> None:
         if after is None or after["metadata"]["namespace"] != LEASE_NAMESPACE:
@@ -177,7 +192,7 @@ class NodeLifecycleController:
                 self._recorder.event(node, "Normal", "NodeNotReady", f"Node {name} status is now: NodeNotReady")
         else:
             self._queue.add_after(name, left + 0.01)
-        wanted = taints(node, now)
+        wanted = taints(node, now, self._eviction(node))
         if wanted is not None:
             node = await self._client.update(NODES, {**node, "spec": {**(node.get("spec") or {}), "taints": wanted}})
         if _ready(node) != "True":
@@ -187,6 +202,23 @@ class NodeLifecycleController:
         for pod in self._pods.by_index("node", name):
             if any(t.get("effect") == "NoExecute" for t in node["spec"].get("taints") or []):
                 self._evictions.add(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
+
+    def _eviction(self, node: Object) -> Eviction:
+        """Whether the node, if it is not ready, is given up; looks again when its turn comes."""
+        if _ready(node) == "True":
+            return "now"
+        by_zone: dict[tuple[str, str], list[bool]] = {}
+        for each in (node, *(n for n in self._nodes if n["metadata"]["uid"] != node["metadata"]["uid"])):
+            by_zone.setdefault(zones.zone_of(each), []).append(_ready(each) == "True")
+        rates = zones.rates(by_zone)
+        if rates is None:
+            return "not"
+        if is_given_up(node):
+            return "now"
+        wait = self._pace.wait(zones.zone_of(node), rates[zones.zone_of(node)], self._clock())
+        if wait:
+            self._queue.add_after(node["metadata"]["name"], wait)
+        return "now" if wait == 0.0 else "later"
 
     async def _mark(self, pod: Object, now: datetime.datetime) -> None:
         status = unready(pod, now)

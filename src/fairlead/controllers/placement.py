@@ -30,6 +30,7 @@ class NodeState:
         self.ports: dict[tuple[str, str, int], int] = {}
         self.groups: dict[str, int] = {}  # pods by spread_group
         self.repelling: dict[str, Object] = {}  # those that keep others away
+        self.inviting: dict[str, Object] = {}  # those that would like others near, or far
         self.set_node(node)
 
     def set_node(self, node: Object) -> None:
@@ -49,12 +50,15 @@ class NodeState:
         self.pods[uid] = pod
         if podaffinity.terms(pod, "podAntiAffinity"):
             self.repelling[uid] = pod
+        if podpreferences.has_wishes(pod):
+            self.inviting[uid] = pod
         self._count(pod, 1)
 
     def remove(self, uid: str) -> None:
         """The pod leaves."""
         pod = self.pods.pop(uid, None)
         self.repelling.pop(uid, None)
+        self.inviting.pop(uid, None)
         if pod is not None:
             self._count(pod, -1)
 
@@ -177,6 +181,20 @@ def matches_node(pod: Object, state: NodeState) -> bool:
     return any(matches_term(term, state) for term in required.get("nodeSelectorTerms") or [])
 
 
+def counts_for(pod: Object) -> podaffinity.Eligible:
+    """Which nodes count for a spread constraint of the pod's: by default those that its node affinity takes, tainted or
+    not (KEP-3094)."""
+
+    def counts(constraint: Object, state: NodeState) -> bool:
+        if constraint.get("nodeAffinityPolicy") != "Ignore" and not matches_node(pod, state):
+            return False
+        if constraint.get("nodeTaintsPolicy") != "Honor":
+            return True
+        return untolerated(pod, state.taints, ("NoSchedule", "NoExecute")) is None
+
+    return counts
+
+
 def matches_term(term: Object, state: NodeState) -> bool:
     """One node selector term; an empty one matches nothing."""
     expressions, fields = term.get("matchExpressions") or [], term.get("matchFields") or []
@@ -259,7 +277,7 @@ def place(
         refused = refusals(pod, state, requests, ports)
         if not refused:
             if wishes is None:
-                wishes = podaffinity.Wishes(pod, states, lambda s: matches_node(pod, s), namespaces or {})
+                wishes = podaffinity.Wishes(pod, states, counts_for(pod), namespaces or {})
             reason = bar(state) or wishes.refusal(state)
             if not reason:
                 fitting.append(state)
@@ -268,7 +286,8 @@ def place(
             reasons[reason] = reasons.get(reason, 0) + 1
     if not fitting:
         return "", explain(len(states), reasons)
-    return _best(pod, fitting, group, podpreferences.Preferences(pod, states, namespaces or {})).name, ""
+    others = podpreferences.Preferences(pod, states, namespaces or {}, counts_for(pod))
+    return _best(pod, fitting, group, others).name, ""
 
 
 def spread_group(pod: Object) -> str:

@@ -14,6 +14,7 @@ from fairlead.controllers import pods
 
 Object = dict[str, Any]
 Labels = Mapping[str, str]
+Eligible = Callable[[Object, Any], bool]  # of a constraint and a node
 Domain = tuple[str, str]  # topology key and its value
 
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
@@ -30,6 +31,7 @@ class Place(Protocol):
     labels: dict[str, str]
     pods: dict[str, Object]
     repelling: dict[str, Object]  # the pods on it that have required anti-affinity
+    inviting: dict[str, Object]  # those that would like others near, or far
 
 
 def terms(pod: Object, kind: str) -> list[Object]:
@@ -70,13 +72,13 @@ def matcher(term: Object, owner: Object, namespaces: Mapping[str, Labels]) -> Ca
 
 
 class Wishes:
-    """What the pods there mean for one pod. `eligible`: the nodes its node affinity takes."""
+    """What the pods there mean for one pod. `eligible`: whether a node counts for a spread constraint of the pod's."""
 
     def __init__(
         self,
         pod: Object,
         places: Sequence[Place],
-        eligible: Callable[[Any], bool],
+        eligible: Eligible,
         namespaces: Mapping[str, Labels],
     ) -> None:
         self._near: list[tuple[str, set[str], bool]] = []  # key, values, may be the first
@@ -96,7 +98,7 @@ class Wishes:
                     if value is not None and matcher(term, other, namespaces)(pod):
                         self._repelled.add((term["topologyKey"], value))
         for constraint in constraints(pod):
-            self._spread.append(_counted(constraint, pod, [p for p in places if eligible(p)]))
+            self._spread.append(_counted(constraint, pod, [p for p in places if eligible(constraint, p)]))
 
     def refusal(self, place: Place) -> str:
         """Why not there; empty if nothing speaks against it."""

@@ -11,11 +11,12 @@ from typing import Any
 
 from fairlead.api.selectors import LabelSelector
 from fairlead.controllers import pods
-from fairlead.controllers.podaffinity import Labels, Place, matcher
+from fairlead.controllers.podaffinity import Domain, Eligible, Labels, Place, matcher, terms
 
 Object = dict[str, Any]
 
 _PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
+_HARD_WEIGHT = 1  # upstream's hardPodAffinityWeight
 _NOWHERE = 1 << 20  # a node without the key counts as more crowded than any other
 
 
@@ -36,20 +37,44 @@ def _soft(pod: Object) -> list[Object]:
 class Preferences:
     """What the pods there make of each node, for one pod."""
 
-    def __init__(self, pod: Object, places: Sequence[Place], namespaces: Mapping[str, Labels]) -> None:
+    def __init__(
+        self, pod: Object, places: Sequence[Place], namespaces: Mapping[str, Labels], eligible: Eligible
+    ) -> None:
         self._wishes = [
             (weight, term["topologyKey"], _count(term["topologyKey"], places, matcher(term, pod, namespaces)))
             for weight, term in _weighted(pod)
         ]
-        self._spread = [(c["topologyKey"], _alike(c, pod, places)) for c in _soft(pod)]
+        self._theirs = _wished_of(pod, places, namespaces)
+        self._spread = [(c["topologyKey"], _alike(c, pod, [p for p in places if eligible(c, p)])) for c in _soft(pod)]
 
     def weight(self, place: Place) -> int:
-        """The weights of the wishes that are fulfilled there, for each pod that fulfills them."""
-        return sum(weight * found.get(place.labels.get(key, ""), 0) for weight, key, found in self._wishes)
+        """The weights of the wishes that are fulfilled there, for each pod that fulfills them: the pod's, and those of
+        pods that are there about it."""
+        own = sum(weight * found.get(place.labels.get(key, ""), 0) for weight, key, found in self._wishes)
+        return own + sum(self._theirs.get((key, value), 0) for key, value in place.labels.items())
 
     def crowd(self, place: Place) -> int:
         """How many pods like it are in the node's domains."""
         return sum(found.get(place.labels[key], 0) if key in place.labels else _NOWHERE for key, found in self._spread)
+
+
+def has_wishes(pod: Object) -> bool:
+    """Whether it cares for others without forbidding anything to them."""
+    return bool(_weighted(pod) or terms(pod, "podAffinity"))
+
+
+def _wished_of(pod: Object, places: Iterable[Place], namespaces: Mapping[str, Labels]) -> dict[Domain, int]:
+    """What pods that are there would like of this one, by domain; what one demands of its own is a small wish."""
+    found: dict[Domain, int] = {}
+    for place in places:
+        for other in place.inviting.values():
+            demanded = [(_HARD_WEIGHT, term) for term in terms(other, "podAffinity")]
+            for weight, term in (*_weighted(other), *demanded):
+                value = place.labels.get(term["topologyKey"])
+                if value is not None and matcher(term, other, namespaces)(pod):
+                    domain = (term["topologyKey"], value)
+                    found[domain] = found.get(domain, 0) + weight
+    return found
 
 
 def _count(key: str, places: Iterable[Place], matches: Any) -> dict[str, int]:

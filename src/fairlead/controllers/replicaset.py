@@ -16,7 +16,7 @@ import msgspec
 
 from fairlead.api import times
 from fairlead.api.errors import StatusError
-from fairlead.api.kinds import REPLICASETS, Resource
+from fairlead.api.kinds import REPLICASETS, REPLICATIONCONTROLLERS, Resource
 from fairlead.api.selectors import LabelSelector
 from fairlead.client.workqueue import WorkQueue, work
 from fairlead.controllers import owners, pods
@@ -47,6 +47,8 @@ def plan(replica_set: Object, owned: Sequence[Object], related: Sequence[Object]
         surplus = min(max(0, len(active) - wanted), BURST)
         delete = victims(active, related, surplus, now) if surplus else []
     status, again_in = status_of(replica_set, active, now)
+    if replica_set.get("kind") != REPLICATIONCONTROLLERS.kind:  # which has no such field
+        status["terminatingReplicas"] = sum(pods.is_terminating(p) and not pods.is_finished(p) for p in owned)
     return Plan(create, delete, status, again_in)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from fairlead.api import times
 from fairlead.api.errors import StatusError
-from fairlead.api.kinds import NAMESPACES, NODES, PODS
+from fairlead.api.kinds import NAMESPACES, NODES, PODDISRUPTIONBUDGETS, PODS
 from fairlead.api.storage import claims_of
 from fairlead.client.rest import is_conflict, is_gone
 from fairlead.client.workqueue import WorkQueue
@@ -174,7 +174,7 @@ class Scheduler:
             states, group = list(self._states.values()), placement.spread_group(pod)
             node, why = placement.place(pod, states, group, namespaces, volumes.bar)
             open_to_it = [state for state in states if not volumes.bar(state)] if not node else []
-            choice = preemption.choose(pod, open_to_it, namespaces) if open_to_it else None
+            choice = self._preemption(pod, open_to_it, namespaces) if open_to_it else None
         if not node:
             self._waiting.add(key)
             if choice is not None:
@@ -232,6 +232,12 @@ class Scheduler:
         if self._assumed.pop(uid, None) is not None and node in self._states:
             self._states[node].remove(uid)
             self._retry()
+
+    def _preemption(
+        self, pod: Object, states: Sequence[placement.NodeState], namespaces: Mapping[str, Mapping[str, str]]
+    ) -> preemption.Choice | None:
+        budgets = self._context.cache(PODDISRUPTIONBUDGETS)
+        return preemption.choose(pod, states, namespaces, list(budgets))
 
     @contextlib.contextmanager
     def _room_kept(self, pod: Object) -> Iterator[None]:

@@ -32,6 +32,7 @@ MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 DEFAULT_ACCOUNT = "default"
 TAINT_SECONDS = 300
 
+_TOPOLOGY = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone")
 _ACCOUNT_PATIENCE_SECONDS = 3.0
 
 
@@ -169,8 +170,15 @@ def check_binding(binding: Object, name: str) -> None:
         raise invalid_object("Binding", "", name, errors)
 
 
-def bind(pod: Object, binding: Object, ctx: RequestContext) -> Object:
-    """The pod, assigned to the binding's node. 409 if it already is, or is being deleted."""
+def topology_labels(node: Object) -> Object:
+    """What of a node's labels its pods get, too (upstream: the admission plug-in PodTopologyLabels)."""
+    labels = node["metadata"].get("labels") or {}
+    return {key: labels[key] for key in _TOPOLOGY if key in labels}
+
+
+def bind(pod: Object, binding: Object, ctx: RequestContext, labels: Object) -> Object:
+    """The pod, assigned to the binding's node, with these labels if it has none of that name. 409 if it already is, or
+    is being deleted."""
     metadata, name, node = pod["metadata"], pod["metadata"]["name"], binding["target"]["name"]
     wanted = binding.get("metadata") or {}
     refused = ""
@@ -187,6 +195,8 @@ def bind(pod: Object, binding: Object, ctx: RequestContext) -> Object:
     pod["spec"]["nodeName"] = node
     if wanted.get("annotations"):
         metadata["annotations"] = (metadata.get("annotations") or {}) | wanted["annotations"]
+    if labels:
+        metadata["labels"] = labels | (metadata.get("labels") or {})
     status = pod.setdefault("status", {})
     others = [c for c in status.get("conditions") or () if c.get("type") != "PodScheduled"]
     scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": times.render(ctx.now)}

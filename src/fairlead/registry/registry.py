@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from fairlead.api.errors import StatusError, bad_request, method_not_allowed, not_found, unavailable
-from fairlead.api.kinds import NAMESPACES, PODS, Resource
+from fairlead.api.kinds import NAMESPACES, NODES, PODS, Resource
 from fairlead.registry import deleting, evictions, pods
 from fairlead.registry.definitions import Catalog, Finalizing
 from fairlead.registry.fresh import catch_up
@@ -27,7 +27,7 @@ from fairlead.registry.requests import (
     WatchOptions,
 )
 from fairlead.registry.scale import apply_scale, scale_of, scaled_part
-from fairlead.registry.stored import without_nulls
+from fairlead.registry.stored import decode, key_of, without_nulls
 from fairlead.registry.strategies import Strategies
 from fairlead.registry.strategy import Rules, Surroundings, upstream_rules
 from fairlead.registry.watching import RegistryWatch
@@ -104,8 +104,10 @@ class Registry:
             await evictions.evict(self._writer, namespace, name, body, ctx)
         else:
             pods.check_binding(body, name)
+            node = await self.store.get(key_of(NODES, "", body["target"]["name"]))
+            labels = pods.topology_labels(decode(NODES, node)) if node is not None else {}
             await self._writer.change(
-                PODS, namespace, name, lambda pod: pods.bind(pod, body, ctx), ctx, subresource="binding"
+                PODS, namespace, name, lambda pod: pods.bind(pod, body, ctx, labels), ctx, subresource="binding"
             )
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 

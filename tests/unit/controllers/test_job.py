@@ -248,3 +248,17 @@ def test_a_cron_job_keeps_some_history() -> None:
     assert names(plan.delete) == ["ok-0", "ok-1", "bad-0"]
     assert plan.status == {"lastSuccessfulTime": ago(991)}
     assert plan.events == [("Normal", "SawCompletedJob", "Saw completed job: ok-4, condition: Complete")]
+
+
+@pytest.mark.parametrize(
+    ("last", "deadline", "said"),
+    [("2026-01-01T10:00:00Z", None, True), ("2026-01-01T11:00:00Z", None, False), ("2026-01-01T10:00:00Z", 600, False)],
+)
+def test_many_missed_times_are_told_of(last: str, deadline: int | None, said: bool) -> None:
+    """More than a hundred since the last one, or within the deadline; the newest is served all the same."""
+    given = cron_job({"lastScheduleTime": last}, schedule="* * * * *")
+    if deadline is not None:
+        given["spec"]["startingDeadlineSeconds"] = deadline
+    plan = cronjob_plan.plan(given, [], NOW)
+    assert [reason for _, reason, _ in plan.events] == (["TooManyMissedTimes"] if said else [])
+    assert plan.create is not None

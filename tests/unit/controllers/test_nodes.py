@@ -66,6 +66,16 @@ def test_taints(given: Object, expected: list[str] | None) -> None:
     assert keys(nodelifecycle.taints(given, NOW)) == expected
 
 
+def test_a_node_is_given_up_in_its_turn() -> None:
+    """Later: not yet, but not less than it was; not: taken back."""
+    silent, given_up = node("Unknown"), node("Unknown", taints=nodelifecycle.taints(node("Unknown"), NOW))
+    assert keys(nodelifecycle.taints(silent, NOW, "later")) == ["unreachable:NoSchedule"]
+    assert nodelifecycle.taints(given_up, NOW, "later") is None
+    assert keys(nodelifecycle.taints(given_up, NOW, "not")) == ["unreachable:NoSchedule"]
+    assert nodelifecycle.is_given_up(given_up)
+    assert not nodelifecycle.is_given_up(silent)
+
+
 def test_pods_of_a_silent_node_are_not_ready() -> None:
     """Ready becomes False, other conditions stay; a pod that is not ready is left alone."""
     conditions = [{"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}]

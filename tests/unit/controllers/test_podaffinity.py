@@ -121,7 +121,7 @@ def test_spread(in_a: int, in_b: int, wish: list[Object], allowed: str) -> None:
     """A zone may exceed the emptiest by no more than maxSkew."""
     states = [node("a", "a", *(pod("web") for _ in range(in_a))), node("b", "b", *(pod("web") for _ in range(in_b)))]
     target = pod("web", topologySpreadConstraints=wish)
-    wishes = podaffinity.Wishes(target, states, lambda s: True, NAMESPACES)
+    wishes = podaffinity.Wishes(target, states, lambda c, s: True, NAMESPACES)
     assert "".join(s.name for s in states if not wishes.refusal(s)) == allowed
 
 
@@ -130,5 +130,28 @@ def test_revisions_are_spread_apart() -> None:
     old, new = pod("web"), pod("web", topologySpreadConstraints=spread(matchLabelKeys=["hash"]))
     old["metadata"]["labels"]["hash"], new["metadata"]["labels"]["hash"] = "1", "2"
     states = [node("a", "a", old), node("b", "b")]
-    wishes = podaffinity.Wishes(new, states, lambda s: True, NAMESPACES)
+    wishes = podaffinity.Wishes(new, states, lambda c, s: True, NAMESPACES)
     assert not any(wishes.refusal(s) for s in states)
+
+
+@pytest.mark.parametrize(
+    ("policies", "expected"),
+    [({}, ""), ({"nodeTaintsPolicy": "Honor"}, "ok"), ({"nodeAffinityPolicy": "Ignore"}, "")],
+    ids=["default", "taints honored", "affinity ignored"],
+)
+def test_which_nodes_count_for_a_spread(policies: Object, expected: str) -> None:
+    """An empty zone behind a taint holds a pod back, unless taints are honored."""
+    tainted = node("n2", "b")
+    tainted.node["spec"]["taints"] = [{"key": "k", "effect": "NoSchedule"}]
+    tainted.set_node(tainted.node)
+    target = pod("web", topologySpreadConstraints=spread(**policies))
+    assert (where(target, node("n1", "a", pod("web")), tainted) == "n1") == bool(expected)
+
+
+def test_nodes_that_affinity_leaves_out() -> None:
+    """Do not count, unless the constraint says that affinity is to be ignored."""
+    selector = {"nodeSelector": {"zone": "a"}}
+    states = (node("n1", "a", pod("web")), node("n2", "b"))
+    assert where(pod("web", topologySpreadConstraints=spread(), **selector), *states) == "n1"
+    ignoring = pod("web", topologySpreadConstraints=spread(nodeAffinityPolicy="Ignore"), **selector)
+    assert where(ignoring, *states) != "n1"

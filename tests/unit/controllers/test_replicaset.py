@@ -107,6 +107,7 @@ def test_status_counts() -> None:
         "readyReplicas": 3,
         "availableReplicas": 1,
         "observedGeneration": 3,
+        "terminatingReplicas": 0,
     }
     assert plan.again_in == 2
 
@@ -163,3 +164,13 @@ def test_written_versions_hold_until_the_cache_has_them() -> None:
     written.wrote("k", "u", "10", "")
     now = 31
     assert written.current("k")
+
+
+def test_pods_on_their_way_out_are_counted_apart() -> None:
+    """status.terminatingReplicas; a ReplicationController has no such field."""
+    owned = [pod("a"), pod("b", deletionTimestamp=ago(1)), pod("c", phase="Failed", deletionTimestamp=ago(1))]
+    given = {**replica_set(1), "kind": "ReplicaSet"}
+    status = replicaset.plan(given, owned, owned, NOW).status
+    assert (status["replicas"], status["terminatingReplicas"]) == (1, 1)
+    given["kind"] = "ReplicationController"
+    assert "terminatingReplicas" not in replicaset.plan(given, owned, owned, NOW).status

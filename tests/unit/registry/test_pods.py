@@ -75,7 +75,7 @@ async def test_a_new_pod_is_pending(cluster: Any, pod_of: Any) -> None:
 
 
 async def test_binding(cluster: Any, pod_of: Any, refused: Any) -> None:
-    """Assigns the pod once, and says so in its conditions."""
+    """Assigns the pod once, says so in its conditions, and where that is in its labels."""
 
     async def bind(target: dict[str, Any], **metadata: Any) -> Any:
         body = {"metadata": {"name": "web", **metadata}, "target": target}
@@ -83,7 +83,11 @@ async def test_binding(cluster: Any, pod_of: Any, refused: Any) -> None:
             kinds.PODS, "default", body, cluster.ctx(), name="web", subresource="binding"
         )
 
-    made = await cluster.create(kinds.PODS, pod_of())
+    labels = {"topology.kubernetes.io/zone": "west", "topology.kubernetes.io/region": "far", "other": "not"}
+    await cluster.create(kinds.NODES, {"metadata": {"name": "n1", "labels": labels}})
+    body = pod_of()
+    body["metadata"]["labels"] = {"topology.kubernetes.io/region": "mine"}
+    made = await cluster.create(kinds.PODS, body)
     assert (await refused(bind({})))[:2] == (422, "Invalid")
     assert (await refused(bind({"kind": "Rack", "name": "n1"})))[:2] == (422, "Invalid")
     assert (await refused(bind({"name": "n1"}, uid="other")))[:2] == (409, "Conflict")
@@ -92,6 +96,10 @@ async def test_binding(cluster: Any, pod_of: Any, refused: Any) -> None:
     bound = await cluster.get(kinds.PODS, "web")
     assert bound["spec"]["nodeName"] == "n1"
     assert bound["metadata"]["annotations"] == {"a": "b"}
+    assert bound["metadata"]["labels"] == {
+        "topology.kubernetes.io/zone": "west",
+        "topology.kubernetes.io/region": "mine",
+    }
     assert [(c["type"], c["status"]) for c in bound["status"]["conditions"]] == [("PodScheduled", "True")]
     assert await refused(bind({"name": "n2"})) == (
         409, "Conflict",
