@@ -65,31 +65,33 @@ def _create(plan: OCIPlan, report: int, target: int) -> None:
     pid_file = os.path.join(plan.bundle, "pid")
     flags = ["--bundle", plan.bundle, "--pid-file", pid_file]
     if not plan.config["process"]["terminal"]:
-        _call(plan, "create", *flags)
+        _run(plan, *flags)
     else:
         os.chdir(plan.bundle)  # a Unix address holds 107 bytes
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind("tty.sock")
             listener.listen(1)
-            _call(plan, "create", *flags, "--console-socket", "tty.sock")
+            _run(plan, *flags, "--console-socket", "tty.sock")
             end, _ = listener.accept()
         _, fds, _, _ = socket.recv_fds(end, 4096, 1)
         with socket.socket(fileno=os.dup(report)) as reporter:
             socket.send_fds(reporter, [b"tty\n"], fds)
     with open(pid_file, encoding="ascii") as file:
         pid = int(file.read())
-    _call(plan, "start")
     os.write(report, b"pid %d\n" % pid)
 
 
-def _call(plan: OCIPlan, verb: str, *flags: str) -> None:
-    """Run the runtime. Its complaints go into a file, for descriptor 2 is the container's."""
+def _run(plan: OCIPlan, *flags: str) -> None:
+    """Have the runtime create and start the container, and leave. Its complaints go into a file, for descriptor 2 is
+    the container's."""
     log = os.path.join(plan.bundle, "runtime.log")
     command = [plan.runtime, "--root", plan.state, "--cgroup-manager", "disabled", "--log", log, "--log-format", "json"]
-    pid = os.posix_spawn(plan.runtime, [*command, verb, *flags, plan.id], {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+    pid = os.posix_spawn(
+        plan.runtime, [*command, "run", "--detach", *flags, plan.id], {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    )
     status = os.waitpid(pid, 0)[1]
     if status:
-        raise _Refused(_complaint(log) or f"{plan.runtime} {verb} ended with status {status}")
+        raise _Refused(_complaint(log) or f"{plan.runtime} run ended with status {status}")
 
 
 def _complaint(log: str) -> str:
