@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help setup demo test check bench faults fuzz peers clean
+.PHONY: help setup demo test check bench soak faults fuzz peers clean
 
 help:
 	@echo "make demo   set up, start a cluster, show the whole path; leaves the cluster running"
@@ -13,6 +13,7 @@ help:
 	@echo "make bench  measure; the tables go into docs/benchmarks.md"
 	@echo "make fuzz   10,000 malformed requests against every endpoint"
 	@echo "make peers  hold parts to other projects' programs: COREDNS=/path/to/coredns"
+	@echo "make soak   two hundred pods at once, a thousand that come and go, agents killed again and again: nothing is left (slow)"
 	@echo "make faults break a running cluster in every known way and see that explain names the cause (slow)"
 
 setup: $(VENV)/.ready
@@ -35,6 +36,9 @@ check: setup
 
 bench: setup
 	@$(BIN)/python -m tests.bench
+
+soak: setup
+	@SOAK_PODS=200 SOAK_CHURN=1000 SOAK_KILLS=40 $(BIN)/pytest -q -s tests/cluster/test_churn.py tests/cluster/test_restarts.py
 
 faults: setup
 	@FAULTS=all $(BIN)/pytest -q -s tests/cluster/test_explain_faults.py tests/cluster/test_explain_packets.py

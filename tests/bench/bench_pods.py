@@ -18,6 +18,7 @@ from fairlead.api import kinds
 from fairlead.client import Client, Watched, follow
 from tests import imagemaker as make
 from tests.bench.bench_cluster import Lab
+from tests.holdings import held
 
 PODS = int(os.environ.get("PODS", "200"))
 CHURN = int(os.environ.get("CHURN", "1000"))
@@ -96,34 +97,6 @@ async def remove(client: Client, seen: Seen) -> float:
     return time.perf_counter() - begun
 
 
-def held(lab: Lab) -> dict[str, int]:
-    """What the cluster's processes hold, that pods may leave behind."""
-    groups = Path("/sys/fs/cgroup").rglob(f"fairlead/{lab.name}/**/cgroup.procs")
-    processes = [Path("/proc", pid) for group in groups for pid in group.read_text().split()]
-    namespaces: dict[str, Path] = {}
-    for process in processes:
-        for kind in ("net", "mnt", "pid", "ipc", "uts"):
-            namespaces[os.readlink(process / "ns" / kind)] = process  # noqa: PTH115
-    networks = [process for name, process in namespaces.items() if name.startswith("net:")]
-    return {
-        "processes": len(processes),
-        "namespaces": len(namespaces),
-        "interfaces": sum(len((process / "net/dev").read_text().splitlines()) - 2 for process in networks),
-        "mounts": sum(lab.name in line for line in Path("/proc/self/mounts").read_text().splitlines()),
-        "limited groups": sum(1 for _ in Path("/sys/fs/cgroup").glob("*/fairlead-pods/*")),
-    }
-
-
-def left_of(lab: Lab) -> dict[str, int]:
-    """What the nodes' directories and networks hold of pods."""
-    state = lab.directory / "state" / lab.name
-    runtime = Path("/run/fairlead") / lab.name
-    return {
-        "directories": sum(1 for base in (state, runtime) for _ in base.glob("**/pods/*")),
-        "logs": sum(1 for _ in state.glob("**/logs/*_*")),
-    }
-
-
 async def measure(lab: Lab) -> None:
     """Print the tables."""
     with tempfile.TemporaryDirectory() as directory:
@@ -137,7 +110,7 @@ async def measure(lab: Lab) -> None:
         for image, runtime in (("fairlead/host", "fairlead"), ("bench/box:1", "crun")):
             taken = await one_by_one(client, seen, image)
             print(f"| {image} | {runtime} | {statistics.median(taken):.0f} ms | {max(taken):.0f} ms |", flush=True)
-        before = held(lab) | left_of(lab)
+        before = held(lab.name, lab.directory / "state")
         memory, _ = lab.memory()
         seconds = await many(client, seen, PODS, "fairlead/host")
         after, _ = lab.memory()
@@ -153,7 +126,7 @@ async def measure(lab: Lab) -> None:
         print(f"{CHURN} pods made and deleted in {seconds:.0f} s; what the machine holds:\n")
         print("| | before | after |")
         print("|---|---|---|")
-        after_all = held(lab) | left_of(lab)
+        after_all = held(lab.name, lab.directory / "state")
         for name, was in before.items():
             print(f"| {name} | {was} | {after_all[name]} |")
         seen.close()
