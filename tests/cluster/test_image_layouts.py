@@ -119,7 +119,8 @@ def running(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
         container = {"name": "main", "image": f"layouts/{name}:1", "readinessProbe": probe}
         spec: Object = {"containers": [container], "terminationGracePeriodSeconds": 1}
         if name == "non-root":
-            spec["securityContext"] = {"runAsNonRoot": True, "runAsUser": 1000}
+            profile = {"type": "RuntimeDefault"}
+            spec["securityContext"] = {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": profile}
         items.append({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
     cluster.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
     cluster.kubectl("wait", "--for=condition=Ready", "pod", *NAMES, "--timeout=90s")
@@ -154,9 +155,10 @@ def test_it_serves_and_is_read(running: Cluster, name: str) -> None:
 
 @pytest.mark.parametrize(("name", "user"), [("python", 0), ("alpine", 0), ("non-root", 1000)])
 def test_exec(running: Cluster, name: str, user: int) -> None:
-    """As the container's user, in its directory; with a terminal's end code."""
+    """As the container's user, with its filter, in its directory."""
     status = running.kubectl("exec", name, "--", "cat", "/proc/self/status")
     assert f"Uid:\t{user}\t" in status
+    assert f"Seccomp:\t{2 if name == 'non-root' else 0}" in status
     assert running.kubectl("exec", name, "--", "sh", "-c", "pwd").strip() == ("/app" if name == "python" else "/")
     assert running.kubectl("exec", name, "--", "sh", "-c", "exit 3", check=False) == ""
 

@@ -70,7 +70,7 @@ class RootPlan(msgspec.Struct, frozen=True):
 
 
 def build(plan: RootPlan) -> None:
-    """Make the plan this process's root. The process must be alone in its thread group and PID 1 of its namespace."""
+    """Make the plan this process's root. The process must be alone in its thread group."""
     mnt.private_namespace()
     mnt.tmpfs(plan.staging)
     _skeleton(plan.staging)

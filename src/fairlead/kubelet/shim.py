@@ -1,9 +1,10 @@
 """The shim: one small process per pod that holds the pod's sandbox and is the parent of its containers.
 
-Forked by the spawner as PID 1 of the pod's own PID namespace, so that whatever kills it ends the whole pod. It holds
-the pod's network, IPC and UTS namespaces, starts containers and exec'd commands, pumps their output into log files,
-reaps them and writes down how they ended. The kubelet commands it over a socket; when the kubelet is gone the pod goes
-on, and the next kubelet connects to `shim.sock` in the pod's directory. Single-threaded: one loop over epoll.
+Forked by the spawner as PID 1 of the pod's own PID namespace, so that whatever kills it ends the whole pod (but for one
+with hostPID, whose processes the kubelet looks for then). It holds the pod's network, IPC and UTS namespaces, starts
+containers and exec'd commands, pumps their output into log files, reaps them and writes down how they ended. The
+kubelet commands it over a socket; when the kubelet is gone the pod goes on, and the next kubelet connects to
+`shim.sock` in the pod's directory. Single-threaded: one loop over epoll.
 
 Invariants: a container's `exit.json` is there before anyone is told that it ended; nothing here decides (no restarts,
 no grace periods: those are the kubelet's).

@@ -2,19 +2,18 @@
 
 Stands on libseccomp, which knows every architecture's numbers and writes the kernel's program. Source: the OCI runtime
 specification, config-linux.md. Invariant: what the profile names and this machine's architecture does not have is
-passed over, as runtimes do; anything else that can't be done is an error, and then no filter is there.
+passed over, as runtimes do; anything else that can't be done is an error, and then no filter is there. Nothing is
+loaded from a file after the import: whoever calls may be in a container's root by then.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import functools
 import os
 from typing import Any
 
 Object = dict[str, Any]
-_LIBRARY = "libseccomp.so.2"
 _ACTIONS = {
     "SCMP_ACT_KILL": 0,
     "SCMP_ACT_KILL_THREAD": 0,
@@ -37,21 +36,22 @@ class _Argument(ctypes.Structure):
     _fields_ = [("index", ctypes.c_uint), ("op", ctypes.c_int), ("a", ctypes.c_uint64), ("b", ctypes.c_uint64)]
 
 
-@functools.cache
-def _library() -> ctypes.CDLL:
-    found = ctypes.CDLL(_LIBRARY)
+def _load() -> ctypes.CDLL | None:
+    try:
+        found = ctypes.CDLL("libseccomp.so.2")
+    except OSError:
+        return None
     found.seccomp_init.restype = ctypes.c_void_p
     found.seccomp_arch_resolve_name.restype = ctypes.c_uint32
     return found
 
 
+_LIBRARY = _load()  # now: in a container's root it would be the container's library, if it had one
+
+
 def available() -> bool:
     """Whether filters can be made here."""
-    try:
-        _library()
-    except OSError:
-        return False
-    return True
+    return _LIBRARY is not None
 
 
 def problem(profile: Object) -> str:
@@ -70,7 +70,7 @@ def problem(profile: Object) -> str:
 def limit_own_calls(profile: Object) -> None:
     """Put the filter over this process and all it will start. OSError if it can't be had; needs no_new_privs, or
     CAP_SYS_ADMIN, as the kernel demands."""
-    library = _library()
+    library = _loaded()
     default = _action(profile["defaultAction"], profile.get("defaultErrnoRet"))
     context = ctypes.c_void_p(library.seccomp_init(ctypes.c_uint32(default)))
     if not context:
@@ -90,6 +90,12 @@ def limit_own_calls(profile: Object) -> None:
         library.seccomp_release(context)
 
 
+def _loaded() -> ctypes.CDLL:
+    if _LIBRARY is None:
+        raise OSError(errno.ENOENT, "libseccomp is not there")
+    return _LIBRARY
+
+
 def _action(name: str, number: int | None) -> int:
     if name in _WITH_NUMBER:
         return _ACTIONS[name] | ((errno.EPERM if number is None else number) & 0xFFFF)
@@ -102,10 +108,10 @@ def _add(context: ctypes.c_void_p, action: int, rule: Object) -> None:
         *(_Argument(a["index"], _OPERATORS[a["op"]], a.get("value", 0), a.get("valueTwo", 0)) for a in given)
     )
     for name in rule.get("names") or ():
-        number = _library().seccomp_syscall_resolve_name(name.encode())
+        number = _loaded().seccomp_syscall_resolve_name(name.encode())
         if number == _UNKNOWN:
             continue
-        code = _library().seccomp_rule_add_array(context, ctypes.c_uint32(action), number, len(given), arguments)
+        code = _loaded().seccomp_rule_add_array(context, ctypes.c_uint32(action), number, len(given), arguments)
         _check(code, errno.EEXIST, errno.EDOM)
 
 
