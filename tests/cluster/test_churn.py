@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,23 @@ def test_many_at_once(both: Cluster) -> None:
     assert both.kubectl("exec", "deploy/box", "--", "cat", "/proc/1/comm").strip() == "sh"
     scale(both, "host", 0)
     scale(both, "box", 0)
+
+
+def test_down_takes_them_along(unstarted: Cluster) -> None:
+    """Pods that run when the cluster goes: no control group of theirs stays, and no process in the machine's PIDs."""
+    unstarted.up("--nodes", "1")
+    unstarted.apply(MANIFEST.format(name="host", image="fairlead/host"))
+    scale(unstarted, "host", 2)
+    mark = f"sleep 98{unstarted.name[1:]}".translate(str.maketrans("abcdef", "123456"))
+    container = f"{{name: main, image: fairlead/host, command: [sh, -c, '{mark}; true']}}"
+    text = f"apiVersion: v1\nkind: Pod\nmetadata: {{name: wide}}\nspec: {{hostPID: true, containers: [{container}]}}\n"
+    unstarted.apply(text)
+    unstarted.kubectl("wait", "--for=condition=Ready", "pod/wide", "--timeout=60s")
+    uids = {p["metadata"]["uid"] for p in unstarted.get("pods")["items"]}
+    assert uids & {Path(group).name for group in groups()}
+    unstarted.fairlead("down", "--name", unstarted.name)
+    assert not uids & {Path(group).name for group in groups()}
+    assert subprocess.run(["pgrep", "-f", mark], capture_output=True, text=True, check=False).stdout == ""
 
 
 def test_what_came_and_went_leaves_nothing(both: Cluster) -> None:

@@ -121,8 +121,12 @@ def stop(layout: Layout) -> None:
 
 def end(layout: Layout) -> None:
     """End every process."""
+    from fairlead.kubelet.runtime import clear
+
     cgroups.kill(layout.name)
     _kill_by_files(layout)
+    for node in (layout.runtime / "nodes").glob("*"):
+        clear(layout.node_state(node.name), node)
 
 
 def _agree(kept: ClusterConfig, wanted: ClusterConfig, given: frozenset[str]) -> ClusterConfig:

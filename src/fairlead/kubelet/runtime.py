@@ -428,10 +428,7 @@ def remove_all(root_dir: Path, runtime_dir: Path) -> None:
     for pidfd in killed:
         select.select([pidfd], [], [], _STOP_SECONDS)
         os.close(pidfd)
-    for directory in list(pods.iterdir()) if pods.is_dir() else []:
-        if Sharing.of(_remembered(root_dir / "pods" / directory.name) or {"spec": {}}).pids:
-            marked.kill(_pod_marker(directory.name))
-        podcgroups.remove(directory.name, _STOP_SECONDS)
+    clear(root_dir, runtime_dir)
     for mount in mnt.mounts(str(runtime_dir)):
         with contextlib.suppress(OSError):
             libc.umount(mount.target)
@@ -450,6 +447,16 @@ def _remembered(directory: Path) -> dict[str, Any] | None:
 def _pod_marker(uid: str) -> str:
     """What every process of the pod's containers has mounted."""
     return f"pods/{uid}/etc/hosts"
+
+
+def clear(root_dir: Path, runtime_dir: Path) -> None:
+    """Take away what a node's pods leave when their shims are killed: processes in the machine's PID namespace, and
+    control groups."""
+    bases = [base / "pods" for base in (root_dir, runtime_dir) if (base / "pods").is_dir()]
+    for uid in {directory.name for base in bases for directory in base.iterdir()}:
+        if Sharing.of(_remembered(root_dir / "pods" / uid) or {"spec": {}}).pids:
+            marked.kill(_pod_marker(uid))
+        podcgroups.remove(uid, _STOP_SECONDS)
 
 
 def _kill_shim(directory: Path) -> int:
