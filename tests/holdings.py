@@ -30,9 +30,9 @@ def _of_the_kernel(name: str) -> dict[str, int]:
 
 
 def _of_files(name: str, state: Path) -> dict[str, int]:
-    bases = (state / name, Path("/run/fairlead") / name)
+    bases = (state / name / "nodes", Path("/run/fairlead") / name / "nodes")
     return {
-        "directories of pods": sum(1 for base in bases for _ in base.glob("**/pods/*")),
-        "addresses": sum(1 for _ in bases[0].glob("nodes/*/addresses/*/*")),
-        "logs": sum(1 for _ in bases[0].glob("**/logs/*_*")),
+        "directories of pods": sum(1 for base in bases for _ in base.glob("*/pods/*")),
+        "addresses": sum(1 for _ in bases[0].glob("*/addresses/*/*")),
+        "logs": sum(1 for _ in bases[0].glob("*/logs/*")),
     }

@@ -110,6 +110,7 @@ async def measure(lab: Lab) -> None:
         for image, runtime in (("fairlead/host", "fairlead"), ("bench/box:1", "crun")):
             taken = await one_by_one(client, seen, image)
             print(f"| {image} | {runtime} | {statistics.median(taken):.0f} ms | {max(taken):.0f} ms |", flush=True)
+        await asyncio.sleep(1)  # until the nodes have forgotten the pods that are gone
         before = held(lab.name, lab.directory / "state")
         memory, _ = lab.memory()
         seconds = await many(client, seen, PODS, "fairlead/host")
