@@ -38,6 +38,16 @@ async def test_tokens_can_be_declined(cluster: Any, pod_of: Any) -> None:
     assert [v["name"] for v in (await cluster.create(kinds.PODS, own))["spec"]["volumes"]] == ["v"]
 
 
+async def test_a_pod_pulls_with_its_accounts_secrets(cluster: Any, pod_of: Any) -> None:
+    """Unless it names its own."""
+    account = {"metadata": {"name": "puller"}, "imagePullSecrets": [{"name": "registry"}]}
+    await cluster.create(kinds.SERVICEACCOUNTS, account)
+    made = await cluster.create(kinds.PODS, pod_of("a", serviceAccountName="puller"))
+    assert made["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+    own = pod_of("b", serviceAccountName="puller", imagePullSecrets=[{"name": "mine"}])
+    assert (await cluster.create(kinds.PODS, own))["spec"]["imagePullSecrets"] == [{"name": "mine"}]
+
+
 async def test_a_pod_waits_a_moment_for_the_default_account(cluster: Any, pod_of: Any, refused: Any) -> None:
     """It is made just after its namespace; any other account must be there."""
     await cluster.create(kinds.NAMESPACES, {"metadata": {"name": "new"}})
