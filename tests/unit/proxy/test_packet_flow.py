@@ -160,12 +160,12 @@ def test_affinity_draws_evenly() -> None:
 
 
 def test_many_endpoints() -> None:
-    """A Service with more endpoints than there are standing classes has a class chain of that size, shared."""
+    """A Service with more endpoints than the standing class has slots gets a larger class chain, shared."""
     addresses = [f"10.244.2.{i}" for i in range(1, 41)]
     table = state(service(*addresses), service(*addresses, name="other", vips=("10.96.0.6",)))
     outcomes = trace(table.nft, Packet(HERE, VIP, "TCP", 80))
     assert {o.destination for o in outcomes} == set(addresses)
-    assert "class-40" in table.nft.chains
+    assert "class-64" in table.nft.chains
 
 
 def test_masquerade_all_and_none() -> None:

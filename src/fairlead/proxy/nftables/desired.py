@@ -37,6 +37,8 @@ from fairlead.proxy.table import Family, Forwarding, NodePlace, ServiceTable, Ta
 
 NODE = ServiceKey("", "")  # who claims what is the node's own; sorts before every Service
 
+VACANT: types.Fields = ()  # the data of a key that a Service keeps from others, and that is not to be there
+
 _AFFINITY_CLIENTS = 1 << 20  # per endpoint
 
 
@@ -93,14 +95,16 @@ class _Builder:
             self.elements.append((where, Element(_key(entry), verdict, comment)))
             return
         verdicts, endpoints, kind = _place(entry)
+        size = layout.class_size(len(entry.targets))
         if entry.affinity_seconds:
             chain = self._affinity(entry, kind, comment)
         else:
-            chain = layout.class_chain(self.d.family, self.options, kind, len(entry.targets))
+            chain = layout.class_chain(self.d.family, self.options, kind, size)
             key = _key(entry)
-            for slot, target in enumerate(entry.targets):
-                self.elements.append((endpoints, Element((*key, slot), (target.address, target.port))))
-        if entry.affinity_seconds or len(entry.targets) > layout.STANDING_CLASSES or kind not in _STANDING:
+            for slot, target in enumerate(layout.slots_of(entry.targets)):
+                place = (target.address, target.port) if target is not None else VACANT
+                self.elements.append((endpoints, Element((*key, slot), place)))
+        if entry.affinity_seconds or size > layout.SMALLEST_CLASS or kind not in _STANDING:
             self.chains[chain.name] = chain
         verdict = layout.goto(chain.name)
         if entry.allowed:
@@ -134,7 +138,7 @@ class _Builder:
         """A chain of its own: first the endpoint the client was sent to before, else a random one that remembers it."""
         d, identity = self.d, f"{self.key}/{entry.port_name or entry.protocol.lower()}"
         protocol = (Meta("l4proto"), Compare(bytes((types.PROTOCOLS[entry.protocol],))))
-        marking = layout.class_chain(d.family, self.options, kind, 1).rules[:-1]
+        marking = layout.marking(kind, self.options)
         known: list[Rule] = []
         chosen: list[Rule] = []
         for position, target in enumerate(entry.targets):

@@ -29,7 +29,7 @@ from fairlead.linux.nft.transaction import (
     Transaction,
 )
 from fairlead.proxy.claims import Watched
-from fairlead.proxy.nftables.desired import Piece
+from fairlead.proxy.nftables.desired import VACANT, Piece
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -151,7 +151,7 @@ class Ledger:
                     watched = self._elements[name] = Watched()
                 watched.replace(owner, before.get(name, {}), after.get(name, {}))
                 touched.add(name)
-        elements = {name: found for name in sorted(touched) if (found := self._elements[name].finish())}
+        elements = {name: found for name in sorted(touched) if (found := _present(self._elements[name].finish()))}
         return Delta(self._chains.finish(), self._sets.finish(), elements)
 
     def set(self, name: str) -> Set | None:
@@ -169,8 +169,22 @@ class Ledger:
         elements: dict[str, dict[Fields, Element]] = {n: {} for n, s in sets.items() if not s.timeout_seconds}
         for name, watched in self._elements.items():
             if name in sets:
-                elements[name] = {key: element for key, (_, element) in watched.claims.held.items()}
+                held = watched.claims.held.items()
+                elements[name] = {key: element for key, (_, element) in held if element.data != VACANT}
         return TableState(chains, sets, elements, comment)
+
+
+def _present(
+    found: dict[Fields, tuple[Element | None, Element | None]],
+) -> dict[Fields, tuple[Element | None, Element | None]]:
+    """What becomes different in the kernel, which knows nothing of vacant keys."""
+    real = {}
+    for key, (old, new) in found.items():
+        before = old if old is None or old.data != VACANT else None
+        after = new if new is None or new.data != VACANT else None
+        if before != after:
+            real[key] = (before, after)
+    return real
 
 
 def _by_set(piece: Piece) -> dict[str, dict[Fields, Element]]:

@@ -1,9 +1,11 @@
 """The parts of the table that no Service changes: maps, base chains, and the chains that pick an endpoint. Pure.
 
-The layout is flat: all endpoints of all services lie in one map, keyed by virtual address, protocol, port and a number
-below the count of endpoints. A service of five endpoints is one verdict (`goto class-5`) and five elements; the chain
-`class-5` draws the number and looks the endpoint up. So a change costs its own elements, however many services there
-are, and the kernel has no chain per service to check (docs/proxy.md has the picture).
+The layout is flat: all endpoints of all services lie in one map, keyed by virtual address, protocol, port and the
+number of a slot. A service of up to eight endpoints is one verdict (`goto class-8`) and at most eight elements: each
+endpoint has as many of the eight slots as the others, and a rest may stay empty. The chain `class-8` draws a slot,
+again if it is empty, and sends the connection there. The verdict stays when endpoints come and go: a new one would have
+the kernel look through all verdicts for loops. So a change costs its own elements, however many services there are
+(docs/proxy.md has the picture, docs/decisions/0008 what else was tried).
 
 Invariant: a function of the family, the options and this node's place in the cluster only.
 """
@@ -38,7 +40,7 @@ from fairlead.linux.nft.expressions import (
 )
 from fairlead.linux.nft.objects import FAMILIES, Chain, Element, Hook, Rule, Set, TableName
 from fairlead.proxy.options import ProxyOptions
-from fairlead.proxy.table import Family, NodePlace, Pods
+from fairlead.proxy.table import Family, NodePlace, Pods, Target
 
 TABLE = "fairlead"
 COMMENT = "Services, by the proxy of fairlead"
@@ -61,7 +63,8 @@ LOCAL_CLASS, NODEPORT_CLASS, SHORT_CLASS = "nodeport-local", "nodeport", "short"
 _BY_ADDRESS = (CLASS, LOCAL_EXTERNAL_CLASS, EXTERNAL_CLASS, SHORT_EXTERNAL_CLASS)
 _HIDING, _HIDING_NODE = (NODEPORT_CLASS, EXTERNAL_CLASS), (SHORT_CLASS, SHORT_EXTERNAL_CLASS)
 _ENDPOINTS = {SHORT_EXTERNAL_CLASS: SHORT_SERVICE_ENDPOINTS, SHORT_CLASS: SHORT_ENDPOINTS}
-STANDING_CLASSES = 8  # classes of up to so many endpoints are always there: a chain costs more than an element
+SMALLEST_CLASS = 8  # slots; the chain for these is always there, larger ones are made when a service needs them
+_DRAWS = 8  # before a slot is taken that is never empty: of 1,000,000 connections 400 at most come so far
 
 _DNAT_PRIORITY = -100
 _SRCNAT_PRIORITY = 100
@@ -107,7 +110,7 @@ def sets_of(d: Dialect) -> tuple[Set, ...]:
         Set(CLUSTER_IPS, (d.address,), comment="live cluster IPs"),
         Set(NODEPORT_IPS, (d.address,), comment="addresses of this node that serve node ports"),
         Set(HAIRPIN, (d.address, d.address), comment="endpoints here: one that reaches itself is masqueraded"),
-        Set(SERVICES, service, verdicts=True, comment="virtual IPs with endpoints, by the number of them"),
+        Set(SERVICES, service, verdicts=True, comment="virtual IPs with endpoints, by the number of slots"),
         Set(ENDPOINTS, indexed_service, endpoint, comment="their endpoints"),
         Set(SHORT_SERVICES, service, verdicts=True, comment="Local external IPs, for this node and its pods"),
         Set(SHORT_SERVICE_ENDPOINTS, indexed_service, endpoint, comment="their endpoints, on any node"),
@@ -284,30 +287,44 @@ def _masquerading_chain(d: Dialect, options: ProxyOptions) -> Chain:
     return Chain("nat-postrouting", (Rule((*marked, *unmark, Masquerade())), Rule(hairpin)), hook)
 
 
+def class_size(endpoints: int) -> int:
+    """How many slots a service of so many endpoints has: a power of two, so that few changes change it."""
+    return max(SMALLEST_CLASS, 1 << (endpoints - 1).bit_length())
+
+
+def slots_of(targets: tuple[Target, ...]) -> tuple[Target | None, ...]:
+    """Who is in which slot: all equally often; nobody is in the rest."""
+    size = class_size(len(targets))
+    taken = targets * (size // len(targets))
+    return (*taken, *[None] * (size - len(taken)))
+
+
 def class_name(kind: str, size: int) -> str:
-    """The chain that picks one of `size` endpoints."""
+    """The chain that picks one of `size` slots."""
     return f"{kind}-{size}"
 
 
 @lru_cache(maxsize=4096)
 def class_chain(family: Family, options: ProxyOptions, kind: str, size: int) -> Chain:
-    """The chain for `size` endpoints: draw a number, look the endpoint up, send the connection there."""
+    """The chain for `size` slots: draw one, look up who is there, send the connection there. More than half of them are
+    taken from a certain size on; below, the first always is."""
     d = DIALECTS[family]
     by_address = kind in _BY_ADDRESS
     key, word = (_service_key(d), d.words + 2) if by_address else (_protocol_and_port(0), 2)
     endpoints = _ENDPOINTS.get(kind, ENDPOINTS if by_address else NODEPORT_ENDPOINTS)
-    pick = (
-        *key,
-        Numgen(size, register(word)),
-        Lookup(endpoints, 1, 1),
-        DNAT(d.number, register(0), register(d.words)),
-    )
-    rules = [Rule(pick)]
+    send = (Lookup(endpoints, 1, 1), DNAT(d.number, register(0), register(d.words)))
+    certain = 1 if size == SMALLEST_CLASS else size // 2
+    rules = [Rule((*key, Numgen(slots, register(word)), *send)) for slots in (*[size] * _DRAWS, certain)]
+    return Chain(class_name(kind, size), (*marking(kind, options), *rules))
+
+
+def marking(kind: str, options: ProxyOptions) -> tuple[Rule, ...]:
+    """What precedes the choice of an endpoint: whose source address will be hidden."""
     if kind in _HIDING:
-        rules.insert(0, Rule(mark_for_masquerade(options)))
-    elif kind in _HIDING_NODE:
-        rules.insert(0, Rule((*_from_node(), *mark_for_masquerade(options))))
-    return Chain(class_name(kind, size), tuple(rules))
+        return (Rule(mark_for_masquerade(options)),)
+    if kind in _HIDING_NODE:
+        return (Rule((*_from_node(), *mark_for_masquerade(options))),)
+    return ()
 
 
 def chains_of(d: Dialect, options: ProxyOptions, place: NodePlace) -> tuple[Chain, ...]:
@@ -323,9 +340,7 @@ def chains_of(d: Dialect, options: ProxyOptions, place: NodePlace) -> tuple[Chai
         kept_out = (Rule((*new, *not_loopback, *localhost, _drop()), "127.0.0.1 is not for the network"),)
     unserved = (Rule((*new, jump("unserved"))),)
     services = (Rule((jump("services"),)),)
-    standing = [
-        class_chain(d.family, options, kind, k + 1) for kind in (CLASS, NODEPORT_CLASS) for k in range(STANDING_CLASSES)
-    ]
+    standing = [class_chain(d.family, options, kind, SMALLEST_CLASS) for kind in (CLASS, NODEPORT_CLASS)]
     return (
         *standing,
         _refuse_chain(d),

@@ -117,7 +117,11 @@ class _Run:
 
     def _chain(self, name: str) -> Verdict | None:
         """Run a chain; the verdict that ends the hook, or None to go on after it."""
+        before: Rule | None = None
         for rule in self.state.chains[name].rules:
+            if rule == before:
+                continue  # it only draws again what its like has drawn without luck: the outcomes are the same
+            before = rule
             verdict = self._rule(rule)
             if verdict is None or verdict.code == "continue":
                 continue
