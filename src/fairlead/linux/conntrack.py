@@ -15,14 +15,15 @@ from fairlead.linux.netlink import NLM_F_DUMP, Message, NetlinkSocket, attribute
 
 _SUBSYSTEM = 1
 _GET, _DELETE = 1, 2
-_TUPLE_ORIG, _TUPLE_REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
+_TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _ID, _ZONE, _FILTER, _STATUS_MASK = 1, 2, 3, 12, 18, 25, 26
+_SEEN_REPLY = 2  # IPS_SEEN_REPLY
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _V4_SRC, _V4_DST, _V6_SRC, _V6_DST = 1, 2, 3, 4
 _PROTO_NUM, _PROTO_SRC, _PROTO_DST = 1, 2, 3
 _FILTER_ORIG_FLAGS, _FILTER_REPLY_FLAGS = 1, 2
 _MATCH_DESTINATION, _MATCH_PROTOCOL = 1 << 1, 1 << 3
 
-UDP = socket.IPPROTO_UDP
+TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 
 
 class Tuple(NamedTuple):
@@ -38,12 +39,13 @@ class Tuple(NamedTuple):
 
 class Flow(NamedTuple):
     """A tracked connection: as its first packet was, and as answers to it must look. `zone` and `id` tell it from
-    another between the same ends."""
+    another between the same ends. `answered`: a packet came back once."""
 
     original: Tuple
     reply: Tuple
     zone: int = 0
     id: bytes = b""
+    answered: bool = True
 
 
 def render_tuple(kind: int, value: Tuple) -> bytes:
@@ -85,7 +87,9 @@ def parse_flow(payload: bytes) -> Flow:
     """A flow from the payload of a message, after its nfgenmsg."""
     values = attribute_map(payload[4:])
     zone = int.from_bytes(values.get(_ZONE, b"\0"), "big")
-    return Flow(parse_tuple(values[_TUPLE_ORIG]), parse_tuple(values[_TUPLE_REPLY]), zone, values.get(_ID, b""))
+    answered = bool(int.from_bytes(values.get(_STATUS, b"\0\0\0\2"), "big") & _SEEN_REPLY)
+    original, reply = parse_tuple(values[_TUPLE_ORIG]), parse_tuple(values[_TUPLE_REPLY])
+    return Flow(original, reply, zone, values.get(_ID, b""), answered)
 
 
 def _header(family: int) -> bytes:
@@ -125,7 +129,15 @@ class ConntrackSocket:
 
     def flows(self, family: int, protocol: int, destination: str = "") -> list[Flow]:
         """The flows of that protocol (to that original destination)."""
-        payload = _header(family) + render_filter(family, protocol, destination)
+        return self._dump(family, protocol, destination, b"")
+
+    def unanswered(self, family: int, protocol: int) -> list[Flow]:
+        """The flows of that protocol to which no packet came back yet (kernels before 5.15 send all to choose from)."""
+        status = attribute(_STATUS, bytes(4)) + attribute(_STATUS_MASK, struct.pack("!I", _SEEN_REPLY))
+        return [flow for flow in self._dump(family, protocol, "", status) if not flow.answered]
+
+    def _dump(self, family: int, protocol: int, destination: str, more: bytes) -> list[Flow]:
+        payload = _header(family) + render_filter(family, protocol, destination) + more
         found = []
         for message in self._netlink.query(Message(_SUBSYSTEM << 8 | _GET, NLM_F_DUMP, payload)):
             if message.payload[0] != family:

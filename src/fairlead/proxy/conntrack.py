@@ -1,9 +1,12 @@
-"""Which UDP flows lead nowhere since endpoints changed. Pure, but for `clean`, which asks the kernel.
+"""Which flows lead nowhere since endpoints or rules changed. Pure, but for `clean…`, which asks the kernel.
 
 UDP has no end of connection: a client that keeps sending keeps its flow alive, and the flow keeps the endpoint that was
 chosen first. Stands beside the backends; by comparison, not by event (kube-proxy's pkg/proxy/conntrack): whatever flow
 contradicts the services as they are is deleted, also at start and after a Service is gone. Invariant: flows to
 addresses that are no Service's are never touched; nor is a flow whose endpoint still serves.
+
+TCP connections end by themselves. But one that was begun while there were no rules was not translated, its client goes
+on to ask nobody, and so does every later one from the same port: those to which no answer ever came are forgotten, too.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from fairlead.discovery.model import Service, ServiceKey
 from fairlead.linux import conntrack
 from fairlead.linux.conntrack import Flow
 from fairlead.proxy.compile import Here, family_of, load_balancer_vips
-from fairlead.proxy.table import Family
+from fairlead.proxy.table import Family, ServiceTable
 
 _ONE_BY_ONE = 16  # up to so many addresses, each is asked for; beyond, one listing of all UDP flows is cheaper
 
@@ -109,6 +112,9 @@ class Conntrack(Protocol):
     def flows(self, family: int, protocol: int, destination: str = "") -> list[Flow]:
         """The flows of a protocol."""
 
+    def unanswered(self, family: int, protocol: int) -> list[Flow]:
+        """The flows of a protocol to which nothing came back."""
+
     def delete(self, flow: Flow) -> bool:
         """Forget one."""
 
@@ -130,6 +136,24 @@ def clean(kernel: Conntrack, known: Fronts, families: Iterable[str], service_cid
             for flow in kernel.flows(number, conntrack.UDP, address):
                 if is_stale(flow, known, cidrs) and kernel.delete(flow):
                     deleted += 1
+    return deleted
+
+
+def clean_lost(kernel: Conntrack, table: ServiceTable, families: Iterable[str]) -> int:
+    """Delete the TCP flows to virtual IPs that were begun when there was no rule for them, and never answered: the next
+    packet of their clients is translated. Returns how many."""
+    served = {
+        (entry.address, entry.port)
+        for entries in table.services.values()
+        for entry in entries
+        if entry.protocol == "TCP" and entry.address and entry.verdict == "forward" and not entry.allowed
+    }
+    deleted = 0
+    for family in families:
+        for flow in kernel.unanswered(socket.AF_INET if family == "IPv4" else socket.AF_INET6, conntrack.TCP):
+            to = (flow.original.destination, flow.original.destination_port)
+            if to in served and (flow.reply.source, flow.reply.source_port) == to and kernel.delete(flow):
+                deleted += 1
     return deleted
 
 

@@ -53,7 +53,7 @@ def uncollected(pause: bool) -> Iterator[None]:
 
 
 class Sync(NamedTuple):
-    """One application: what it did and what it cost, in seconds. `flows`: stale UDP flows deleted. `full`: all rules
+    """One application: what it did and what it cost, in seconds. `flows`: stale flows deleted. `full`: all rules
     were looked at. `programming_seconds`: for each slice that changed, how long ago its endpoints did.
     `service_changes`, `endpoint_changes`: Services and slices that changed."""
 
@@ -238,7 +238,8 @@ class Proxy:
         try:
             if everything:
                 known = conntrack.all_fronts(after.services, addresses, now)
-                return conntrack.clean(self._conntrack, known, self.families, self.options.service_cidrs)
+                lost = conntrack.clean_lost(self._conntrack, self.table, self.families)
+                return lost + conntrack.clean(self._conntrack, known, self.families, self.options.service_cidrs)
             doubtful: conntrack.Fronts = {}
             for key in keys:
                 old = conntrack.fronts(before.services.get(key), addresses, then)
@@ -247,7 +248,7 @@ class Proxy:
                     doubtful.update(conntrack.suspicious(old, new))
             return conntrack.clean(self._conntrack, doubtful, self.families, None) if doubtful else 0
         except OSError as error:
-            log.warning("stale UDP flows could not be cleaned up: %s", error)
+            log.warning("stale flows could not be cleaned up: %s", error)
             return 0
 
     def _on_disturbance(self) -> None:

@@ -57,6 +57,9 @@ class OldKernel(MemoryNftables):
 class NoFlows:
     """Connection tracking that tracks nothing."""
 
+    def unanswered(self, family: int, protocol: int) -> list[Flow]:
+        return []
+
     def flows(self, family: int, protocol: int, destination: str = "") -> list[Flow]:
         return []
 

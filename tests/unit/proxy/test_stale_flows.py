@@ -1,4 +1,4 @@
-"""Which UDP flows are stale, by comparison with the services as they are."""
+"""Which flows are stale, by comparison with the services as they are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from immutables import Map
 
 from fairlead.discovery.model import Endpoint, EndpointPort, Service, ServiceKey, ServicePort, Slice
 from fairlead.linux.conntrack import Flow, Tuple
-from fairlead.proxy.conntrack import Front, Serving, all_fronts, clean, fronts, is_stale, suspicious
+from fairlead.proxy.conntrack import Front, Serving, all_fronts, clean, clean_lost, fronts, is_stale, suspicious
+from fairlead.proxy.table import Forwarding, ServiceTable, Target
 
 VIP, CLIENT, NODE_IP = "10.96.0.10", "10.244.1.9", "192.0.2.1"
 OLD, NEW = "10.244.1.2", "10.244.2.2"
@@ -95,3 +96,44 @@ def test_only_the_addresses_in_question_are_asked_for() -> None:
     assert (kernel.held, kernel.asked) == ([good, lost], [VIP])
     assert clean(kernel, all_fronts(Map({service.key: service}), ()), ("IPv4",), CIDRS) == 1
     assert (kernel.held, kernel.asked) == ([good], [VIP, ""])
+
+
+class Unanswered:
+    """A kernel with these connections that nobody answered."""
+
+    def __init__(self, *flows: Flow) -> None:
+        self.held = list(flows)
+
+    def unanswered(self, family: int, protocol: int) -> list[Flow]:
+        assert protocol == socket.IPPROTO_TCP
+        return [flow for flow in self.held if flow.original.family == family]
+
+    def flows(self, *_: object) -> list[Flow]:
+        return []
+
+    def delete(self, flow: Flow) -> bool:
+        self.held.remove(flow)
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+def test_connections_begun_without_rules_are_lost() -> None:
+    """To a virtual IP with endpoints, and not translated: forgotten. Translated ones, those to a virtual IP that nobody
+    serves, or that is not for everybody, and strangers' are left."""
+    lost, led = flow(VIP, 80, VIP, 80), flow(VIP, 80, NEW)
+    unserved, guarded, strange = (
+        flow("10.96.0.6", 80, "10.96.0.6", 80),
+        flow("10.96.0.7", 80, "10.96.0.7", 80),
+        flow("192.0.2.9", 80, "192.0.2.9", 80),
+    )
+    target = (Target(NEW, 5353),)
+    entries = (
+        Forwarding("IPv4", VIP, "TCP", 80, "", "forward", target),
+        Forwarding("IPv4", "10.96.0.6", "TCP", 80, "", "reject"),
+        Forwarding("IPv4", "10.96.0.7", "TCP", 80, "", "forward", target, allowed=("10.0.0.0/8",)),
+    )
+    kernel = Unanswered(lost, led, unserved, guarded, strange)
+    assert clean_lost(kernel, ServiceTable(Map({ServiceKey("a", "b"): entries})), ("IPv4", "IPv6")) == 1
+    assert kernel.held == [led, unserved, guarded, strange]
