@@ -32,16 +32,19 @@ _FULL = 20_000  # events waiting for a slow reader before the reflectors stop re
 _SILENCE = 10.0  # s without an event before a server that ignores sendInitialEvents is found out
 _PATIENCE = 120.0  # s of initial events without an end, likewise
 _NOT_STREAMED = (400, 405, 406, 415, 422)  # how a server refuses sendInitialEvents
+_WITHOUT = 60.0  # s until an optional resource that is not there is asked for again
 _STEADY = 5.0  # s a watch must have lasted to count as working
 
 
 class Watched(msgspec.Struct, frozen=True):
-    """One thing to follow. An empty namespace means all of them."""
+    """One thing to follow. An empty namespace means all of them. `optional`: where the server has no such resource, or
+    does not let us read it, that is as good as none (and is asked again each minute)."""
 
     resource: Resource
     namespace: str = ""
     field_selector: str = ""
     label_selector: str = ""
+    optional: bool = False
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -218,6 +221,11 @@ class _Reflector:
                 if isinstance(error, StatusError) and _too_old(error):
                     log.debug("%s: %s; listing again", self._watched.resource.plural, error)
                     self._revision = ""
+                elif self._watched.optional and isinstance(error, StatusError) and error.code in (403, 404):
+                    log.debug("%s: none (%s)", self._watched.resource.group_plural, error)
+                    self._inbox.listed(self._source)
+                    await asyncio.sleep(_WITHOUT)
+                    continue
                 else:
                     self._outage.begins(error)
                 after = getattr(error, "retry_after", None) or 0

@@ -19,7 +19,7 @@ import uvloop
 from fairlead.announce.announcing import Announcing
 from fairlead.api.addresspool import Pool
 from fairlead.api.kinds import NODES
-from fairlead.client import Client, Watched, follow
+from fairlead.client import Client, follow
 from fairlead.client.events import EventRecorder
 from fairlead.cluster import renewal, whereabouts
 from fairlead.cluster.config import ClusterConfig, ProxyMode
@@ -29,7 +29,7 @@ from fairlead.cluster.enlist import obtain
 from fairlead.cluster.layout import RUNTIME_ROOT, Layout, images_directory, state_root
 from fairlead.cluster.member import AUTO, Member, serving_files
 from fairlead.discovery.confirmed import newest_slice
-from fairlead.discovery.fold import WATCHED, fold
+from fairlead.discovery.fold import fold
 from fairlead.discovery.model import Node, ServiceSnapshot
 from fairlead.explain.evidence import Facts
 from fairlead.kubelet.kubelet import Kubelet
@@ -41,7 +41,7 @@ from fairlead.podnetwork.network import PodNetwork, PodNetworkOptions
 from fairlead.proxy.backends import backend_for, clean_others
 from fairlead.proxy.confirm import Confirmer
 from fairlead.proxy.options import Accelerate, Place, ProxyOptions
-from fairlead.proxy.run import Proxy, uncollected
+from fairlead.proxy.run import FOLLOWED, Proxy, uncollected
 from fairlead.proxy.serving import ProxyServers
 from fairlead.proxy.table import Family
 from fairlead.survey.nodeside import NodeSide
@@ -323,7 +323,7 @@ async def _follow(client: Client, view: View, parts: _Parts) -> None:
         kubelet.confirmed_here(newest)
 
     proxy.on_sync = confirm  # also when it had to be tried again
-    async for batch in follow(client, *(Watched(resource) for resource in WATCHED)):
+    async for batch in follow(client, *FOLLOWED):
         with uncollected(len(batch.events) > _MANY):
             view.snapshot, changes = fold(view.snapshot, batch.events, batch.synced)
             if changes.nodes:

@@ -14,12 +14,15 @@ from immutables import Map
 from msgspec.structs import replace
 
 from fairlead.api.events import WatchEvent
-from fairlead.api.kinds import ENDPOINTSLICES, NAMESPACES, NODES, SERVICES, Resource
+from fairlead.api.kinds import ENDPOINTSLICES, NAMESPACES, NODES, SERVICECIDRS, SERVICES, Resource
 from fairlead.discovery.model import Changes, Node, Service, ServiceKey, ServiceSnapshot, Slice
-from fairlead.discovery.parse import object_key, parse_node, parse_service, parse_slice, slice_owner
+from fairlead.discovery.parse import object_key, parse_node, parse_ranges, parse_service, parse_slice, slice_owner
 
 WATCHED: tuple[Resource, ...] = (SERVICES, ENDPOINTSLICES, NODES, NAMESPACES)
 """What must be followed to keep a snapshot true."""
+
+WATCHED_RANGES = SERVICECIDRS
+"""What more must be followed for `ServiceSnapshot.service_cidrs`; old servers do not have it."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -31,7 +34,7 @@ def fold(
     """The snapshot after these events, and what differs from the one before.
 
     Events of one object must come in the order they happened; ADDED and MODIFIED mean the same. Events of resources
-    that are not in `WATCHED` are passed over. `synced` None keeps what the snapshot says.
+    that are neither in `WATCHED` nor `WATCHED_RANGES` are passed over. `synced` None keeps what the snapshot says.
     Empty `Changes` with another snapshot object is possible: slices without a Service, or `synced`, differ.
     """
     step = _Step(snapshot)
@@ -79,7 +82,7 @@ class _Overlay(Generic[K, V]):
 class _Step:
     """One call of `fold` under way."""
 
-    __slots__ = ("before", "namespaces", "nodes", "orphans", "owners", "services")
+    __slots__ = ("before", "namespaces", "nodes", "orphans", "owners", "ranges", "services")
 
     def __init__(self, before: ServiceSnapshot) -> None:
         self.before = before
@@ -88,12 +91,19 @@ class _Step:
         self.owners: _Overlay[tuple[str, str], ServiceKey] = _Overlay(before.owners)
         self.nodes: _Overlay[str, Node] = _Overlay(before.nodes)
         self.namespaces: _Overlay[str, None] = _Overlay(before.namespaces)
+        self.ranges: _Overlay[str, tuple[str, ...]] = _Overlay(before.service_cidrs)
 
     def take(self, event: WatchEvent) -> None:
         gone = event.type == "DELETED"
         plural, group = event.resource.plural, event.resource.group
         if plural == "endpointslices" and group == "discovery.k8s.io":
             self._take_slice(event.object, gone)
+        elif plural == "servicecidrs" and group == "networking.k8s.io":
+            name, cidrs = object_key(event.object)[1], parse_ranges(event.object)
+            if gone:
+                self.ranges.remove(name)
+            else:
+                self.ranges.set(name, cidrs)
         elif group:
             return
         elif plural == "services":
@@ -156,19 +166,21 @@ class _Step:
         services, changed_services = self.services.finish()
         nodes, changed_nodes = self.nodes.finish()
         namespaces, changed_namespaces = self.namespaces.finish()
+        ranges, changed_ranges = self.ranges.finish()
         orphans, _ = self.orphans.finish()
         owners, _ = self.owners.finish()
         if (
             services is before.services
             and nodes is before.nodes
             and namespaces is before.namespaces
+            and ranges is before.service_cidrs
             and orphans is before.orphans
             and owners is before.owners
             and synced == before.synced
         ):
             return before, NO_CHANGES
-        after = ServiceSnapshot(services, nodes, namespaces, orphans, owners, synced)
-        return after, Changes(changed_services, changed_nodes, changed_namespaces)
+        after = ServiceSnapshot(services, nodes, namespaces, orphans, owners, synced, ranges)
+        return after, Changes(changed_services, changed_nodes, changed_namespaces, changed_ranges)
 
 
 NO_CHANGES = Changes()

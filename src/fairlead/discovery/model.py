@@ -128,6 +128,7 @@ class ServiceSnapshot(msgspec.Struct, frozen=True):
     orphans: Map[ServiceKey, tuple[Slice, ...]] = Map()  # slices whose Service is not there (yet)
     owners: Map[tuple[str, str], ServiceKey] = Map()  # (namespace, name of a slice) → the Service it belongs to
     synced: bool = False
+    service_cidrs: Map[str, tuple[str, ...]] = Map()  # the ranges of each ServiceCIDR, where they are followed
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -136,9 +137,15 @@ class Changes(msgspec.Struct, frozen=True):
     services: frozenset[ServiceKey] = frozenset()
     nodes: frozenset[str] = frozenset()
     namespaces: frozenset[str] = frozenset()
+    service_cidrs: frozenset[str] = frozenset()
 
     def __or__(self, other: Changes) -> Changes:
-        return Changes(self.services | other.services, self.nodes | other.nodes, self.namespaces | other.namespaces)
+        return Changes(
+            self.services | other.services,
+            self.nodes | other.nodes,
+            self.namespaces | other.namespaces,
+            self.service_cidrs | other.service_cidrs,
+        )
 
     def __bool__(self) -> bool:
-        return bool(self.services or self.nodes or self.namespaces)
+        return bool(self.services or self.nodes or self.namespaces or self.service_cidrs)

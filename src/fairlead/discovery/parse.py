@@ -141,6 +141,11 @@ def _hint_names(hints: list[Object] | None) -> tuple[str, ...]:
     return tuple(hint["name"] for hint in hints or () if hint.get("name"))
 
 
+def parse_ranges(obj: Object) -> tuple[str, ...]:
+    """The ranges of a ServiceCIDR, also while it is being deleted: its addresses are still Services'."""
+    return tuple((obj.get("spec") or {}).get("cidrs") or ())
+
+
 def parse_node(obj: Object) -> Node:
     """The Node. Heartbeat times are not part of the value, so a heartbeat changes nothing."""
     metadata = obj.get("metadata") or {}

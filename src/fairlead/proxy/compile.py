@@ -57,7 +57,8 @@ def compile_table(
             services[key] = after
         else:
             del services[key]
-    return ServiceTable(services.finish(), place_of(options, node, place.several)), frozenset(differing)
+    ranges = [cidr for name in sorted(snapshot.service_cidrs) for cidr in snapshot.service_cidrs[name]]
+    return ServiceTable(services.finish(), place_of(options, node, place.several, ranges)), frozenset(differing)
 
 
 class Here:
@@ -95,9 +96,12 @@ def standpoint(options: ProxyOptions, snapshot: ServiceSnapshot) -> Here:
     return Here(options, snapshot.nodes.get(options.node_name), snapshot.nodes)
 
 
-def place_of(options: ProxyOptions, node: Node | None, several: bool = False) -> NodePlace:
+def place_of(
+    options: ProxyOptions, node: Node | None, several: bool = False, ranges: Iterable[str] = ()
+) -> NodePlace:
     """Where node ports are served, and how pods are told, on this node (None: it is not known yet). `several`: some
-    nodes are in other networks; to them this one is at its address in tunnels."""
+    nodes are in other networks; to them this one is at its address in tunnels. `ranges`: those of ServiceCIDRs, beside
+    the options'."""
     addresses: list[str] = []
     for entry in options.node_port_addresses:
         addresses += _primary(node.internal_ips if node else ()) if entry == PRIMARY else (entry,)
@@ -116,7 +120,8 @@ def place_of(options: ProxyOptions, node: Node | None, several: bool = False) ->
     localhost = options.localhost_node_ports and any(
         family_of(entry) == "IPv4" and ipaddress.ip_network(entry).overlaps(loopback) for entry in addresses
     )
-    return NodePlace(tuple(dict.fromkeys(addresses)), pods, localhost)
+    cidrs = tuple(dict.fromkeys((*options.service_cidrs, *ranges)))
+    return NodePlace(tuple(dict.fromkeys(addresses)), pods, localhost, cidrs)
 
 
 def _primary(addresses: Sequence[str]) -> tuple[str, ...]:

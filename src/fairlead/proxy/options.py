@@ -21,8 +21,8 @@ class ProxyOptions(msgspec.Struct, frozen=True):
     masqueraded when it uses a ClusterIP. ClusterCIDR: its address is in `cluster_cidrs` (--cluster-cidr). NodeCIDR: in
     the Node's podCIDRs. BridgeInterface, InterfaceNamePrefix: it comes by the link `local_interface`, or by one whose
     name begins so. With nothing to go by (no CIDRs), no client is masqueraded and no client is a pod.
-    `service_cidrs`: where ClusterIPs are; packets to those of no Service are dropped. Empty: they go where the routes
-    say. `masquerade_all`, `masquerade_bit`: as in kube-proxy.
+    `service_cidrs`: where ClusterIPs are, beside the ranges of the API's ServiceCIDRs; packets to those of no Service
+    are dropped. None at all: they go where the routes say. `masquerade_all`, `masquerade_bit`: as in kube-proxy.
     `node_port_addresses` (--nodeport-addresses): where node ports are served: `primary` (the Node's own internal
     addresses, the first of each family), addresses, or CIDRs (every address of the node in them). With
     `localhost_node_ports` CIDRs that hold 127.0.0.0/8 mean that, too; it needs the sysctl route_localnet.

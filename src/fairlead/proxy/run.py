@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from fairlead.client import Client, Watched, follow
-from fairlead.discovery.fold import WATCHED, fold
+from fairlead.discovery.fold import WATCHED, WATCHED_RANGES, fold
 from fairlead.discovery.model import Changes, ServiceKey, ServiceSnapshot
 from fairlead.linux.conntrack import ConntrackSocket
 from fairlead.linux.links import Links
@@ -32,6 +32,9 @@ from fairlead.proxy.sockets.backend import AcceleratedBackend
 from fairlead.proxy.table import Family, ServiceTable
 
 log = logging.getLogger("fairlead.proxy")
+
+FOLLOWED = (*(Watched(resource) for resource in WATCHED), Watched(WATCHED_RANGES, optional=True))
+"""What a proxy follows."""
 
 _FIRST_RETRY, _LAST_RETRY = 0.05, 5.0  # s between repairs while somebody keeps undoing them, or they fail
 _MANY = 500  # changes at once from which on garbage collection costs more than the work
@@ -166,7 +169,7 @@ class Proxy:
         await self.start()
         try:
             snapshot = ServiceSnapshot()
-            async for batch in follow(client, *(Watched(resource) for resource in WATCHED)):
+            async for batch in follow(client, *FOLLOWED):
                 with uncollected(len(batch.events) > _MANY):
                     snapshot, changes = fold(snapshot, batch.events, batch.synced)
                     await self.apply(snapshot, changes)
@@ -239,7 +242,7 @@ class Proxy:
             if everything:
                 known = conntrack.all_fronts(after.services, addresses, now)
                 lost = conntrack.clean_lost(self._conntrack, self.table, self.families)
-                return lost + conntrack.clean(self._conntrack, known, self.families, self.options.service_cidrs)
+                return lost + conntrack.clean(self._conntrack, known, self.families, self.table.node.service_cidrs)
             doubtful: conntrack.Fronts = {}
             for key in keys:
                 old = conntrack.fronts(before.services.get(key), addresses, then)

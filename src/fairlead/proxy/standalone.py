@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fairlead.api.errors import StatusError
 from fairlead.api.events import WatchEvent
-from fairlead.api.kinds import ENDPOINTSLICES, NODES, SERVICES
+from fairlead.api.kinds import ENDPOINTSLICES, NODES, SERVICECIDRS, SERVICES, Resource
 from fairlead.client import Client
 from fairlead.discovery.fold import fold
 from fairlead.discovery.model import ServiceSnapshot
@@ -29,7 +30,12 @@ from fairlead.proxy.table import Family
 
 log = logging.getLogger("fairlead.proxy")
 
-_KINDS = {("v1", "Service"): SERVICES, ("v1", "Node"): NODES, ("discovery.k8s.io/v1", "EndpointSlice"): ENDPOINTSLICES}
+_KINDS = {
+    ("v1", "Service"): SERVICES,
+    ("v1", "Node"): NODES,
+    ("discovery.k8s.io/v1", "EndpointSlice"): ENDPOINTSLICES,
+    ("networking.k8s.io/v1", "ServiceCIDR"): SERVICECIDRS,
+}
 
 
 def families() -> tuple[Family, ...]:
@@ -70,11 +76,10 @@ async def serve(settings: Settings, client: Client) -> None:
 async def once(settings: Settings, client: Client) -> int:
     """Make the rules as the API server says now, and end; the rules stay. Returns how many Services there are.
     Raises OSError if the kernel refuses."""
-    listed = await asyncio.gather(*(client.list(resource) for resource in (SERVICES, ENDPOINTSLICES, NODES)))
+    resources = (SERVICES, ENDPOINTSLICES, NODES, SERVICECIDRS)
+    listed = await asyncio.gather(*(_items(client, resource) for resource in resources))
     events = [
-        WatchEvent("ADDED", resource, item)
-        for resource, found in zip((SERVICES, ENDPOINTSLICES, NODES), listed, strict=True)
-        for item in found["items"]
+        WatchEvent("ADDED", resource, item) for resource, found in zip(resources, listed, strict=True) for item in found
     ]
     snapshot, _ = fold(ServiceSnapshot(), events, synced=True)
     proxy = _proxy(settings)
@@ -88,9 +93,21 @@ async def once(settings: Settings, client: Client) -> int:
     return len(snapshot.services)
 
 
+async def _items(client: Client, resource: Resource) -> list[dict[str, Any]]:
+    """All of a kind; none of ServiceCIDRs where the server has them not, or does not let us read them."""
+    try:
+        return list((await client.list(resource))["items"])
+    except StatusError as error:
+        if resource != SERVICECIDRS or error.code not in (403, 404):
+            raise
+        return []
+
+
 def objects_of(documents: Iterable[Any]) -> Iterable[WatchEvent]:
-    """Services, EndpointSlices and Nodes of YAML documents (lists are opened) as events. Raises ValueError that names
-    what is neither."""
+    """Services, EndpointSlices, Nodes and ServiceCIDRs of YAML documents (lists are opened) as events.
+
+    Raises ValueError that names what is none of these.
+    """
     for document in documents:
         if document is None:
             continue
@@ -104,8 +121,8 @@ def objects_of(documents: Iterable[Any]) -> Iterable[WatchEvent]:
         resource = _KINDS.get((str(document.get("apiVersion")), kind))
         if resource is None:
             raise ValueError(
-                f"{document.get('apiVersion')} {kind} is not read: only v1 Service, v1 Node and "
-                "discovery.k8s.io/v1 EndpointSlice are"
+                f"{document.get('apiVersion')} {kind} is not read: only v1 Service, v1 Node, "
+                "discovery.k8s.io/v1 EndpointSlice and networking.k8s.io/v1 ServiceCIDR are"
             )
         yield WatchEvent("ADDED", resource, document)
 

@@ -77,11 +77,12 @@ class Pods(NamedTuple):
 
 class NodePlace(NamedTuple):
     """What the rules must know of this node. `addresses`: where node ports are served; a CIDR means all of the node's
-    addresses in it, but for the loopback's unless `localhost`."""
+    addresses in it, but for the loopback's unless `localhost`. `service_cidrs`: where cluster IPs are."""
 
     addresses: tuple[str, ...] = ()
     pods: Pods = Pods()
     localhost: bool = False
+    service_cidrs: tuple[str, ...] = ()
 
 
 class ServiceTable(msgspec.Struct, frozen=True):

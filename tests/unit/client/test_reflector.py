@@ -95,6 +95,30 @@ async def test_synced_needs_every_resource() -> None:
     await stream.aclose()
 
 
+@pytest.mark.parametrize(
+    "refusal", [errors.access_forbidden("not for you", "namespaces"), errors.not_found("namespaces", "", "x")]
+)
+async def test_an_optional_resource_may_be_missing(refusal: errors.StatusError) -> None:
+    """What the server has not, or does not let us read, keeps nobody from being synced; what is read is told."""
+    api = FakeAPI(namespace(), config_map("a"))
+
+    def fail(method: str, path: str) -> None:
+        if path.endswith("/namespaces"):
+            raise refusal
+
+    api.fail = fail
+    stream = follow(FakeClient(api), Watched(CONFIGMAPS), Watched(NAMESPACES, optional=True))
+    told: list[str] = []
+    async with asyncio.timeout(10):
+        while True:
+            batch = await anext(stream)
+            told += [e.object["metadata"]["name"] for e in batch.events]
+            if batch.synced:
+                break
+    assert told == ["a"]
+    await stream.aclose()
+
+
 async def test_a_broken_watch_resumes_where_it_was() -> None:
     """After the server dropped the watch, only what is new is told, and nothing is listed again."""
     api = FakeAPI(namespace(), config_map("a"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fairlead.api.events import WatchEvent
-from fairlead.api.kinds import ENDPOINTSLICES, NAMESPACES, NODES, PODS, SERVICES, Resource
+from fairlead.api.kinds import ENDPOINTSLICES, NAMESPACES, NODES, PODS, SERVICECIDRS, SERVICES, Resource
 from fairlead.discovery.fold import WATCHED, fold
 from fairlead.discovery.model import Changes, Endpoint, EndpointPort, ServiceKey, ServicePort, ServiceSnapshot, Slice
 
@@ -90,6 +90,17 @@ def test_a_slice_that_loses_its_label_belongs_to_no_one() -> None:
     after, _ = fold(before, [added(ENDPOINTSLICES, endpoint_slice("web-1", None, "10.1.0.1"))])
     assert after.services[WEB].slices == ()
     assert not after.owners
+
+
+def test_ranges_of_service_cidrs() -> None:
+    """They come and go by name, and are a change of their own."""
+    made = {"metadata": {"name": "more"}, "spec": {"cidrs": ["172.20.0.0/24", "fd00:20::/112"]}}
+    after, changes = fold(folded(), [added(SERVICECIDRS, made)])
+    assert dict(after.service_cidrs) == {"more": ("172.20.0.0/24", "fd00:20::/112")}
+    assert (changes.service_cidrs, bool(changes), changes.services) == ({"more"}, True, frozenset())
+    again, changes = fold(after, [added(SERVICECIDRS, made)])
+    assert (again is after, bool(changes)) == (True, False)
+    assert not fold(after, [deleted(SERVICECIDRS, "more")])[0].service_cidrs
 
 
 def test_a_slice_deleted_by_name_alone() -> None:

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import pytest
+from immutables import Map
+from msgspec.structs import replace
 
-from fairlead.discovery.model import Endpoint, EndpointPort, Slice
+from fairlead.discovery.model import Endpoint, EndpointPort, Node, Service, ServicePort, ServiceSnapshot, Slice
+from fairlead.proxy.compile import compile_table
 from fairlead.proxy.iptables.layout import chain_name
 from fairlead.proxy.iptables.trace import trace as iptables_trace
+from fairlead.proxy.nftables import show as nftables
 from fairlead.proxy.nftables.trace import Outcome, Packet, trace
 from fairlead.proxy.options import ProxyOptions
-from tests.unit.proxy.flows import HERE, HERE2, LOCAL, NODE_IP, OUTSIDE, THERE, VIP, VIP6, check, service, state
+from tests.unit.proxy.flows import (
+    HERE,
+    HERE2,
+    LOCAL,
+    NODE_IP,
+    OPTIONS,
+    OUTSIDE,
+    THERE,
+    VIP,
+    VIP6,
+    check,
+    service,
+    state,
+)
 
 
 def test_cluster_ip() -> None:
@@ -45,6 +62,17 @@ def test_what_is_no_service() -> None:
         10.244.1.9 TCP 198.51.100.7:80 → pass
         """,
     )
+
+
+def test_what_is_in_a_service_cidr_of_the_api() -> None:
+    """Ranges come from ServiceCIDRs as well as from the options: nobody's address in one of them is dropped."""
+    web = service(HERE)
+    node = Node("n1", (NODE_IP,), pod_cidrs=("10.244.1.0/24",))
+    ranges = Map({"more": ("172.20.0.0/24", "fd00:20::/112")})
+    seen = ServiceSnapshot(Map({web.key: web}), Map({"n1": node}), synced=True, service_cidrs=ranges)
+    rules = nftables.state_of("IPv4", OPTIONS, compile_table(seen, OPTIONS)[0])
+    for to, verdict in (("172.20.0.7", "drop"), ("10.96.0.77", "drop"), ("172.20.1.7", "pass"), (VIP, "forward")):
+        assert {o.verdict for o in trace(rules, Packet(HERE, to, "TCP", 80), LOCAL)} == {verdict}, to
 
 
 def test_node_port() -> None:
@@ -157,6 +185,101 @@ def test_affinity_draws_evenly() -> None:
     rules = table.nft.chains["affinity-shop/web/http"].rules
     draws = [e.modulus for r in rules for e in r.expressions if type(e).__name__ == "Numgen"]
     assert draws == [3, 2]
+
+
+def with_endpoints(*endpoints: Endpoint, **fields: object) -> Service:
+    """The Service with these endpoints, whatever their conditions and hints."""
+    ports = (EndpointPort("http", "TCP", 8080), EndpointPort("dns", "UDP", 5353))
+    return service(slices=(Slice("web-1", "IPv4", ports, endpoints),), **fields)
+
+
+def test_endpoints_that_terminate() -> None:
+    """Ready endpoints only; if there are none, those that terminate and still serve. So under the policy Local, among
+    those of this node."""
+    ready, ending = Endpoint(THERE, node="n2"), Endpoint(HERE, False, True, True, node="n1")
+    gone = Endpoint(HERE2, False, False, True, node="n1")
+    check(state(with_endpoints(ready, ending, gone)), f"{HERE2} TCP {VIP}:80 → {THERE}:8080")
+    check(
+        state(with_endpoints(ending, gone)),
+        f"""
+        {HERE2} TCP {VIP}:80 → {HERE}:8080
+        outside TCP {NODE_IP}:30080 → {HERE}:8080+masquerade
+        """,
+    )
+    check(
+        state(with_endpoints(ready, ending, gone, internal_local=True, external_local=True)),
+        f"""
+        {HERE2} TCP {VIP}:80 → {HERE}:8080
+        outside TCP {NODE_IP}:30080 → {HERE}:8080
+        """,
+    )
+    check(
+        state(with_endpoints(ready, gone, internal_local=True, external_local=True)),
+        f"""
+        {HERE2} TCP {VIP}:80 → drop
+        outside TCP {NODE_IP}:30080 → drop
+        """,
+    )
+    check(state(with_endpoints(gone)), f"{HERE2} TCP {VIP}:80 → reset")
+
+
+def test_topology() -> None:
+    """Hints narrow the policy Cluster if every ready endpoint has them and one is for here: for this node before this
+    zone. One endpoint without a hint turns that off; so does a zone or node that nobody is for."""
+    far = Endpoint("10.244.2.9", node="n9", zone_hints=("z9",), node_hints=("n9",))
+    zone = Endpoint(THERE, node="n2", zone_hints=("z1",), node_hints=("n2",))
+    near = Endpoint(HERE, node="n1", zone_hints=("z1",), node_hints=("n1",))
+    plain = Endpoint(HERE2, node="n1")
+
+    def rules(*endpoints: Endpoint, **fields: object) -> set[str]:
+        web = with_endpoints(*endpoints, **fields)
+        node = Node("n1", (NODE_IP,), pod_cidrs=("10.244.1.0/24",), zone="z1")
+        seen = ServiceSnapshot(Map({web.key: web}), Map({"n1": node}), synced=True)
+        held = nftables.state_of("IPv4", OPTIONS, compile_table(seen, OPTIONS)[0])
+        return {o.destination for o in trace(held, Packet(HERE2, VIP, "TCP", 80, link="cni0"), LOCAL)}
+
+    without_nodes = [replace(endpoint, node_hints=()) for endpoint in (far, zone, near)]
+    assert rules(far, zone, near) == {HERE}
+    assert rules(*without_nodes) == {THERE, HERE}
+    assert rules(far, zone) == {THERE}
+    assert rules(far, zone, near, plain) == {"10.244.2.9", THERE, HERE, HERE2}
+    assert rules(far) == {"10.244.2.9"}
+    assert rules(far, zone, near, internal_local=True) == {HERE}
+
+
+def test_sctp() -> None:
+    """SCTP goes the same ways, and is refused by ICMP."""
+    ports = (ServicePort("s", "SCTP", 132, 132, 30132),)
+    slices = (Slice("web-1", "IPv4", (EndpointPort("s", "SCTP", 132),), (Endpoint(HERE, node="n1"),)),)
+    check(
+        state(service(ports=ports, slices=slices), service(name="none", vips=("10.96.0.6",), ports=ports, slices=())),
+        f"""
+        {HERE2} SCTP {VIP}:132 → {HERE}:132
+        outside SCTP {NODE_IP}:30132 → {HERE}:132+masquerade
+        {HERE2} SCTP 10.96.0.6:132 → reject
+        nftables {HERE2} TCP {VIP}:132 → reset
+        iptables {HERE2} TCP {VIP}:132 → pass
+        nftables {HERE2} SCTP {VIP}:9 → reject
+        """,
+    )
+
+
+def test_a_client_that_is_its_own_endpoint() -> None:
+    """Hairpin: masqueraded, whatever way it took; nobody else is."""
+    check(
+        state(service(HERE, external_ips=("203.0.113.9",), external_local=True)),
+        f"""
+        {HERE} TCP {VIP}:80 → {HERE}:8080+masquerade
+        {HERE2} TCP {VIP}:80 → {HERE}:8080
+        {HERE} TCP 203.0.113.9:80 → {HERE}:8080+masquerade
+        {HERE} TCP {NODE_IP}:30080 → {HERE}:8080+masquerade
+        """,
+    )
+
+
+def test_not_ready_but_published() -> None:
+    """publishNotReadyAddresses: the slices say ready (the controller's doing), and that is all that counts."""
+    check(state(with_endpoints(Endpoint(HERE, ready=True, serving=False))), f"{HERE2} TCP {VIP}:80 → {HERE}:8080")
 
 
 def test_many_endpoints() -> None:

@@ -263,7 +263,7 @@ def _unserved_chain(d: Dialect, options: ProxyOptions, place: NodePlace) -> Chai
     ]
     rules += [
         Rule((*in_network(destination(d), cidr), _drop()), "a cluster IP of no Service")
-        for cidr in _of_family(options.service_cidrs, d)
+        for cidr in _of_family(place.service_cidrs, d)
     ]
     return Chain("unserved", tuple(rules))
 
