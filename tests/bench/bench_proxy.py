@@ -1,21 +1,26 @@
 """What loading and changing Services costs, by stage: python tests/bench/bench_proxy.py [services …] (needs root).
 
-Works in a network namespace of its own. Stages: fold (watch events → snapshot), compile (→ service table), diff (→
-transaction), encode (→ netlink), kernel (one transaction, acknowledged). A change is one endpoint replaced, and one
-endpoint added or removed; medians of the repetitions.
+Works in a network namespace of its own. Stages: decode (bytes of the watch → events), fold (→ snapshot), compile (→
+service table), diff (→ transaction), encode (→ netlink), kernel (one transaction, acknowledged); then the memory of the
+process (PSS) that holds all that. A change is one endpoint replaced, and one endpoint added or removed; medians of the
+repetitions.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import orjson
+
 from fairlead.api.events import WatchEvent
-from fairlead.api.kinds import ENDPOINTSLICES, NODES, SERVICES
+from fairlead.api.kinds import ENDPOINTSLICES, NODES, SERVICES, Resource
 from fairlead.discovery.fold import fold
 from fairlead.discovery.model import ServiceSnapshot
 from fairlead.linux import namespaces
@@ -91,8 +96,9 @@ class Bench:
         self.services, self.snapshot = ServiceTable(), ServiceSnapshot()
         self.netlink = NetlinkSocket(12)
 
-    def step(self, events: list[WatchEvent]) -> dict[str, float]:
+    def step(self, lines: list[tuple[Resource, bytes]]) -> dict[str, float]:
         s = Stages()
+        events = s.timed("decode", lambda: [decoded(resource, line) for resource, line in lines])
         before = self.services
         self.snapshot, changes = s.timed("fold", lambda: fold(self.snapshot, events, True))
         table, changed = s.timed("compile", lambda: compile_table(self.snapshot, OPTIONS, before, changes))
@@ -110,8 +116,25 @@ class Bench:
         return s.seconds
 
 
-def events(number: int, **change: int) -> list[WatchEvent]:
-    return [WatchEvent("MODIFIED", ENDPOINTSLICES, slice_of(number, **change))]
+def line(resource: Resource, obj: dict[str, Any], kind: str = "ADDED") -> tuple[Resource, bytes]:
+    """An event as the watch brings it."""
+    return resource, orjson.dumps({"type": kind, "object": obj})
+
+
+def decoded(resource: Resource, data: bytes) -> WatchEvent:
+    """As the client reads it."""
+    found = orjson.loads(data)
+    return WatchEvent(found["type"], resource, found["object"])
+
+
+def events(number: int, **change: int) -> list[tuple[Resource, bytes]]:
+    return [line(ENDPOINTSLICES, slice_of(number, **change), "MODIFIED")]
+
+
+def memory() -> float:
+    """Megabytes of this process."""
+    text = Path("/proc/self/smaps_rollup").read_text()
+    return sum(int(found.split()[1]) for found in text.splitlines() if found.startswith("Pss:")) / 1024
 
 
 def median(runs: list[dict[str, float]]) -> dict[str, float]:
@@ -129,12 +152,13 @@ def run(count: int) -> None:
     try:
         with namespaces.entered(namespaces.path(name)):
             bench = Bench()
-            load = [WatchEvent("ADDED", NODES, {"metadata": {"name": "n1"}, "status": {}})]
+            load = [line(NODES, {"metadata": {"name": "n1"}, "status": {}})]
             for number in range(1, count + 1):
-                load.append(WatchEvent("ADDED", SERVICES, service(number)))
-                load.append(WatchEvent("ADDED", ENDPOINTSLICES, slice_of(number)))
+                load.append(line(SERVICES, service(number)))
+                load.append(line(ENDPOINTSLICES, slice_of(number)))
             with uncollected(True):  # as Proxy.run does
                 print(row(f"{count} services: cold load", bench.step(load)))
+            load.clear()
             replaced, counted = [], []
             for turn in range(REPETITIONS):
                 number = 1 + turn * 31 % count
@@ -142,6 +166,7 @@ def run(count: int) -> None:
                 counted.append(bench.step(events(number, first=1, last=ENDPOINTS)))
             print(row(f"{count} services: endpoint replaced", median(replaced)))
             print(row(f"{count} services: endpoint removed", median(counted)))
+            print(f"{count} services: memory {memory():.0f} MB")
             start = time.perf_counter()
             bench.nft.read(bench.table.name)
             print(f"{count} services: reading the table back {1000 * (time.perf_counter() - start):.0f} ms")
@@ -150,9 +175,17 @@ def run(count: int) -> None:
 
 
 def main() -> None:
-    print(f"{'ms':<34}" + "".join(f"{s:>10}" for s in ("fold", "compile", "diff", "encode", "kernel", "all")))
-    for count in [int(a) for a in sys.argv[1:]] or [1000, 10_000]:
-        run(count)
+    print(f"{'ms':<34}" + "".join(f"{s:>10}" for s in ("decode", "fold", "compile", "diff", "encode", "kernel", "all")))
+    sys.stdout.flush()
+    for count in [int(a) for a in sys.argv[1:]] or [1000, 10_000, 50_000]:
+        pid = os.fork()  # so that each has a memory of its own
+        if pid == 0:
+            try:
+                run(count)
+                sys.stdout.flush()
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
 
 
 if __name__ == "__main__":

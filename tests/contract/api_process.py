@@ -1,6 +1,7 @@
 """An API server in a process of its own, to be killed: `python -m tests.contract.api_process FOLDER PORT STORE`.
 
-FOLDER has the files ca, crt and key; STORE is a path or etcd://…; the token `t0ken` may do anything.
+FOLDER has the files ca, crt and key; STORE is a path or etcd://…; the token `t0ken` may do anything. What follows are
+the ranges of cluster IPs, if not the small one.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from fairlead.store.sqlite import SQLiteStore
 SMALL_RANGE = ("10.96.0.0/26",)
 
 
-async def main(folder: Path, port: int, where: str) -> None:
+async def main(folder: Path, port: int, where: str, ranges: tuple[str, ...]) -> None:
     """Serve until SIGTERM."""
     store: Store = await EtcdStore.open(where) if where.startswith("etcd://") else await SQLiteStore.open(where)
-    registry = Registry(store, RegistryOptions(service_cidrs=SMALL_RANGE))
+    registry = Registry(store, RegistryOptions(service_cidrs=ranges))
     await registry.start()
     config = ServerConfig(
         registry=registry,
@@ -46,4 +47,4 @@ async def main(folder: Path, port: int, where: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))
+    uvloop.run(main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], tuple(sys.argv[4:]) or SMALL_RANGE))

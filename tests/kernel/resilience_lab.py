@@ -31,10 +31,8 @@ from tests.kernel.proxy_lab import NODE, POD_A, POD_B, Lab
 VIP, OTHER_VIP = "10.96.0.5", "10.96.0.6"
 DEADLINE = 60.0
 _API_PORT = 6443
-_SERVICES, _SLICES = (
-    "/api/v1/namespaces/default/services",
-    "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
-)
+SERVICES = "/api/v1/namespaces/default/services"
+SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
 _HERE = Path(__file__).parents[2]
 
 
@@ -207,33 +205,52 @@ class Stand:
         with lab.at("node"):
             sysctls.ensure(("IPv4",))
 
-    def start_api(self) -> None:
-        """The API server, with what it had."""
-        store = str(self.folder / "store.db")
-        self._start("api", "-m", "tests.contract.api_process", str(self.folder), str(_API_PORT), store)
+    def start_api(self, *ranges: str) -> None:
+        """The API server, with what it had. `ranges`: of cluster IPs, if not the small one."""
+        where = (str(self.folder), str(_API_PORT), str(self.folder / "store.db"))
+        self._start("api", [sys.executable, "-m", "tests.contract.api_process", *where, *ranges])
         self._until(lambda: self.call("GET", "/version") == 200)
 
     def fill(self) -> None:
         """The Services and their endpoints."""
         assert self.call("POST", "/api/v1/namespaces", {"metadata": {"name": "default"}}) in (201, 409)
-        for name, vip in (("web", VIP), ("other", OTHER_VIP)):
-            ports = [{"name": p.lower(), "protocol": p, "port": 80, "targetPort": 8080} for p in ("TCP", "UDP")]
-            made = self.call(
-                "POST", _SERVICES, {"metadata": {"name": name}, "spec": {"clusterIP": vip, "ports": ports}}
-            )
-            assert made == 201, f"Service {name}: {made}"
-        assert self.call("POST", _SLICES, _slice("web", 8080, POD_A, POD_B)) == 201
-        assert self.call("POST", _SLICES, _slice("other", 9090, POD_B)) == 201
+        self.service("web", VIP)
+        self.service("other", OTHER_VIP)
+        self.put_slice("web", 8080, POD_A, POD_B)
+        self.put_slice("other", 9090, POD_B)
+
+    def service(self, name: str, vip: str) -> None:
+        """A Service with a TCP and a UDP port."""
+        ports = [{"name": p.lower(), "protocol": p, "port": 80, "targetPort": 8080} for p in ("TCP", "UDP")]
+        made = self.call("POST", SERVICES, {"metadata": {"name": name}, "spec": {"clusterIP": vip, "ports": ports}})
+        assert made == 201, f"Service {name}: {made}"
+
+    def put_slice(self, name: str, port: int, *pods: str) -> None:
+        """Its first endpoints."""
+        assert self.call("POST", SLICES, slice_of(name, port, *pods)) == 201
 
     def endpoints(self, *pods: str) -> None:
         """Those of `web`."""
-        assert self.call("PUT", f"{_SLICES}/web-1", _slice("web", 8080, *pods)) == 200
+        assert self.call("PUT", f"{SLICES}/web-1", slice_of("web", 8080, *pods)) == 200
 
     def start_proxy(self, mode: str) -> None:
         """`fairlead proxy` in this mode; returns when it has made its rules."""
-        flags = ["--kubeconfig", str(self.kubeconfig), "--hostname-override", NODE, "--proxy-mode", mode]
-        self._start("proxy", "-m", "fairlead", "proxy", *flags, "--cluster-cidr", "10.244.0.0/16")
+        self.start_program("proxy", self.fairlead(mode))
         self._until(lambda: self._get(10256, "/healthz")[0] == 200 and self._get(10249, "/proxyMode")[1] == mode)
+
+    @staticmethod
+    def fairlead(mode: str) -> list[str]:
+        """The command line of `fairlead proxy`, but for where the API is."""
+        flags = ["--hostname-override", NODE, "--proxy-mode", mode, "--cluster-cidr", "10.244.0.0/16"]
+        return [sys.executable, "-m", "fairlead", "proxy", *flags]
+
+    def start_program(self, name: str, program: list[str]) -> int:
+        """Any proxy that takes --kubeconfig; its process's number."""
+        return self._start(name, [*program, "--kubeconfig", str(self.kubeconfig)])
+
+    def until_healthy(self) -> None:
+        """The proxy says it is."""
+        self._until(lambda: self._get(10256, "/healthz")[0] == 200)
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """End `api` or `proxy`."""
@@ -262,14 +279,20 @@ class Stand:
 
     def call(self, method: str, path: str, body: Any = None) -> int:
         """Ask the API; the status, or 0 where nobody answers."""
-        context = ssl.create_default_context(cafile=str(self.folder / "ca"))
-        headers = {"Authorization": "Bearer t0ken", "Content-Type": "application/json"}
-        with self.lab.at("node"), contextlib.suppress(OSError, http.client.HTTPException):
-            connection = http.client.HTTPSConnection("127.0.0.1", _API_PORT, timeout=10, context=context)
-            with contextlib.closing(connection):
-                connection.request(method, path, orjson.dumps(body) if body is not None else None, headers)
-                return connection.getresponse().status
+        with (
+            contextlib.suppress(OSError, http.client.HTTPException),
+            contextlib.closing(self.connection()) as connection,
+        ):
+            return ask(connection, method, path, body)
         return 0
+
+    def connection(self) -> http.client.HTTPSConnection:
+        """To the API. Raises OSError where nobody answers."""
+        context = ssl.create_default_context(cafile=str(self.folder / "ca"))
+        with self.lab.at("node"):
+            connection = http.client.HTTPSConnection("127.0.0.1", _API_PORT, timeout=10, context=context)
+            connection.connect()
+        return connection
 
     def close(self) -> None:
         """End both."""
@@ -291,18 +314,28 @@ class Stand:
             return answer.status, answer.read().decode()
         return 0, ""
 
-    def _start(self, name: str, *arguments: str) -> None:
+    def _start(self, name: str, command: list[str]) -> int:
         log = (self.folder / f"{name}.log").open("ab")
+        environment = {**os.environ, "NODE_NAME": NODE}
         with log, self.lab.at("node"):
-            self._processes[name] = subprocess.Popen(
-                [sys.executable, *arguments], cwd=_HERE, stdout=log, stderr=log, env={**os.environ, "NODE_NAME": NODE}
-            )
+            process = subprocess.Popen(command, cwd=_HERE, stdout=log, stderr=log, env=environment)
+        self._processes[name] = process
+        return process.pid
 
     def _until(self, condition: Callable[[], bool]) -> None:
         end = time.monotonic() + DEADLINE
         while not condition():
             assert time.monotonic() < end, f"not in time:\n{self.log()}"
             time.sleep(0.01)
+
+
+def ask(connection: http.client.HTTPSConnection, method: str, path: str, body: Any = None) -> int:
+    """One request; its status."""
+    headers = {"Authorization": "Bearer t0ken", "Content-Type": "application/json"}
+    connection.request(method, path, orjson.dumps(body) if body is not None else None, headers)
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status
 
 
 def _kubeconfig() -> str:
@@ -321,7 +354,8 @@ def _kubeconfig() -> str:
     return yaml.safe_dump(document)
 
 
-def _slice(service: str, port: int, *pods: str) -> dict[str, Any]:
+def slice_of(service: str, port: int, *pods: str) -> dict[str, Any]:
+    """The EndpointSlice of a Service of the stand."""
     ready = {"ready": True, "serving": True, "terminating": False}
     return {
         "metadata": {"name": f"{service}-1", "labels": {"kubernetes.io/service-name": service}},
