@@ -25,8 +25,22 @@ class Applied(NamedTuple):
         return Applied(changes, self.diff_seconds + other.diff_seconds, self.kernel_seconds + other.kernel_seconds)
 
 
+class Tally(NamedTuple):
+    """What a backend counts of itself, for the metrics that only its kind has. `rules`, `written`: how many rules there
+    are by table, and how many the last application wrote. `refused`: changes that were made by reading anew. `kept`:
+    chains that the kernel did not let go of at once."""
+
+    rules: dict[str, int] = {}
+    written: dict[str, int] = {}
+    refused: int = 0
+    kept: int = 0
+
+
 class Backend(Protocol):
     """One kind of kernel rules on this node."""
+
+    def tally(self) -> Tally:
+        """What it counts of itself."""
 
     def start(self) -> None:
         """Open what is needed and begin to listen for what others change. The kernel is left as it is."""

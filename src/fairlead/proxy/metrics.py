@@ -14,6 +14,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from fairlead.proxy.backend import Tally
 from fairlead.proxy.health import Handler
 from fairlead.proxy.run import Sync
 from fairlead.proxy.table import ServiceTable
@@ -36,12 +37,29 @@ def _without_local_endpoints_now(table: Callable[[], ServiceTable], policy: str)
     return without_local_endpoints(table(), policy)
 
 
+def _iptables_metrics(tally: Callable[[], Tally], new: dict[str, Any]) -> None:
+    total = Gauge("sync_proxy_rules_iptables_total", "Rules there are.", ["table"], **new)
+    last = Gauge("sync_proxy_rules_iptables_last", "Rules written last time.", ["table"], **new)
+    for table in ("filter", "nat"):
+        total.labels(table).set_function(partial(lambda table: tally().rules.get(table, 0), table))
+        last.labels(table).set_function(partial(lambda table: tally().written.get(table, 0), table))
+    partly = Gauge(
+        "sync_proxy_rules_iptables_partial_restore_failures_total", "Changes made by reading the tables anew.", **new
+    )
+    partly.set_function(lambda: tally().refused)
+
+
 class ProxyMetrics:
-    """`synced` and `failed` are to be called by the proxy; `table` gives its service table. `accelerated`, where it was
+    """`synced` and `failed` are to be called by the proxy; `table` gives its service table, `tally` what
+    its backend counts. `accelerated`, where it was
     asked for, says whether sockets are balanced now."""
 
     def __init__(
-        self, mode: str, table: Callable[[], ServiceTable], accelerated: Callable[[], float] | None = None
+        self,
+        mode: str,
+        table: Callable[[], ServiceTable],
+        tally: Callable[[], Tally],
+        accelerated: Callable[[], float] | None = None,
     ) -> None:
         self.mode = mode
         self.registry = CollectorRegistry()
@@ -78,6 +96,11 @@ class ProxyMetrics:
             "iptables": "sync_proxy_rules_iptables_restore_failures",
         }.get(mode)
         self._failures = Counter(failures, "Applications the kernel refused.", **new) if failures else None
+        if mode == "iptables":
+            _iptables_metrics(tally, new)
+        if mode == "nftables":
+            kept = Gauge("sync_proxy_rules_nftables_cleanup_failures_total", "Chains the kernel kept at first.", **new)
+            kept.set_function(lambda: tally().kept)
         self._deleted = Counter("conntrack_reconciler_deleted_entries", "Stale flows that were deleted.", **new)
         self._flows = Histogram(
             "conntrack_reconciler_sync_duration_seconds", "Seconds of one search for stale flows.", buckets=_SYNC, **new

@@ -38,7 +38,7 @@ class ProxyServers:
         must_bind: bool = False,
     ) -> None:
         accelerated = (lambda: float(proxy.acceleration == "socket")) if proxy.options.accelerate else None
-        self.metrics = ProxyMetrics(mode, lambda: proxy.table, accelerated)
+        self.metrics = ProxyMetrics(mode, lambda: proxy.table, proxy.backend.tally, accelerated)
         proxy.on_sync = proxy.on_sync or self.metrics.synced
         proxy.on_failure = proxy.on_failure or self.metrics.failed
 

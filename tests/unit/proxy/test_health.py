@@ -12,6 +12,8 @@ from immutables import Map
 
 from fairlead.discovery.model import Changes, Endpoint, EndpointPort, Node, Service, ServiceSnapshot, Slice
 from fairlead.discovery.parse import parse_node
+from fairlead.linux.iptables_memory import MemoryIptables
+from fairlead.proxy.iptables.backend import IptablesBackend
 from fairlead.proxy.nftables.backend import NftablesBackend
 from fairlead.proxy.run import Proxy
 from fairlead.proxy.serving import Bind, ProxyServers
@@ -130,7 +132,46 @@ async def test_metrics(proxy: tuple[Proxy, ProxyServers, Stubborn]) -> None:
         'kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy="internal"} 2.0',
         'kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy="external"} 0.0',
         "kubeproxy_sync_proxy_rules_nftables_sync_failures_total 0.0",
+        "kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total 0.0",
     ):
         assert line in text, line
     assert (await ask(port, "/proxyMode"))[1] == "nftables"
     assert (await ask(port, "/nothing"))[0] == 404
+
+
+async def test_metrics_of_iptables() -> None:
+    """How many rules each table has and got last; a refused change that was made by reading anew."""
+    memory = Reluctant()
+    made = Proxy(OPTIONS, backend=IptablesBackend(OPTIONS, ("IPv4",), lambda family: memory), flows=NoFlows)
+    servers = ProxyServers(made, "iptables", Bind("127.0.0.1", 0), Bind("127.0.0.1", 0))
+    made.backend.start()
+    await servers.start()
+    try:
+        web = service(HERE, THERE)
+        await made.apply(snapshot(web))
+        rules = {table: sum(map(len, memory.read(table).values())) for table in ("filter", "nat")}
+        text = (await ask(servers.ports[1], "/metrics"))[1]
+        for table, count in rules.items():
+            assert f'kubeproxy_sync_proxy_rules_iptables_total{{table="{table}"}} {count}.0' in text
+            assert f'kubeproxy_sync_proxy_rules_iptables_last{{table="{table}"}} {count}.0' in text
+        memory.refusals = 1
+        await made.apply(snapshot(service(HERE)), Changes(frozenset([web.key])))
+        rules["nat"] = sum(map(len, memory.read("nat").values()))
+        text = (await ask(servers.ports[1], "/metrics"))[1]
+        assert f'kubeproxy_sync_proxy_rules_iptables_total{{table="nat"}} {rules["nat"]}.0' in text
+        assert "kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total 1.0" in text
+    finally:
+        await servers.stop()
+        await made.stop()
+
+
+class Reluctant(MemoryIptables):
+    """Refuses so many restores."""
+
+    refusals = 0
+
+    def restore(self, text: str) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise OSError("not now")
+        super().restore(text)

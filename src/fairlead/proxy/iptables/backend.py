@@ -14,7 +14,7 @@ from pathlib import Path
 from fairlead.discovery.model import ServiceKey
 from fairlead.linux.iptables import Iptables, IptablesTools
 from fairlead.linux.nft.kernel import Monitor, NftSocket
-from fairlead.proxy.backend import Applied
+from fairlead.proxy.backend import Applied, Tally
 from fairlead.proxy.iptables import diff
 from fairlead.proxy.iptables.desired import Piece, service_piece
 from fairlead.proxy.iptables.layout import TABLES
@@ -131,6 +131,15 @@ class IptablesBackend:
         ours = {(kinds[family], table) for family in self._families for table in TABLES}
         return sum(entry in ours for entry in tables)
 
+    def tally(self) -> Tally:
+        """Rules by table, of all families."""
+        rules, written = dict.fromkeys(TABLES, 0), dict.fromkeys(TABLES, 0)
+        for entry in self._families.values():
+            for table in TABLES:
+                rules[table] += entry.rules[table]
+                written[table] += entry.written[table]
+        return Tally(rules, written, sum(entry.refused for entry in self._families.values()))
+
     def fileno(self) -> int:
         """The monitor's, or -1 if there is none."""
         return -1 if self._monitor is None else self._monitor.fileno()
@@ -172,10 +181,19 @@ class _Tables:
         self.tools: Iptables | None = None
         self.known = False
         self.commits = 0  # of the last application: transactions it may have made
+        self.refused = 0
+        self.written = dict.fromkeys(TABLES, 0)
+        self._standing = dict.fromkeys(TABLES, 0)
         self._ledger = diff.Ledger()
         self._waiting = diff.Batch()
         self._seconds = 0.0
         self._size: object = None
+
+    @property
+    def rules(self) -> dict[str, int]:
+        """How many rules there should be, by table."""
+        counted = self._ledger.counts()
+        return {table: counted[table] + self._standing[table] for table in TABLES}
 
     @property
     def legacy(self) -> bool:
@@ -209,12 +227,13 @@ class _Tables:
         if not self.known:
             done = self.synchronize(table)
             return done.plus(Applied(0, self._seconds, 0.0))
-        text = batch.text()
+        text, self.written = batch.text(), batch.counts()
         start = time.perf_counter()
         if text:
             try:
                 self._restore(text, batch.tables)
             except OSError as error:
+                self.refused += 1
                 log.warning("a change of iptables was refused (%s); reading the tables anew", error)
                 return self.synchronize(table)
         return Applied(batch.changes, self._seconds, time.perf_counter() - start)
@@ -227,7 +246,8 @@ class _Tables:
         self.known = False
         target = diff.wanted(self.family, self.options, table.node, self._ledger)
         batch = diff.reconcile({name: self.tools.read(name) for name in TABLES}, target)
-        text = batch.text()
+        text, self.written = batch.text(), batch.counts()
+        self._standing = target.standing()
         prepared = time.perf_counter()
         if text:
             self._restore(text, batch.tables)

@@ -62,6 +62,10 @@ class Batch(msgspec.Struct):
                 parts += [f"*{table}", *emptied, *lines, *self.deleted.get(table, []), "COMMIT"]
         return "\n".join([*parts, ""]) if parts else ""
 
+    def counts(self) -> dict[str, int]:
+        """How many rules it writes to each table."""
+        return {table: sum(line.startswith(("-A", "-I")) for line in self.lines.get(table, ())) for table in TABLES}
+
     @property
     def tables(self) -> int:
         """How many tables it changes."""
@@ -102,6 +106,14 @@ class Ledger:
         """The Services' own chains."""
         return {name: rules for name, (_, rules) in self._chains.claims.held.items()}
 
+    def counts(self) -> dict[str, int]:
+        """How many rules of Services each table has."""
+        found = dict.fromkeys(TABLES, 0)
+        found[NAT] += sum(len(rules) for _, rules in self._chains.claims.held.values())
+        for bag, _ in self._rules.claims.held:
+            found[bag.table] += 1
+        return found
+
     def bags(self) -> dict[Bag, list[Words]]:
         """The Services' rules in chains that all share."""
         found: dict[Bag, list[Words]] = {bag: [] for bag in BAGS}
@@ -111,19 +123,29 @@ class Ledger:
 
 
 class Wanted(msgspec.Struct):
-    """All that should be there. `bags` may be in any order; `tails` stand after them; `jumps` in built-in chains."""
+    """All that should be there. `fixed`: those of `chains` that no Service changes. `bags` may be in any order; `tails`
+    stand after them; `jumps` in built-in chains."""
 
+    fixed: dict[Bag, tuple[Words, ...]]
     chains: dict[Bag, tuple[Words, ...]]
     bags: dict[Bag, list[Words]]
     tails: dict[Bag, tuple[Words, ...]]
     jumps: dict[Bag, tuple[Words, ...]]
 
+    def standing(self) -> dict[str, int]:
+        """How many rules there are by table that no Service changes."""
+        found = dict.fromkeys(TABLES, 0)
+        for part in (self.fixed, self.tails, self.jumps):
+            for bag, rules in part.items():
+                found[bag.table] += len(rules)
+        return found
+
 
 def wanted(family: Family, options: ProxyOptions, place: NodePlace, ledger: Ledger) -> Wanted:
     """The whole, for a ledger."""
-    chains = layout.fixed(family, options, place)
-    chains.update({Bag(NAT, name): rules for name, rules in ledger.chains().items()})
-    return Wanted(chains, ledger.bags(), layout.tails(family, place), layout.jumps(family, place))
+    fixed = layout.fixed(family, options, place)
+    chains = {**fixed, **{Bag(NAT, name): rules for name, rules in ledger.chains().items()}}
+    return Wanted(fixed, chains, ledger.bags(), layout.tails(family, place), layout.jumps(family, place))
 
 
 def reconcile(present: Mapping[str, Chains], target: Wanted) -> Batch:

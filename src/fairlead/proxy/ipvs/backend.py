@@ -22,7 +22,7 @@ from fairlead.linux.ipset import Ipset, IpsetSocket
 from fairlead.linux.iptables import Chains, Iptables, IptablesTools, Words
 from fairlead.linux.ipvs import Change, DropServer, Ipvs, IpvsSocket
 from fairlead.linux.links import Links
-from fairlead.proxy.backend import Applied
+from fairlead.proxy.backend import Applied, Tally
 from fairlead.proxy.compile import family_of
 from fairlead.proxy.iptables.diff import Batch
 from fairlead.proxy.iptables.layout import Bag
@@ -264,6 +264,10 @@ class IpvsBackend:
         present = {table: tools.read(table) for table in TABLES}
         chains = layout.chains(family, self._options, self._table.node)
         return reconcile_rules(present, chains, layout.jumps())
+
+    def tally(self) -> Tally:
+        """Nothing of its own."""
+        return Tally()
 
     def fileno(self) -> int:
         """There is nothing to wait for."""

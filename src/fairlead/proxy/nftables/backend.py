@@ -17,7 +17,7 @@ from fairlead.linux.netlink import NetlinkError, is_absent
 from fairlead.linux.nft.kernel import Monitor, Nftables, NftSocket
 from fairlead.linux.nft.objects import TableName
 from fairlead.linux.nft.transaction import DropChain, DropTable, PutTable, Transaction
-from fairlead.proxy.backend import Applied
+from fairlead.proxy.backend import Applied, Tally
 from fairlead.proxy.nftables import diff, layout
 from fairlead.proxy.nftables.desired import NODE, Piece, piece_of
 from fairlead.proxy.options import ProxyOptions
@@ -83,6 +83,10 @@ class NftablesBackend:
             raise failure
         return total
 
+    def tally(self) -> Tally:
+        """Chains that were kept."""
+        return Tally(kept=sum(entry.kept for entry in self._tables))
+
     def fileno(self) -> int:
         """The monitor's, or -1 if there is none."""
         return -1 if self._monitor is None else self._monitor.fileno()
@@ -143,6 +147,7 @@ class _Table:
         self._waiting: Transaction = ()
         self._leftover: dict[str, None] = {}  # empty chains the kernel did not yet let go of
         self._seconds = 0.0
+        self.kept = 0
 
     def update(self, before: ServiceTable, after: ServiceTable, owners: set[ServiceKey]) -> None:
         """Take the change of these owners into the ledger; what it changes waits for `commit`."""
@@ -190,6 +195,7 @@ class _Table:
                 raise
             nft.commit(self.name, tuple(change for change in changes if not isinstance(change, DropChain)))
             self._leftover.update(dict.fromkeys(chains))
+            self.kept += len(chains)
 
     def _drop_leftover(self, nft: Nftables) -> None:
         for name in list(self._leftover):
@@ -201,6 +207,7 @@ class _Table:
             except NetlinkError as error:
                 if error.errno == errno.EBUSY:
                     self._leftover[name] = None
+                    self.kept += 1
                 elif not is_absent(error):
                     raise
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fairlead.discovery.model import ServiceKey
-from fairlead.proxy.backend import Applied, Backend
+from fairlead.proxy.backend import Applied, Backend, Tally
 from fairlead.proxy.options import ProxyOptions
 from fairlead.proxy.sockets.balancer import SocketBalancer
 from fairlead.proxy.sockets.desired import Ledger, Step
@@ -112,6 +112,10 @@ class AcceleratedBackend:
     def repair(self) -> Applied:
         """That of the rules: nobody else can write to the maps."""
         return self.rules.repair()
+
+    def tally(self) -> Tally:
+        """Of the rules."""
+        return self.rules.tally()
 
     def fileno(self) -> int:
         """Of the rules."""
