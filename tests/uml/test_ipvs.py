@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from fairlead.cluster.nodeagent import NodeSettings, node_proxy
 from fairlead.discovery.model import LoadBalancerAddress, Service
 from fairlead.linux import namespaces
 from fairlead.linux.ipset import IpsetSocket
+from fairlead.linux.iptables import IptablesTools
 from fairlead.linux.ipvs import Address, Destination, DropDestination, DropServer, IpvsSocket
 from fairlead.linux.links import Links
 from fairlead.proxy import sysctls
 from fairlead.proxy.compile import compile_table
+from fairlead.proxy.iptables.backend import IptablesBackend
 from fairlead.proxy.ipvs.backend import IpvsBackend
+from fairlead.proxy.ipvs.support import missing
 from fairlead.proxy.options import ProxyOptions
 from fairlead.proxy.table import ServiceTable
 from tests.kernel.conftest import make_namespace  # noqa: F401  (the fixture)
@@ -189,3 +195,61 @@ def test_applying_twice_restart_repair_and_cleanup(lab: Lab, rules: Rules) -> No
         assert links.get("kube-ipvs0") is None
         sets.close()
         links.close()
+
+
+async def test_the_proxy_of_a_clusters_node(lab: Lab, tmp_path: Path) -> None:
+    """`fairlead up --proxy-mode ipvs`: this kernel has what it takes, and the proxy a node's process makes serves pods
+    and clients outside; its start takes the rules of another mode away; it tells its mode."""
+    assert missing() is None
+    settings = NodeSettings(
+        cluster="lab",
+        node=NODE,
+        node_ips=(NODE_IP,),
+        state=tmp_path / "state",
+        runtime=tmp_path / "runtime",
+        kubeconfig=tmp_path / "kubeconfig",
+        pki=tmp_path,
+        pod_cidrs=("10.244.0.0/16",),
+        service_cidrs=("10.96.0.0/16",),
+        ip_families=("IPv4",),
+        proxy_mode="ipvs",
+        acceleration=tmp_path / "acceleration",
+        dns_ip="10.96.0.10",
+        cluster_domain="cluster.local",
+    )
+    servers = {pod: lab.listen(pod) for pod in BOTH}
+    with lab.at("node"):
+        sysctls.ensure(("IPv4",))
+        before = IptablesBackend(OPTIONS)
+        before.start()
+        table, changed = compile_table(snapshot(service("web", VIP, BOTH, node_port=30080)), OPTIONS)
+        before.apply(table, changed)
+        before.stop()
+        proxy, pages = node_proxy(settings)
+        await pages.start()
+        await proxy.start()
+    try:
+        with lab.at("node"):
+            await proxy.apply(snapshot(service("web", VIP, BOTH, node_port=30080)))
+            assert proxy.healthy()
+            tools = IptablesTools("IPv4")
+            assert not any(chain.startswith("KUBE-SVC") for chain in tools.read("nat"))
+            tools.close()
+        for place, address, port in ((POD_A, VIP, 80), ("outside", VIP, 80), ("outside", NODE_IP, 30080)):
+            reached = set()
+            for _ in range(4):
+                client = lab.connect(place, address, port)
+                name, _, connection = accepted(servers)
+                reached.add(name)
+                connection.close()
+                client.close()
+            assert reached == set(BOTH), place
+        with lab.at("node"):
+            client = socket.create_connection(("127.0.0.1", pages.ports[1]))
+        reader, writer = await asyncio.open_connection(sock=client)
+        writer.write(b"GET /proxyMode HTTP/1.0\r\n\r\n")
+        assert (await reader.read()).endswith(b"ipvs")
+        writer.close()
+    finally:
+        await proxy.stop()
+        await pages.stop()
