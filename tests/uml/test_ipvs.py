@@ -253,3 +253,38 @@ async def test_the_proxy_of_a_clusters_node(lab: Lab, tmp_path: Path) -> None:
     finally:
         await proxy.stop()
         await pages.stop()
+
+
+@pytest.mark.parametrize(("old", "new"), [("iptables", "ipvs"), ("ipvs", "iptables")])
+def test_from_one_mode_to_another(lab: Lab, old: str, new: str) -> None:
+    """New connections get through at once. An open one goes on from iptables to ipvs, but ends when ipvs is left: the
+    kernel has it in a table of its own."""
+    table, changed = compile_table(snapshot(service("web", VIP, BOTH)), OPTIONS)
+    servers = {pod: lab.listen(pod) for pod in BOTH}
+
+    def start(mode: str) -> None:
+        with lab.at("node"):
+            sysctls.ensure(("IPv4",))
+            backend = IpvsBackend(OPTIONS) if mode == "ipvs" else IptablesBackend(OPTIONS)
+            backend.start()
+            backend.apply(table, changed)
+            backend.stop()
+
+    start(old)
+    client = lab.connect(POD_A, VIP)
+    _, _, connection = accepted(servers)
+    start(new)
+    if old == "ipvs":
+        with lab.at("node"):
+            IpvsBackend(OPTIONS).cleanup_beside_iptables()
+    again = lab.connect(POD_A, VIP)
+    assert accepted(servers)[0] in BOTH
+    again.close()
+    client.send(b"still there?")
+    connection.settimeout(2)
+    if new == "ipvs":
+        assert connection.recv(100) == b"still there?"
+    else:
+        with pytest.raises(TimeoutError):
+            connection.recv(100)
+    connection.close()

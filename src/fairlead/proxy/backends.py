@@ -6,11 +6,14 @@ is not there is refused by name.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from fairlead.proxy.backend import Backend
 from fairlead.proxy.options import Accelerate, Mode, ProxyOptions
 from fairlead.proxy.table import Family, ServiceTable
+
+log = logging.getLogger("fairlead.proxy")
 
 MODES: tuple[Mode, ...] = ("nftables", "iptables", "ipvs")
 ACCELERATORS: tuple[Accelerate, ...] = ("socket",)
@@ -75,7 +78,8 @@ def render(mode: str, options: ProxyOptions, families: tuple[Family, ...], table
 
 def clean_others(mode: str) -> None:
     """Remove what other modes left in this network namespace: to be called when the rules of `mode` are there, so that
-    no packet meets neither. Established connections go on. Raises OSError."""
+    no packet meets neither. Established connections go on, but for those that went through ipvs: a line in the log says
+    so. Raises OSError."""
     for other in MODES:
         if other != mode:
             _clean(other, mode)
@@ -100,6 +104,8 @@ def _clean(mode: str, beside: str) -> None:
         from fairlead.proxy.ipvs.backend import IpvsBackend, may_have_servers
 
         if may_have_servers():
+            if beside:
+                log.warning("open connections that go through ipvs end: the kernel cannot lead them on by other rules")
             backend = IpvsBackend(ProxyOptions(""), ("IPv4", "IPv6"))
             if beside == "iptables":
                 backend.cleanup_beside_iptables()
