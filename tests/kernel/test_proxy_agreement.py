@@ -32,14 +32,19 @@ SOURCES = {POD_A: POD_A, "node": NODE_IP, "outside": OUTSIDE_IP}
 @pytest.fixture
 def lab(make_namespace: Callable[[str], str]) -> Iterator[Lab]:
     made = Lab(make_namespace)
+    prepared(made)
+    yield made
+    made.close()
+
+
+def prepared(made: Lab) -> None:
+    """The way to the external IPs, and a node that answers all."""
     with Links(namespaces.path(made.outside)) as outside:
         network, gateway = ipaddress.ip_network("203.0.113.0/24"), ipaddress.ip_address(NODE_IP)
         outside.ensure_route(Route(network, gateway, outside.index("eth0")))
     with made.at("node"):
         sysctls.ensure(("IPv4",))
         Path("/proc/sys/net/ipv4/icmp_ratelimit").write_text("0")  # many refusals in a second are meant here
-    yield made
-    made.close()
 
 
 def made_up(number: int, dice: random.Random) -> Service:
