@@ -112,9 +112,9 @@ def test_the_short_cut_needs_pods_to_be_told(backend: AcceleratedBackend, maps: 
     assert maps.goes(to="203.0.113.9") == {HERE}
 
 
-@pytest.mark.parametrize("number", [errno.E2BIG, errno.ENOENT])
-def test_full_or_misjudged_maps_are_made_anew(backend: AcceleratedBackend, maps: Maps, number: int) -> None:
-    """What does not fit is loaded into larger maps, whole."""
+@pytest.mark.parametrize("number", [errno.E2BIG, errno.ENOENT, errno.EBUSY])
+def test_maps_that_refuse_are_made_anew(backend: AcceleratedBackend, maps: Maps, number: int) -> None:
+    """What does not fit, or is refused for now, is loaded into new maps, whole."""
     apply(backend, table(WEB))
     maps.refuse = number
     apply(backend, table(service(HERE2)))

@@ -77,9 +77,9 @@ class AcceleratedBackend:
             try:
                 self._balancer.write(steps)
             except OSError as error:
-                if error.errno not in (errno.E2BIG, errno.ENOENT):
+                if error.errno == errno.EPERM:
                     raise
-                self._load()  # the maps are full, or not what we thought: make them anew
+                self._load()  # the maps are full, busy, or not what we thought: make them anew
         except OSError as error:
             self._give_up(error)
 
