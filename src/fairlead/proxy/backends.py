@@ -105,7 +105,7 @@ def _clean(mode: str, beside: str) -> None:
 
         if may_have_servers():
             if beside:
-                log.warning("open connections that go through ipvs end: the kernel cannot lead them on by other rules")
+                log.warning("open connections that go through ipvs may end: the kernel has them in a table of its own")
             backend = IpvsBackend(ProxyOptions(""), ("IPv4", "IPv6"))
             if beside == "iptables":
                 backend.cleanup_beside_iptables()
