@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Callable, Iterator
 
@@ -18,6 +19,7 @@ from tests.kernel.test_proxy import KINDS, backend_of
 pytestmark = pytest.mark.kernel
 
 VIP = "10.96.0.5"
+DEADLINE = 30.0
 KEY = service("dns", VIP).key
 
 
@@ -56,14 +58,13 @@ async def started(lab: Lab, kind: str) -> Proxy:
 def question(client: socket.socket, servers: dict[str, socket.socket]) -> str:
     """Ask through the connected socket; who answered."""
     client.send(b"question")
+    ready, _, _ = select.select(list(servers.values()), [], [], DEADLINE)
     for name, server in servers.items():
-        server.settimeout(0.2)
-        try:
+        if server in ready:
             _, peer = server.recvfrom(100)
-        except TimeoutError:
-            continue
-        server.sendto(name.encode(), peer)
-        return client.recv(100).decode()
+            server.sendto(name.encode(), peer)
+            client.settimeout(DEADLINE)
+            return client.recv(100).decode()
     raise TimeoutError("nobody was asked")
 
 
