@@ -96,9 +96,7 @@ def standpoint(options: ProxyOptions, snapshot: ServiceSnapshot) -> Here:
     return Here(options, snapshot.nodes.get(options.node_name), snapshot.nodes)
 
 
-def place_of(
-    options: ProxyOptions, node: Node | None, several: bool = False, ranges: Iterable[str] = ()
-) -> NodePlace:
+def place_of(options: ProxyOptions, node: Node | None, several: bool = False, ranges: Iterable[str] = ()) -> NodePlace:
     """Where node ports are served, and how pods are told, on this node (None: it is not known yet). `several`: some
     nodes are in other networks; to them this one is at its address in tunnels. `ranges`: those of ServiceCIDRs, beside
     the options'."""
