@@ -1,7 +1,7 @@
 """fairlead's proxy and kube-proxy, each as a process, on the same node with the same API server (needs root).
 
 KUBE_PROXY names kube-proxy's program; without it only fairlead is measured, and that is said. Time from the start of
-the process until it calls itself healthy with SERVICES (1,000) Services of five endpoints, from the write of an
+the process until it calls itself healthy with PEER_SERVICES (1,000) Services of five endpoints, from the write of an
 endpoint to the rule in the kernel (nftables' own notice), and the memory of the process. Both in the mode nftables.
 """
 
@@ -16,9 +16,10 @@ from pathlib import Path
 
 from fairlead.linux.nft.kernel import Monitor
 from tests.bench.bench_resilience import stand
-from tests.kernel.resilience_lab import SLICES, Stand, ask, slice_of
+from tests.kernel.resilience_lab import SERVICES as SERVICES_PATH
+from tests.kernel.resilience_lab import SLICES, Stand, ask, service_of, slice_of
 
-SERVICES = int(os.environ.get("SERVICES", "1000"))
+SERVICES = int(os.environ.get("PEER_SERVICES", "1000"))
 CHANGES = int(os.environ.get("CHANGES", "100"))
 _DEADLINE = 30.0
 
@@ -26,9 +27,12 @@ _DEADLINE = 30.0
 def fill(node: Stand) -> None:
     """Many Services of five endpoints."""
     node.fill()
+    api = node.connection()
     for number in range(SERVICES):
-        node.service(f"s{number}", f"10.96.{1 + number // 250}.{number % 250 + 1}")
-        node.put_slice(f"s{number}", 8080, *_pods(number))
+        name, vip = f"s{number}", f"10.96.{1 + number // 250}.{number % 250 + 1}"
+        assert ask(api, "POST", SERVICES_PATH, service_of(name, vip)) == 201
+        assert ask(api, "POST", SLICES, slice_of(name, 8080, *_pods(number))) == 201
+    api.close()
 
 
 def _pods(number: int, first: int = 0) -> tuple[str, ...]:

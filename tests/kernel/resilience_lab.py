@@ -221,8 +221,7 @@ class Stand:
 
     def service(self, name: str, vip: str) -> None:
         """A Service with a TCP and a UDP port."""
-        ports = [{"name": p.lower(), "protocol": p, "port": 80, "targetPort": 8080} for p in ("TCP", "UDP")]
-        made = self.call("POST", SERVICES, {"metadata": {"name": name}, "spec": {"clusterIP": vip, "ports": ports}})
+        made = self.call("POST", SERVICES, service_of(name, vip))
         assert made == 201, f"Service {name}: {made}"
 
     def put_slice(self, name: str, port: int, *pods: str) -> None:
@@ -352,6 +351,12 @@ def _kubeconfig() -> str:
         "current-context": "x",
     }
     return yaml.safe_dump(document)
+
+
+def service_of(name: str, vip: str) -> dict[str, Any]:
+    """A Service of the stand."""
+    ports = [{"name": p.lower(), "protocol": p, "port": 80, "targetPort": 8080} for p in ("TCP", "UDP")]
+    return {"metadata": {"name": name}, "spec": {"clusterIP": vip, "ports": ports}}
 
 
 def slice_of(service: str, port: int, *pods: str) -> dict[str, Any]:
