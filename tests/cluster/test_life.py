@@ -133,8 +133,12 @@ def test_down_without_control_groups(unstarted: Cluster) -> None:
             pids.append(pid)
     assert any(b"http.server" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids)
     unstarted.fairlead("down", "--name", unstarted.name)
-    alive = [pid for pid in pids if Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/cmdline").read_bytes()]
-    assert alive == []
+
+    def alive() -> list[str]:
+        return [pid for pid in pids if Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    # the kernel ends a pod's processes after the first of its process namespace, which may take it a moment
+    unstarted.wait_for(lambda: not alive(), "the end of every process")
 
 
 def _left_of(cluster: Cluster) -> list[str]:
