@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help setup demo test check bench soak faults fuzz peers clean
+.PHONY: help setup demo test check bench soak faults fuzz peers manifests clean
 
 help:
 	@echo "make demo   set up, start a cluster, show the whole path; leaves the cluster running"
@@ -14,6 +14,7 @@ help:
 	@echo "make fuzz   10,000 malformed requests against every endpoint"
 	@echo "make peers  hold parts to other projects' programs: COREDNS=/path/to/coredns"
 	@echo "make soak   two hundred pods at once, a thousand that come and go, agents killed again and again: nothing is left (slow)"
+	@echo "make manifests  apply every manifest below MANIFESTS=DIR (a copy of the Kubernetes documentation's)"
 	@echo "make faults break a running cluster in every known way and see that explain names the cause (slow)"
 
 setup: $(VENV)/.ready
@@ -49,6 +50,9 @@ fuzz: setup
 peers: setup
 	@[ -n "$$COREDNS$$KUBE_PROXY" ] || { echo "peers: say which program: COREDNS=/path/to/coredns" >&2; exit 1; }
 	@$(BIN)/pytest -q -s tests/peers
+
+manifests: setup
+	@$(BIN)/python -m tests.manifests
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

@@ -19,7 +19,7 @@ import pytest
 import uvloop
 import yaml
 
-from fairlead.api.kinds import CLUSTERROLEBINDINGS, NAMESPACES, SERVICEACCOUNTS, by_plural
+from fairlead.api.kinds import CLUSTERROLEBINDINGS, NAMESPACES, NODES, PODS, SERVICEACCOUNTS, by_plural
 from fairlead.apiserver import APIServer, ServerConfig, pki
 from fairlead.registry import Registry, RequestContext, User
 from fairlead.store.sqlite import SQLiteStore
@@ -120,6 +120,22 @@ class Cluster:
                 await self.registry.create(resource, namespace, obj, RequestContext())
 
         self.run(make())
+
+    def make_pod(self, namespace: str, name: str) -> None:
+        """A pod with the container `main`, on a node of its own whose kubelet is the fake one."""
+        node = f"n-{namespace}"
+        container = {"name": "main", "image": "x"}
+        for resource, where, obj in (
+            (NODES, "", {"metadata": {"name": node}}),
+            (PODS, namespace, {"metadata": {"name": name}, "spec": {"nodeName": node, "containers": [container]}}),
+        ):
+            self.run(self.registry.create(resource, where, obj, RequestContext()))
+        status = {
+            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": self.kubelet.port}},
+        }
+        self.patch_status("nodes", "", node, status)
+        self.patch_status("pods", namespace, name, {"phase": "Running"})
 
     def patch_status(self, plural: str, namespace: str, name: str, status: dict[str, Any]) -> None:
         """Set fields of an object's status, as the component that owns it would."""

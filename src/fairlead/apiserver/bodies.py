@@ -123,6 +123,7 @@ def checked_object(
     *,
     kind: str = "",
     api_version: str = "",
+    older: tuple[str, ...] = (),
 ) -> Object:
     """The body as an object of the resource (or of the named kind, for subresources), unknown fields dropped.
 
@@ -130,6 +131,8 @@ def checked_object(
     Ignore. A field of the wrong type is always an error (400).
     """
     obj, text = decode_body(body, content_type)
+    if obj.get("apiVersion") in older:
+        obj["apiVersion"] = api_version
     decode.identify(resource, obj, kind, api_version)
     what = kind or resource.kind
     version = (api_version or resource.api_version).rpartition("/")[2]

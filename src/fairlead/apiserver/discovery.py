@@ -42,6 +42,7 @@ class Subresource(msgspec.Struct, frozen=True):
     kind: str = ""
     group: str = ""
     version: str = ""
+    older: tuple[str, ...] = ()  # versions of the kind that are the same, and that older clients send
 
 
 SUBRESOURCES: dict[str, Subresource] = {
@@ -58,7 +59,7 @@ SUBRESOURCES: dict[str, Subresource] = {
         ("create", "delete", "get", "patch", "update"), "ProxyOptions", "", "v1"
     ),  # of the resource's kind
     "binding": Subresource(("create",), "Binding", "", "v1"),
-    "eviction": Subresource(("create",), "Eviction", "policy", "v1"),
+    "eviction": Subresource(("create",), "Eviction", "policy", "v1", older=("policy/v1beta1",)),
     "token": Subresource(("create",), "TokenRequest", "authentication.k8s.io", "v1"),
 }
 

@@ -201,6 +201,13 @@ def subject_of(cert_pem: bytes) -> tuple[str, tuple[str, ...]]:
     return (names[0] if names else "", organizations)
 
 
+def hosts_of(cert_pem: bytes) -> frozenset[str]:
+    """The DNS names and addresses the certificate is for. Raises BadCredentials."""
+    certificate = _certificate(cert_pem)
+    found = [e.value for e in certificate.extensions if isinstance(e.value, x509.SubjectAlternativeName)]
+    return frozenset(str(name.value) for names in found for name in names)
+
+
 def verify_pair(pair: KeyPair) -> None:
     """Raises BadCredentials unless the key belongs to the certificate."""
     _load(pair)

@@ -109,7 +109,12 @@ class Verbs:
     async def _get(self, call: Call, resource: Resource) -> web.StreamResponse:
         form = call.form()
         obj = await self._registry.get(
-            resource, call.namespace, call.info.name, call.context(), subresource=call.info.subresource
+            resource,
+            call.namespace,
+            call.info.name,
+            call.context(),
+            subresource=call.info.subresource,
+            resource_version=call.query.get("resourceVersion", ""),
         )
         return respond.of_kind(respond.one(call.request, form, resource, obj, call.now), resource)
 
@@ -125,8 +130,9 @@ class Verbs:
         if resource.namespaced and not info.namespace:
             raise errors.method_not_allowed()
         kind, version = _body_type(info.subresource)
+        older = SUBRESOURCES[info.subresource].older if info.subresource else ()
         obj = bodies.checked_object(
-            await self._body(call), call.content_type, resource, ctx, kind=kind, api_version=version
+            await self._body(call), call.content_type, resource, ctx, kind=kind, api_version=version, older=older
         )
         if self._guard is not None:
             await check_body(self._registry, call.user, info, obj)

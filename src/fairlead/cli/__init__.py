@@ -16,6 +16,8 @@ import click
 _COMMANDS = {
     "up": "Start a cluster on this machine, or one that was stopped.",
     "down": "Remove a cluster and everything of it.",
+    "apiserver": "Serve the Kubernetes API by itself, on SQLite or etcd.",
+    "controllers": "Run the controllers and the scheduler by themselves; of several, one leads.",
     "explain": "Say why a pod can, or cannot, reach a Service.",
     "dashboard": "Serve the live page: services, endpoints, traffic, and explain on a click.",
     "status": "Say what runs and what is ready.",

@@ -83,6 +83,7 @@ class Connection(msgspec.Struct, frozen=True):
     server_hostname: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     namespace: str = ""
+    authority: str = ""  # PEM, of the server's certificate; empty: the system's
 
 
 def client_ssl_context(
@@ -127,6 +128,7 @@ def in_cluster(environ: dict[str, str] | None = None, directory: Path = SERVICE_
         ssl_context=client_ssl_context(ca),
         token_source=FileToken(directory / "token"),
         namespace=namespace_file.read_text().strip() if namespace_file.exists() else "",
+        authority=ca,
     )
 
 
@@ -226,7 +228,7 @@ def _connection(cluster: dict[str, Any], user: dict[str, Any], context: dict[str
                 f"{source}: the user {context.get('user')!r} uses {what}, which is not supported; "
                 "use a client certificate, a token or a token file"
             )
-    ssl_context = None
+    ssl_context, ca = None, b""
     if str(server).startswith("https:"):
         ca = _material(cluster, "certificate-authority", source)
         cert, private = (_material(user, k, source) for k in ("client-certificate", "client-key"))
@@ -250,6 +252,7 @@ def _connection(cluster: dict[str, Any], user: dict[str, Any], context: dict[str
         server_hostname=str(cluster.get("tls-server-name") or ""),
         headers=_impersonation(user),
         namespace=str(context.get("namespace") or ""),
+        authority=ca.decode(),
     )
 
 

@@ -147,7 +147,8 @@ def stop_event() -> asyncio.Event:
     return event
 
 
-def start_logging() -> None:
+def start_logging(*, debug: bool = False) -> None:
     """One line per record on stderr, which is the process' log file."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    level = logging.DEBUG if debug else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

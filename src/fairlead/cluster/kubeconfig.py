@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from fairlead.cluster.credentials import write_private
 from fairlead.cluster.errors import ClusterError
+from fairlead.cluster.issuing import write_private
 
 _LOCK_DEADLINE = 5.0
 

@@ -27,10 +27,10 @@ from fairlead.api.kinds import NODES
 from fairlead.client import Client
 from fairlead.client.config import ConfigError
 from fairlead.cluster import lifecycle, preflight, warm
-from fairlead.cluster.credentials import kubeconfig, write_private
 from fairlead.cluster.enlist import Enlisted, enlist, own_address
 from fairlead.cluster.errors import ClusterError, NotReady
 from fairlead.cluster.invitation import Settings
+from fairlead.cluster.issuing import kubeconfig, write_private
 from fairlead.cluster.layout import Layout, members_directory
 from fairlead.cluster.supervisor import SUPERVISOR, holder
 

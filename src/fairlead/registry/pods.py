@@ -77,6 +77,13 @@ class Pods(Generational):
         account: Object = orjson.loads(record.value)
         return account
 
+    def prepare_for_update(self, new: Object, old: Object, ctx: RequestContext) -> None:
+        """What creation added to a list that a client writes as a whole is added again, as upstream's admission does:
+        who applies a manifest twice has taken nothing away."""
+        if self.around.options.pod_admission and type(new.get("spec")) is dict:
+            add_tolerations(new["spec"])
+        super().prepare_for_update(new, old, ctx)
+
     def prepare_for_create(self, obj: Object, ctx: RequestContext) -> None:
         super().prepare_for_create(obj, ctx)
         obj["status"] = {"phase": "Pending", "qosClass": qos_class(obj)}

@@ -17,7 +17,7 @@ from fairlead.registry import deleting, evictions, pods
 from fairlead.registry.definitions import Catalog, Finalizing
 from fairlead.registry.fresh import catch_up
 from fairlead.registry.housekeeping import Housekeeping
-from fairlead.registry.listing import list_objects
+from fairlead.registry.listing import list_objects, parse_revision, too_large
 from fairlead.registry.requests import (
     DeleteOptions,
     ListOptions,
@@ -113,11 +113,23 @@ class Registry:
 
     @_answering
     async def get(
-        self, resource: Resource, namespace: str, name: str, ctx: RequestContext | None = None, *, subresource: str = ""
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        ctx: RequestContext | None = None,
+        *,
+        subresource: str = "",
+        resource_version: str = "",
     ) -> Object:
-        """GET one. `subresource` status gives the object, scale a Scale."""
+        """GET one. `subresource` status gives the object, scale a Scale. With resourceVersion 0 what is known here
+        will do; with another one it is at least as new."""
         self._check_subresource(resource, name, subresource)
-        await catch_up(self.store)
+        wanted = parse_revision(resource_version)
+        if resource_version != "0" and not 0 < wanted <= self.store.revision:
+            await catch_up(self.store)
+            if wanted > self.store.revision:
+                raise too_large(wanted, self.store.revision)
         _, obj = await read(self.store, resource, namespace, name)
         return scale_of(resource, obj) if subresource == "scale" else obj
 

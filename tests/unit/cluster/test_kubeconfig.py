@@ -7,8 +7,8 @@ import yaml
 
 from fairlead.apiserver.pki import KeyPair
 from fairlead.cluster import kubeconfig
-from fairlead.cluster.credentials import kubeconfig as document
 from fairlead.cluster.errors import ClusterError
+from fairlead.cluster.issuing import kubeconfig as document
 
 OURS = document("fairlead-lab", "https://127.0.0.1:1", b"ca", KeyPair(b"cert", b"key"))
 THEIRS = {

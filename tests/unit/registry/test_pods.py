@@ -69,6 +69,8 @@ async def test_tolerations_and_priority(cluster: Any, pod_of: Any, refused: Any)
         ("node.kubernetes.io/unreachable", "NoExecute", 300),
     ]
     assert (made["spec"]["priority"], made["spec"]["preemptionPolicy"]) == (0, "PreemptLowerPriority")
+    again = await cluster.patch(kinds.PODS, "a", lambda pod: pod["spec"].pop("tolerations"))
+    assert again["spec"] == made["spec"]
     everything = [{"operator": "Exists"}]
     assert (await cluster.create(kinds.PODS, pod_of("b", tolerations=everything)))["spec"]["tolerations"] == everything
     system = pod_of("c", priorityClassName="system-node-critical")

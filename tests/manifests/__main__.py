@@ -1,0 +1,132 @@
+"""`MANIFESTS=DIR python -m tests.manifests`: applies every manifest below a directory; says what was refused.
+
+Made for a copy of the Kubernetes documentation's examples (content/en/examples of the website's repository), which is
+not kept here. An API server is started, without controllers or nodes; each file is applied with kubectl in a namespace
+of its own (namespaces it names are made first), applied again, and deleted.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from tests.conformance.conftest import Cluster
+
+DEADLINE = 120.0
+LISTS = ("List", "ConfigMapList")
+
+
+class Result(NamedTuple):
+    """What became of a file: `applied`, `no kind` or `refused`, and kubectl's words."""
+
+    file: str
+    outcome: str
+    why: str
+
+
+class Applier:
+    """Applies files, each in a namespace of its own."""
+
+    def __init__(self, cluster: Cluster, top: Path) -> None:
+        self._cluster, self._top = cluster, top
+        self._kubectl = shutil.which("kubectl") or "kubectl"
+        self._made: set[str] = set()
+
+    def apply(self, file: Path) -> Result:
+        """Apply one file."""
+        name = str(file.relative_to(self._top))
+        namespace = "m-" + "".join(c if c.isalnum() else "-" for c in name.lower().rsplit(".", 1)[0])[-50:].strip("-")
+        named = namespaces_of(file)
+        for wanted in (namespace, *named):
+            self._make(wanted)
+        where = [] if named else ["-n", namespace]
+        done = self._run(*where, "apply", "-f", str(file))
+        if done.returncode:
+            return Result(name, "no kind" if _only_unknown_kinds(done.stderr) else "refused", _words(done.stderr))
+        again = self._run(*where, "apply", "-f", str(file))
+        self._run(*where, "delete", "-f", str(file), "--wait=false", "--ignore-not-found")
+        if again.returncode:
+            return Result(name, "refused", f"when applied again: {_words(again.stderr)}")
+        return Result(name, "applied", _words(done.stderr))
+
+    def _make(self, namespace: str) -> None:
+        if namespace not in self._made:
+            self._made.add(namespace)
+            for words in (("create", "ns", namespace), ("-n", namespace, "create", "sa", "default")):
+                self._run(*words)
+
+    def _run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "KUBECONFIG": str(self._cluster.kubeconfig)}
+        command = [self._kubectl, *words]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE, check=False)
+
+
+def namespaces_of(file: Path) -> set[str]:
+    """The namespaces that the objects in a file name, but those the file makes itself."""
+    found: set[str] = set()
+    made: set[str] = set()
+    for obj in _objects(file):
+        metadata = obj.get("metadata") if isinstance(obj.get("metadata"), dict) else {}
+        assert isinstance(metadata, dict)
+        if obj.get("kind") == "Namespace":
+            made.add(str(metadata.get("name")))
+        elif metadata.get("namespace"):
+            found.add(str(metadata["namespace"]))
+    return found - made
+
+
+def _objects(file: Path) -> list[dict[str, Any]]:
+    try:
+        documents = list(yaml.safe_load_all(file.read_text()))
+    except yaml.YAMLError:
+        return []
+    found = [document for document in documents if isinstance(document, dict)]
+    return found + [
+        item for d in found if d.get("kind") in LISTS for item in d.get("items") or () if isinstance(item, dict)
+    ]
+
+
+def _only_unknown_kinds(said: str) -> bool:
+    lines = [line for line in said.splitlines() if line and not line.startswith(("Warning:", "ensure CRDs"))]
+    return bool(lines) and all("no matches for kind" in line for line in lines)
+
+
+def _words(said: str) -> str:
+    return " / ".join(line.strip() for line in said.splitlines() if line.strip() and "ensure CRDs" not in line)
+
+
+def main() -> int:
+    """Apply all; exit code 1 when one was refused for another reason than its kind."""
+    given = os.environ.get("MANIFESTS", "")
+    top = Path(given)
+    if not given or not top.is_dir():
+        print(
+            "MANIFESTS names no directory: MANIFESTS=…/content/en/examples python -m tests.manifests", file=sys.stderr
+        )
+        return 2
+    files = sorted(f for f in top.rglob("*") if f.suffix in (".yaml", ".yml", ".json"))
+    with tempfile.TemporaryDirectory(prefix="fairlead-manifests-") as folder:
+        cluster = Cluster(Path(folder))
+        cluster.start()
+        try:
+            applier = Applier(cluster, top)
+            results = [applier.apply(file) for file in files]
+        finally:
+            cluster.stop()
+    for result in results:
+        print(f"{result.outcome}\t{result.file}\t{result.why[:600]}")
+    counts = Counter(result.outcome for result in results)
+    print(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())), file=sys.stderr)
+    return 1 if counts["refused"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
