@@ -21,7 +21,7 @@ import yaml
 
 from fairlead.api.kinds import CLUSTERROLEBINDINGS, NAMESPACES, NODES, PODS, SERVICEACCOUNTS, by_plural
 from fairlead.apiserver import APIServer, ServerConfig, pki
-from fairlead.registry import Registry, RequestContext, User
+from fairlead.registry import Registry, RegistryOptions, RequestContext, User
 from fairlead.store.sqlite import SQLiteStore
 from tests.conformance.fake_kubelet import FakeKubelet
 from tests.conformance.manifests import TOKEN
@@ -56,8 +56,8 @@ KUBECTLS = find_kubectls()
 class Cluster:
     """An API server with its registry on a loop of its own, in a thread of its own."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, options: RegistryOptions | None = None) -> None:
+        self.directory, self._options = directory, options
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self.ca = pki.create_authority("conformance")
@@ -88,7 +88,7 @@ class Cluster:
     async def _start(self) -> None:
         where = self.directory
         self.store = await SQLiteStore.open(where / "state.db")
-        self.registry = Registry(self.store)
+        self.registry = Registry(self.store, self._options)
         await self.registry.start()
         self.kubelet = FakeKubelet(where, self.ca)
         await self.kubelet.start()

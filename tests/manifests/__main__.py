@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from fairlead.registry import RegistryOptions
 from tests.conformance.conftest import Cluster
 
 DEADLINE = 120.0
@@ -114,7 +115,8 @@ def main() -> int:
         return 2
     files = sorted(f for f in top.rglob("*") if f.suffix in (".yaml", ".yml", ".json"))
     with tempfile.TemporaryDirectory(prefix="fairlead-manifests-") as folder:
-        cluster = Cluster(Path(folder))
+        both = RegistryOptions(service_cidrs=("10.96.0.0/16", "fd00:10:96::/112"), ip_families=("IPv4", "IPv6"))
+        cluster = Cluster(Path(folder), both)
         cluster.start()
         try:
             applier = Applier(cluster, top)

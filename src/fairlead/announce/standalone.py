@@ -23,9 +23,9 @@ from fairlead.api.addresspool import Pool
 from fairlead.api.errors import StatusError
 from fairlead.api.kinds import ENDPOINTSLICES, NODES, SECRETS, SERVICES
 from fairlead.client import Client, Watched, follow
+from fairlead.client.election import Election
 from fairlead.client.events import EventRecorder
 from fairlead.client.informer import Informer
-from fairlead.client.leader import LeaderElection
 from fairlead.controllers.loadbalancer import COMPONENT, LoadBalancerController
 from fairlead.controllers.loadbalancer_plan import CLASS
 from fairlead.discovery.fold import fold
@@ -65,8 +65,8 @@ async def serve(client: Client, settings: Settings) -> None:
     async with asyncio.TaskGroup() as group:
         if settings.role != "speaker":
             identity = f"{settings.node}_{secrets.token_hex(4)}"
-            election = LeaderElection(client, settings.namespace, NAME, identity)
-            group.create_task(election.lead(lambda: _control(client, settings)))
+            election = Election(client, NAME, identity, settings.namespace)
+            group.create_task(election.run(lambda: _control(client, settings)))
         if settings.role != "controller":
             group.create_task(_speak(client, settings))
 
