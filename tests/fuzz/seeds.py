@@ -151,6 +151,17 @@ SEEDS: dict[str, list[Object]] = {
     ],
     "CustomResourceDefinition": [definition(), definition("others", "Other")],
     "Thing": _named({"n": 3, "text": "aa", "list": [{"name": "x"}], "any": {"b": [1]}}),
+    "HorizontalPodAutoscaler": _named(
+        {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}, "maxReplicas": 3}
+    ),
+    "ResourceQuota": _named({"hard": {"pods": "50", "requests.cpu": "4", "count/configmaps": "99"}}),
+    "PersistentVolumeClaim": _named(
+        {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": "x"}
+    ),
+    "PersistentVolume": _named(
+        {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/nonexistent"}}
+    ),
+    "StorageClass": _flat(provisioner="example.com/none"),
     "SubjectAccessReview": [{"spec": {"user": "bob", "resourceAttributes": {"verb": "get", "resource": "pods"}}}],
     "LocalSubjectAccessReview": [
         {
