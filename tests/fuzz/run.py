@@ -152,7 +152,8 @@ class Run:
 
     def _judge(self, asked: Asked, answer: Answer) -> None:
         outside = asked.subresource in OUTSIDE and answer.code in (502, 503, 504)
-        future = answer.code == 504 and b"ResourceVersionTooLarge" in answer.body  # as upstream
+        told = b"ResourceVersionTooLarge" in answer.body or asked.data.startswith(b"HEAD ")
+        future = answer.code == 504 and told and b"resourceVersion=9" in asked.data  # as upstream
         if answer.code >= 500 and not outside and not future:
             self.findings.append(f"{answer.code} {answer.body[:300]!r} to {asked.about}")
         elif b"Traceback (most recent" in answer.body:
