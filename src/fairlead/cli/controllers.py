@@ -32,7 +32,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--root-ca-file", type=_FILE, help="Goes into kube-root-ca.crt; default: the kubeconfig's authority.")
 @click.option("--cluster-signing-cert-file", type=_FILE, help="Signs approved CertificateSigningRequests.")
 @click.option("--cluster-signing-key-file", type=_FILE)
-@click.option("--apiserver-address", metavar="IP:PORT", help="Endpoint of the Service kubernetes; default: left alone.")
+@click.option("--apiserver-address", metavar="IP:PORT", help="Of the API server; default: as its Lease says.")
 @click.option("-v", "--v", "verbosity", type=int, default=2, show_default=True, help="Log level.")
 def command(kubeconfig: Path | None, verbosity: int, **flags: Any) -> None:
     """Run the controllers and the scheduler, in any cluster of `fairlead apiserver`s. Ends on SIGTERM."""

@@ -8,6 +8,7 @@ nothing but its store; one that was not writes into its folder what is missing t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import fcntl
 import ipaddress
@@ -22,7 +23,7 @@ from pathlib import Path
 import msgspec
 
 from fairlead.api.errors import StatusError
-from fairlead.api.kinds import NAMESPACES
+from fairlead.api.kinds import LEASES, NAMESPACES
 from fairlead.apiserver.config import DEFAULT_ISSUER, ServerConfig
 from fairlead.apiserver.pki import KeyPair
 from fairlead.apiserver.server import APIServer
@@ -33,9 +34,10 @@ from fairlead.cluster import signing
 from fairlead.cluster.credentials import KUBELET_CLIENTS
 from fairlead.cluster.errors import ClusterError
 from fairlead.cluster.issuing import Issued
-from fairlead.controllers import ControllerOptions, run_controllers
+from fairlead.controllers import ControllerOptions, presence, run_controllers
 from fairlead.controllers.bootstrap import SYSTEM_NAMESPACES
-from fairlead.registry import Registry, RegistryOptions, RequestContext, User
+from fairlead.registry import DeleteOptions, Registry, RegistryOptions, RequestContext, User
+from fairlead.registry.requests import utc_now
 from fairlead.store.etcd_client import Address, Trust
 from fairlead.store.interface import Store
 from fairlead.store.memory import MemoryStore
@@ -184,6 +186,40 @@ async def ensure_namespaces(registry: Registry) -> None:
                 raise
 
 
+async def keep_present(registry: Registry, address: str, port: int) -> None:
+    """Say in a Lease that this server is there, until cancelled; then take it back."""
+    name = presence.lease(address, port, utc_now())["metadata"]["name"]
+    said = ""
+    try:
+        while True:
+            try:
+                await _renew(registry, address, port)
+                said = ""
+            except StatusError as error:
+                if str(error) != said:
+                    log.warning("lease %s/%s: %s; trying again", presence.NAMESPACE, name, error)
+                said = str(error)
+            await asyncio.sleep(presence.SECONDS / 3)
+    finally:
+        with contextlib.suppress(StatusError, TimeoutError):
+            async with asyncio.timeout(2):
+                await registry.delete(LEASES, presence.NAMESPACE, name, DeleteOptions(), RequestContext())
+
+
+async def _renew(registry: Registry, address: str, port: int) -> None:
+    made = presence.lease(address, port, utc_now())
+    try:
+        there = await registry.get(LEASES, presence.NAMESPACE, made["metadata"]["name"])
+    except StatusError as error:
+        if error.reason != "NotFound":
+            raise
+        await registry.create(LEASES, presence.NAMESPACE, made, RequestContext())
+        return
+    renewed = presence.lease(address, port, utc_now(), there.get("spec"))
+    renewed["metadata"] = {**there["metadata"], **renewed["metadata"]}
+    await registry.update(LEASES, presence.NAMESPACE, made["metadata"]["name"], renewed, RequestContext())
+
+
 async def serve(serving: Serving, files: Files, stop: asyncio.Event) -> None:
     """Serve until told to stop. Raises StoreCorrupt, StoreFailed, OSError."""
     identity = sha256(files.client_ca.read_bytes()).hexdigest()
@@ -204,13 +240,20 @@ async def serve(serving: Serving, files: Files, stop: asyncio.Event) -> None:
             kubelet_ca_file=files.kubelet_ca or "",
         )
     )
+    present: asyncio.Task[None] | None = None
     try:
         await registry.start()
         await server.start()
         await ensure_namespaces(registry)
         log.info("serving on %s, store %s", server.url, serving.store)
+        address = serving.advertise or serving.host
+        if not (ip := ipaddress.ip_address(address)).is_loopback and not ip.is_unspecified:
+            present = asyncio.create_task(keep_present(registry, address, serving.port))
         await stop.wait()
     finally:
+        if present is not None:
+            present.cancel()
+            await asyncio.gather(present, return_exceptions=True)
         await server.stop()
         await registry.stop()
         await store.close()

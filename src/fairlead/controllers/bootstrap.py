@@ -1,18 +1,24 @@
 """What every cluster has: the system's namespaces, and the Service `kubernetes` that leads to the API server.
 
 Upstream: pkg/controlplane/controller/{systemnamespaces,kubernetesservice}, reconcilers. Invariant: the Service's
-endpoints are the advertised address and nothing else; what someone else does to them is put right.
+endpoints are the advertised address, or those of the API servers that are there, and nothing else; what someone else
+does to them is put right.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import time
+from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from fairlead.api.errors import StatusError
-from fairlead.api.kinds import ENDPOINTS, ENDPOINTSLICES, NAMESPACES, SERVICES, Resource
+from fairlead.api.kinds import ENDPOINTS, ENDPOINTSLICES, LEASES, NAMESPACES, SERVICES, Resource
 from fairlead.client.rest import is_conflict
 from fairlead.client.workqueue import WorkQueue, work
+from fairlead.controllers import presence
 from fairlead.controllers.context import Context, ControllerOptions
 from fairlead.controllers.slices import SERVICE_NAME
 
@@ -46,7 +52,7 @@ def service(options: ControllerOptions) -> Object:
     }
 
 
-def endpoints(options: ControllerOptions) -> Object:
+def endpoints(addresses: Sequence[str], port: int) -> Object:
     """Its Endpoints. They are not mirrored: the slice is written beside them."""
     return {
         "apiVersion": "v1",
@@ -58,22 +64,22 @@ def endpoints(options: ControllerOptions) -> Object:
         },
         "subsets": [
             {
-                "addresses": [{"ip": options.advertise_address}],
-                "ports": [{"name": "https", "port": options.advertise_port, "protocol": "TCP"}],
+                "addresses": [{"ip": address} for address in addresses],
+                "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
             }
         ],
     }
 
 
-def endpoint_slice(options: ControllerOptions) -> Object:
+def endpoint_slice(addresses: Sequence[str], port: int) -> Object:
     """Its EndpointSlice."""
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {"name": _NAME, "namespace": "default", "labels": {SERVICE_NAME: _NAME}},
-        "addressType": f"IPv{ipaddress.ip_address(options.advertise_address).version}",
-        "endpoints": [{"addresses": [options.advertise_address], "conditions": {"ready": True}}],
-        "ports": [{"name": "https", "port": options.advertise_port, "protocol": "TCP"}],
+        "addressType": f"IPv{ipaddress.ip_address(addresses[0]).version}",
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}} for address in addresses],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
     }
 
 
@@ -115,8 +121,11 @@ class BootstrapController:
     def __init__(self, context: Context) -> None:
         self._context, self._client = context, context.client
         self._queue: WorkQueue[str] = WorkQueue()
+        self._renewed: dict[str, tuple[str, float]] = {}  # an API server's Lease → its renewTime, and since when
         for resource in (NAMESPACES, SERVICES, ENDPOINTS, ENDPOINTSLICES):
             context.informer.on(resource, self._on_change)
+        if not context.options.advertise_address:
+            context.informer.on(LEASES, self._on_lease)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -133,16 +142,40 @@ class BootstrapController:
         elif metadata["name"] == _NAME and metadata.get("namespace") == "default":
             self._queue.add(_NAME)
 
+    def _on_lease(self, before: Object | None, after: Object | None) -> None:
+        """An API server is there, or has been for longer, or is gone."""
+        obj = after or before or {}
+        if not presence.is_presence(obj):
+            return
+        name, spec = obj["metadata"]["name"], obj.get("spec") or {}
+        if after is None:
+            self._renewed.pop(name, None)
+        else:
+            self._renewed[name] = (spec.get("renewTime") or "", time.monotonic())
+            self._queue.add_after(_NAME, spec.get("leaseDurationSeconds") or presence.SECONDS)
+        self._queue.add(_NAME)
+
+    def _servers(self) -> list[tuple[str, int]]:
+        """Where the API servers are: as was said, or as their Leases say."""
+        options = self._context.options
+        if options.advertise_address:
+            return [(options.advertise_address, options.advertise_port)]
+        leases = filter(presence.is_presence, self._context.cache(LEASES).list(presence.NAMESPACE))
+        return presence.present(leases, self._renewed, time.monotonic())
+
     async def _reconcile(self, key: str) -> None:
         if key in SYSTEM_NAMESPACES:
             await self._ensure_namespace(key)
             return
         await self._ensure_namespace("default")
         options = self._context.options
-        await self._keep(SERVICES, service(options))
-        if options.advertise_address:
-            await self._keep(ENDPOINTS, endpoints(options))
-            await self._keep(ENDPOINTSLICES, endpoint_slice(options))
+        servers = self._servers()
+        port = servers[0][1] if servers else options.advertise_port
+        await self._keep(SERVICES, service(msgspec.structs.replace(options, advertise_port=port)))
+        if servers:  # the last one's address stays: it is there again, or nobody is asked
+            addresses = [address for address, _ in servers]
+            await self._keep(ENDPOINTS, endpoints(addresses, port))
+            await self._keep(ENDPOINTSLICES, endpoint_slice(addresses, port))
 
     async def _ensure_namespace(self, name: str) -> None:
         if self._context.cache(NAMESPACES).get(name) is not None:

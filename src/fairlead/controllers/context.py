@@ -94,7 +94,7 @@ LATER: tuple[Resource, ...] = (
 class ControllerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How the controllers behave. Times are in seconds; defaults are upstream's."""
 
-    advertise_address: str = ""  # of the API server; empty: the `kubernetes` Service's endpoints are left alone
+    advertise_address: str = ""  # of the API server; empty: where the servers' own Leases say they are
     advertise_port: int = 6443
     service_cidr: str = "10.96.0.0/16"  # the `kubernetes` Service takes its first address
     cluster_cidr: str = "10.244.0.0/16"

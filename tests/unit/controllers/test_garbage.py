@@ -103,7 +103,7 @@ def test_the_kubernetes_service_is_mended() -> None:
 
 def test_its_endpoints_are_mended() -> None:
     """An address someone added goes."""
-    wanted = bootstrap.endpoint_slice(OPTIONS)
+    wanted = bootstrap.endpoint_slice([OPTIONS.advertise_address], OPTIONS.advertise_port)
     there = {**wanted, "endpoints": [{**wanted["endpoints"][0], "zone": ""}]}
     assert bootstrap.corrected(there, wanted) is None
     there["endpoints"] = [*there["endpoints"], {"addresses": ["6.6.6.6"]}]
