@@ -23,7 +23,7 @@ from tests.conformance.conftest import minor_of
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster-kubectl")]
 
 _NAMED = [path for path in os.environ.get("KUBECTLS", "").split(":") if path]
-KUBECTLS = list(dict.fromkeys([*_NAMED, shutil.which("kubectl") or "kubectl"]))
+KUBECTLS = list({minor_of(path): path for path in [*_NAMED, shutil.which("kubectl") or "kubectl"]}.values())
 ANSWER = """
 import http.server, sys, os
 print("begun", flush=True); print("to stderr", file=sys.stderr, flush=True)
