@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -54,6 +55,7 @@ def command(verbosity: int, **flags: Any) -> None:
     """Serve the Kubernetes API by itself; `fairlead controllers` does the rest. Ends on SIGTERM."""
     import uvloop
 
+    from fairlead.api.errors import StatusError
     from fairlead.cluster import standalone
     from fairlead.cluster.controlplane import start_logging
     from fairlead.cluster.errors import ClusterError
@@ -66,7 +68,7 @@ def command(verbosity: int, **flags: Any) -> None:
         if serving.files is None:
             print(f"kubectl --kubeconfig {serving.kubeconfig('admin')} get all -A", file=sys.stderr)
         uvloop.run(_serve(serving, files))
-    except (ClusterError, StoreCorrupt, StoreFailed) as error:
+    except (ClusterError, StatusError, StoreCorrupt, StoreFailed) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -144,6 +146,8 @@ def _store(flags: dict[str, Any], folder: Path) -> str:
             Address.parse(store)
         except ValueError as error:
             raise click.UsageError(f"--store: {error}") from None
+        if find_spec("grpc") is None:
+            raise click.UsageError("--store etcd://… needs the package grpcio: pip install 'fairlead[etcd]'")
     elif store != "memory" and not (store.startswith("sqlite:") and store != "sqlite:"):
         raise click.UsageError(f"--store {store!r}: use sqlite:FILE, memory or etcd://HOST:PORT")
     return str(store)
