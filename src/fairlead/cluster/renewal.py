@@ -19,8 +19,8 @@ import yaml
 from fairlead.api.errors import StatusError
 from fairlead.apiserver import pki
 from fairlead.apiserver.pki import KeyPair
-from fairlead.cluster.credentials import write_private
 from fairlead.cluster.errors import ClusterError
+from fairlead.cluster.issuing import write_private
 from fairlead.cluster.signing import KUBELET_CLIENT, KUBELET_SERVING
 from fairlead.registry.requests import utc_now
 
