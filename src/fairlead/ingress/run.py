@@ -16,8 +16,8 @@ from fairlead.api.errors import StatusError
 from fairlead.api.kinds import INGRESSCLASSES, INGRESSES, SECRETS
 from fairlead.client import Batch, Client, Watched, follow
 from fairlead.client.backoff import Backoff
+from fairlead.client.election import Election
 from fairlead.client.events import EventRecorder
-from fairlead.client.leader import LeaderElection
 from fairlead.client.rest import is_gone
 from fairlead.client.workqueue import WorkQueue, work
 from fairlead.discovery.fold import WATCHED
@@ -89,7 +89,7 @@ class Ingress:
         namespace = self._options.publish[0] if self._options.publish is not None else "kube-system"
         controller = self._options.classes.controller
         lease = COMPONENT if controller == CONTROLLER else f"{COMPONENT}-{mark(controller)[:8]}"
-        await LeaderElection(self._client, namespace, lease, self._options.identity).lead(self._say_all)
+        await Election(self._client, lease, self._options.identity, namespace).run(self._say_all)
 
     async def _say_all(self) -> None:
         self._speaks, self._told = True, set()
