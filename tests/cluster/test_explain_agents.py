@@ -71,6 +71,9 @@ def test_real_requests_are_sent_by_the_agent(lab: Lab) -> None:
     assert there.hops[-1].name == "probe"
     assert there.hops[-1].lines[-1] == "as predicted: 3 of 3 succeed"
     assert "→ 10.244." in there.hops[-1].lines[0]
+    traced = [line for line in there.hops[-1].lines if line.startswith("traced: ip fairlead ")]
+    assert any("verdict goto" in line for line in traced), there.hops[-1].lines
+    assert "fairlead-trace" not in lab.on_node("n1", "nft", "list", "tables")
 
 
 def test_an_agent_that_does_not_answer_is_said_so(lab: Lab) -> None:

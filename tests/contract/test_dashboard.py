@@ -47,7 +47,9 @@ class NoKernels:
         """Nothing."""
         return ()
 
-    async def request(self, node: str, uid: str, request: Request) -> tuple[Attempt, int] | None:
+    async def request(
+        self, node: str, uid: str, request: Request, *, trace: bool = False
+    ) -> tuple[Attempt, int] | None:
         """Nothing."""
         return None
 

@@ -78,13 +78,15 @@ class LocalEyes:
             return await self._elsewhere.names(node, uid, names, family)
         return await asyncio.to_thread(self.side(node).names, uid, names, family)
 
-    async def request(self, node: str, uid: str, request: Request) -> tuple[Attempt, int] | None:
+    async def request(
+        self, node: str, uid: str, request: Request, *, trace: bool = False
+    ) -> tuple[Attempt, int] | None:
         """See `Eyes`."""
         if not node:
             return await asyncio.to_thread(asking.connect, *request)
         if not self._is_here(node):
-            return await self._elsewhere.request(node, uid, request)
-        return await asyncio.to_thread(self.side(node).request, uid, request)
+            return await self._elsewhere.request(node, uid, request, trace=trace)
+        return await asyncio.to_thread(self.side(node).request, uid, request, trace)
 
     async def tracked(self, node: str, request: Request, source_port: int) -> str:
         """See `Eyes`."""

@@ -74,10 +74,13 @@ def _leading_to(key: ServiceKey, compiled: Compiled) -> Way:
 
 
 def settled(evidence: Evidence, question: Question) -> Question:
-    """The question with the way that a URL from outside takes, if an Ingress has a rule for its very host."""
+    """The question with the way that a URL from outside takes: by Ingress, if one has a rule for its very host, or if
+    the host can't be a Service's name."""
     outside = question.origin is None or question.origin.kind == "outside"
     if question.via is not None or not question.url_path or not outside:
         return question
+    if question.namespace not in evidence.snapshot.namespaces:
+        return msgspec.structs.replace(question, via="ingress")
     for ingress in evidence.ingresses:
         for rule in (ingress.get("spec") or {}).get("rules") or ():
             if rule.get("host") and covers(rule["host"].lower(), question.host.lower(), deep=False):

@@ -143,12 +143,13 @@ class PodKernel(msgspec.Struct, frozen=True, kw_only=True):
 
 class Attempt(NamedTuple):
     """One real request. `outcome`: connected, answered, refused, timeout, unreachable; `endpoint` as the kernel's
-    connection tracking has it ("" if it was not translated or not seen)."""
+    connection tracking has it ("" if it was not translated or not seen); `trace`: the rules it met."""
 
     outcome: str
     endpoint: str = ""
     milliseconds: float = 0.0
     detail: str = ""
+    trace: tuple[str, ...] = ()
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):

@@ -60,8 +60,8 @@ async def probe(eyes: Eyes, evidence: Evidence, question: Question, report: Repo
         hop.say("there is no address to send to")
         return hop
     attempts = []
-    for _ in range(question.probe):
-        attempt = await _attempt(eyes, evidence, question, ports[0])
+    for number in range(question.probe):
+        attempt = await _attempt(eyes, evidence, question, ports[0], trace=number == 0)
         if attempt is None:
             hop.state = "unseen"
             hop.say("nothing can be sent from there")
@@ -71,6 +71,8 @@ async def probe(eyes: Eyes, evidence: Evidence, question: Question, report: Repo
         at = f" → {attempt.endpoint}" if attempt.endpoint else ""
         detail = f": {attempt.detail}" if attempt.detail else ""
         hop.say(f"{attempt.outcome}{at} ({attempt.milliseconds:.1f} ms){detail}")
+    for line in attempts[0].trace:
+        hop.say(f"traced: {line}")
     judge(report, attempts, hop)
     return hop
 
@@ -83,9 +85,10 @@ def judge(report: Report, attempts: list[Attempt], hop: Hop) -> None:
         hop.find("FL097", f"requests reached {', '.join(sorted(strange))}, which was not predicted", "look again")
     elif report.works and len(fine) < len(attempts):
         bad = next(a for a in attempts if a not in fine)
-        hop.find(
-            "FL097", f"{len(attempts) - len(fine)} of {len(attempts)} requests failed: {bad.outcome}", "look again"
-        )
+        stopped = next((line for a in attempts for line in a.trace if "verdict drop" in line or "reject" in line), "")
+        told = f"; stopped by {stopped}" if stopped else ""
+        failed = f"{len(attempts) - len(fine)} of {len(attempts)} requests failed: {bad.outcome}{told}"
+        hop.find("FL097", failed, "look again")
     elif not report.works and len(fine) == len(attempts) and not report.partly:
         hop.say("and yet the requests succeed by address")
     else:
@@ -100,7 +103,9 @@ def _ingress_port(evidence: Evidence, question: Question) -> list[ServicePort]:
     return [port for port in door.ports if port.name == (question.scheme or "http")]
 
 
-async def _attempt(eyes: Eyes, evidence: Evidence, question: Question, port: ServicePort) -> Attempt | None:
+async def _attempt(
+    eyes: Eyes, evidence: Evidence, question: Question, port: ServicePort, *, trace: bool
+) -> Attempt | None:
     """One request, from where the question starts to where it is sent; None if nothing can be sent from there."""
     key = entrance.OURS if question.via == "ingress" else ServiceKey(question.namespace, question.name)
     service = evidence.snapshot.services[key]
@@ -131,7 +136,7 @@ async def _attempt(eyes: Eyes, evidence: Evidence, question: Question, port: Ser
         at = owner.get(address, at)
     host = question.host or f"{question.name}.{question.namespace}"
     request = Request(address, asked, port.protocol, question.url_path, host)
-    done = await eyes.request(start, uid, request)
+    done = await eyes.request(start, uid, request, trace=trace)
     if done is None:
         return None
     attempt, source_port = done

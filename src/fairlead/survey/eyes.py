@@ -46,8 +46,11 @@ class Eyes(Protocol):
     async def names(self, node: str, uid: str, names: Iterable[str], family: str) -> tuple[DNSAnswer, ...]:
         """What a pod's name servers say."""
 
-    async def request(self, node: str, uid: str, request: Request) -> tuple[Attempt, int] | None:
-        """A real request from a pod, or without uid from the node; None if nothing can be sent from there."""
+    async def request(
+        self, node: str, uid: str, request: Request, *, trace: bool = False
+    ) -> tuple[Attempt, int] | None:
+        """A real request from a pod, or without uid from the node; None if nothing can be sent from there. `trace`:
+        followed through that node's rules."""
 
     async def tracked(self, node: str, request: Request, source_port: int) -> str:
         """Where that node's connection tracking says a request went."""
@@ -107,7 +110,9 @@ class AgentEyes:
         except NoAgent:
             return ()
 
-    async def request(self, node: str, uid: str, request: Request) -> tuple[Attempt, int] | None:
+    async def request(
+        self, node: str, uid: str, request: Request, *, trace: bool = False
+    ) -> tuple[Attempt, int] | None:
         """See `Eyes`. Outside is wherever this runs."""
         from fairlead.survey import asking
 
@@ -115,7 +120,8 @@ class AgentEyes:
             return await asyncio.to_thread(asking.connect, *request)
         try:
             answer = await self._client.post_raw(
-                f"{self._path(node)}/request?{urlencode({'uid': uid})}", msgspec.json.encode(request)
+                f"{self._path(node)}/request?{urlencode({'uid': uid} | ({'trace': 1} if trace else {}))}",
+                msgspec.json.encode(request),
             )
             return msgspec.json.decode(answer, type=tuple[Attempt, int] | None)
         except (StatusError, msgspec.MsgspecError):

@@ -19,9 +19,11 @@ from fairlead.linux.namespaces import entered
 from fairlead.linux.nft.kernel import NftSocket, Tape
 from fairlead.proxy.nftables.layout import DIALECTS
 from fairlead.survey import asking, sight
+from fairlead.survey.tracing import traced
 from fairlead.survey.traffic import Count, TrafficCounter
 
 T = TypeVar("T")
+_GONE = (Attempt("gone"), 0)  # the pod is
 
 
 class Request(NamedTuple):
@@ -129,13 +131,17 @@ class NodeSide:
         ask = partial(asking.look_up, tuple(names), conf.nameservers or ("127.0.0.1",), family)
         return self.in_pod(uid, ask) or ()
 
-    def request(self, uid: str, request: Request) -> tuple[Attempt, int] | None:
-        """A real request from a pod, or with an empty uid from the node; what came of it, and its source port."""
+    def request(self, uid: str, request: Request, trace: bool = False) -> tuple[Attempt, int] | None:
+        """A real request from a pod, or with an empty uid from the node; what came of it, and its source port. `trace`:
+        followed through this node's rules."""
         send = partial(asking.connect, *request)
-        if uid:
-            return self.in_pod(uid, send)
+
+        def work() -> tuple[Attempt, int]:
+            return (self.in_pod(uid, send) or _GONE) if uid else send()
+
         with self._inside():
-            return send()
+            done = traced(request.address, request.port, request.protocol, work) if trace else work()
+        return None if done == _GONE else done
 
     def tracked(self, request: Request, source_port: int) -> str:
         """Where this node's connection tracking says that a request went; empty if it does not know."""

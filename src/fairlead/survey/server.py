@@ -85,7 +85,9 @@ class NodeSights:
             asked = msgspec.json.decode(await request.read(), type=Request)
         except msgspec.MsgspecError as error:
             raise web.HTTPBadRequest(text=f"the body is no request: {error}") from error
-        return _json(await self._apart(self._side.request, request.query.get("uid", ""), asked))
+        return _json(
+            await self._apart(self._side.request, request.query.get("uid", ""), asked, "trace" in request.query)
+        )
 
 
 def _json(value: Any) -> web.Response:

@@ -95,3 +95,9 @@ def test_a_redirection_is_an_answer() -> None:
 def test_a_host_that_is_almost_there_is_proposed() -> None:
     """As people mistype."""
     assert "did you mean shop.test?" in ask(world(ingress()), "http://shop.tst/", via="ingress").verdict
+
+
+def test_a_host_that_can_be_no_service_is_looked_for_among_the_ingresses() -> None:
+    """Rather than said to be in a namespace that is not there."""
+    report = ask(world(), "http://nosuch.example/")
+    assert report.cause is not None and report.cause.id == "FL101"
