@@ -712,14 +712,14 @@ def _no_endpoints_behind_the_ingress(lab: Lab) -> Iterator[None]:
 
 @fault("FL052", "svc/balanced", "outside", quick=False)
 def _stranger_drops_what_a_balancer_gets(lab: Lab) -> Iterator[None]:
-    with _balanced(lab), contextlib.ExitStack() as stack:
+    with _with_balancer(lab), contextlib.ExitStack() as stack:
         for node in ("n1", "n2"):
             stack.enter_context(lab.stranger(lab.node(node), "forward", "tcp dport 8080 drop"))
         yield
 
 
 @contextlib.contextmanager
-def _balanced(lab: Lab) -> Iterator[None]:
+def _with_balancer(lab: Lab) -> Iterator[None]:
     spec = {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}
     with lab.serving("balanced", spec, [pod("balanced", "n2", "balanced")]):
         lab.until(lambda: lab.get(SERVICES, "balanced")["status"]["loadBalancer"]["ingress"], "its address")

@@ -39,7 +39,7 @@ class Count(NamedTuple):
 
 
 class TrafficCounter:
-    """One node's. `clock` in seconds."""
+    """One node's. Several may ask, from any thread."""
 
     def __init__(self) -> None:
         self._known: set[bytes] | None = None
@@ -51,11 +51,11 @@ class TrafficCounter:
     def look(self) -> tuple[Count, ...]:
         """The counts. Raises OSError. Flows that were there at the first look count as tracked, not as new."""
         with self._lock:
-            start = time.monotonic()
-            if start >= self._next:
+            now, start = time.monotonic(), time.thread_time()
+            if now >= self._next:
                 self._take(self._flows())
-                took = time.monotonic() - start
-                self._next = start + max(_SHORTEST, _SHARE * took)
+                took = time.thread_time() - start  # what it cost, not how long it had to wait
+                self._next = now + max(_SHORTEST, _SHARE * took)
             every = self._totals.keys() | self._now.keys()
             return tuple(Count(route, self._totals[route], self._now[route]) for route in sorted(every))
 
