@@ -70,6 +70,7 @@ def test_stale_rules_are_told_apart(lab: Lab) -> None:
             found, verdict = _cause(lab, "svc/hand")
             assert found == "FL061", verdict
             assert "its rules lack 10.244." in verdict
+            assert "it has applied EndpointSlices up to revision" in verdict
 
 
 @pytest.mark.parametrize(

@@ -154,8 +154,8 @@ class Attempt(NamedTuple):
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that was seen, at one moment. `kernels` is by node, `pod_kernels` by the pod's uid, `processes` by
-    name (control-plane, node-n1, …), `secrets` says of those that Ingresses name why they are no certificates ("": they
-    are)."""
+    name (control-plane, node-n1, …). `secrets` says of those that Ingresses name why they are no certificates ("": they
+    are). `applied` is, by node, the revision of the newest EndpointSlice that its agent says its kernel has."""
 
     facts: Facts = Facts()
     snapshot: ServiceSnapshot = ServiceSnapshot()
@@ -168,6 +168,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     ingresses: tuple[Object, ...] = ()
     ingress_classes: tuple[Object, ...] = ()
     secrets: dict[str, str] = {}
+    applied: dict[str, int] = {}
     events: tuple[Object, ...] = ()
     kernels: dict[str, NodeKernel] = {}
     pod_kernels: dict[str, PodKernel] = {}

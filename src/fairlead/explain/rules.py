@@ -7,7 +7,9 @@ endpoints it names are those of the kernel, not of the API; where the two differ
 from __future__ import annotations
 
 from fairlead.discovery.choose import Choice
+from fairlead.discovery.confirmed import revision_of
 from fairlead.discovery.model import ServicePort
+from fairlead.discovery.parse import slice_owner
 from fairlead.explain import in_iptables, in_ipvs, in_nftables
 from fairlead.explain.evidence import NodeKernel
 from fairlead.explain.report import Hop
@@ -90,6 +92,7 @@ def _compare(scene: Scene, target: Target, choice: Choice, outcomes: frozenset[O
     more = ", ".join(f"{host(a)}:{p}" for a, p in sorted(found - wanted))
     less = ", ".join(f"{host(a)}:{p}" for a, p in sorted(wanted - found))
     told = " and ".join(filter(None, [f"still send to {more}" if more else "", f"lack {less}" if less else ""]))
+    told += _behind(scene, target)
     agent = scene.evidence.processes.get(f"node-{target.at}", "running")
     if agent != "running":
         hop.find(
@@ -98,6 +101,17 @@ def _compare(scene: Scene, target: Target, choice: Choice, outcomes: frozenset[O
             f"let it run again: the supervisor starts it when it is killed (node-{target.at})",
         )
     hop.find("FL051", f"the rules on {target.at} {told}", f"see the proxy's log on {target.at}")
+
+
+def _behind(scene: Scene, target: Target) -> str:
+    """By which revisions the node's agent is behind, if it says so."""
+    applied = scene.evidence.applied.get(target.at)
+    key = scene.service.key
+    own = [s for s in scene.evidence.slices if slice_owner(s) == key]
+    newest = max(map(revision_of, own), default=0)
+    if applied is None or applied >= newest:
+        return ""
+    return f" (it has applied EndpointSlices up to revision {applied}, and the Service's newest is {newest})"
 
 
 def _word(outcome: Outcome) -> str:

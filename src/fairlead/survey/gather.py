@@ -18,6 +18,7 @@ from fairlead.api.kinds import (
     EVENTS,
     INGRESSCLASSES,
     INGRESSES,
+    LEASES,
     NAMESPACES,
     NODES,
     PODS,
@@ -26,6 +27,7 @@ from fairlead.api.kinds import (
     Resource,
 )
 from fairlead.client import Client
+from fairlead.discovery import confirmed
 from fairlead.discovery.fold import fold
 from fairlead.discovery.model import ServiceKey, ServiceSnapshot
 from fairlead.explain import entrance, names, path
@@ -64,12 +66,12 @@ async def objects(client: Client, facts: Facts, question: Question) -> Evidence:
         spaces.add(question.origin.namespace)
     spaces.discard("")
 
-    async def listed(resource: Resource, namespace: str = "") -> list[Object]:
-        return list((await client.list(resource, namespace))["items"])
+    async def listed(resource: Resource, namespace: str = "", labels: str = "") -> list[Object]:
+        return list((await client.list(resource, namespace, label_selector=labels))["items"])
 
-    async def optional(resource: Resource, namespace: str = "") -> list[Object]:
+    async def optional(resource: Resource, namespace: str = "", labels: str = "") -> list[Object]:
         try:
-            return await listed(resource, namespace)
+            return await listed(resource, namespace, labels)
         except StatusError:
             return []
 
@@ -97,8 +99,9 @@ async def objects(client: Client, facts: Facts, question: Question) -> Evidence:
     backend = asked_service(evidence, question)
     spaces.add(backend.namespace)
     ordered = sorted(spaces)
-    events, *more = await asyncio.gather(
+    events, leases, *more = await asyncio.gather(
         optional(EVENTS, backend.namespace),
+        optional(LEASES, confirmed.LEASE_NAMESPACE, confirmed.LEASE_SELECTOR),
         *(listed(PODS, space) for space in ordered),
         *(optional(_POLICIES, space) for space in ordered),
     )
@@ -108,6 +111,7 @@ async def objects(client: Client, facts: Facts, question: Question) -> Evidence:
         pods=tuple(pod for some in pods for pod in some),
         policies=tuple(policy for some in policies for policy in some),
         events=tuple(events),
+        applied=_applied(leases),
         secrets=await _secrets(client, ingresses) if entrance.settled(evidence, question).via == "ingress" else {},
     )
 
@@ -116,6 +120,16 @@ def asked_service(evidence: Evidence, question: Question) -> Question:
     """The question about the Service that is meant in the end: by Ingress, that of the rule."""
     settled = entrance.settled(evidence, question)
     return entrance.resolved(evidence, settled) if settled.via == "ingress" else settled
+
+
+def _applied(leases: list[Object]) -> dict[str, int]:
+    """The newest EndpointSlice that each node's kernel has, as its agent confirms it."""
+    found = {}
+    for lease in leases:
+        said = str((lease["metadata"].get("annotations") or {}).get(confirmed.APPLIED) or "")
+        if said.isdecimal():
+            found[lease["metadata"]["name"].removeprefix(confirmed.LEASE_PREFIX)] = int(said)
+    return found
 
 
 async def _secrets(client: Client, ingresses: list[Object]) -> dict[str, str]:

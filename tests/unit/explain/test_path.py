@@ -137,3 +137,13 @@ def test_the_world_is_what_it_says() -> None:
     """The fixture's own objects agree with each other."""
     assert WEB["spec"]["clusterIP"] in str(node_kernel(1).tables["IPv4"])
     assert len(SLICE["endpoints"]) == 2
+
+
+def test_an_agent_that_is_behind_is_told_with_its_revision() -> None:
+    """What it confirmed, against the newest slice of the Service."""
+    newest = SLICE | {"metadata": SLICE["metadata"] | {"resourceVersion": "40"}}
+    kernels = {"n1": node_kernel(1, RULES_BEHIND), "n2": node_kernel(2)}
+    report = explain(evidence(slices=(newest,), applied={"n1": 38}, kernels=kernels))
+    assert "up to revision 38, and the Service's newest is 40" in report.verdict
+    told = explain(evidence(slices=(newest,), applied={"n1": 41}, kernels=kernels)).verdict
+    assert "revision" not in told
