@@ -7,14 +7,11 @@ where one fault has two right names.
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from fairlead.api.kinds import ENDPOINTSLICES, INGRESSES, NODES, PODS, SERVICES
-from fairlead.linux.namespaces import entered
-from fairlead.survey import sight
 from tests.cluster.explain_lab import SPACE, Lab, endpoint_slice, pod, scale, service
 
 
@@ -49,7 +46,7 @@ def fault(
     return add
 
 
-def _web_pod(name: str, **more: Any) -> dict[str, Any]:
+def web_pod(name: str, **more: Any) -> dict[str, Any]:
     return pod(name, "n1", name, **more)
 
 
@@ -115,7 +112,7 @@ def _selector_matches_nothing(lab: Lab) -> Iterator[None]:
 @fault("FL012", "svc/notready")
 def _readiness_probe_gets_404(lab: Lab) -> Iterator[None]:
     probe = {"httpGet": {"path": "/health", "port": 8404}, "periodSeconds": 1}
-    broken = _web_pod("notready", listen="tcp:0.0.0.0:8404", container={"readinessProbe": probe})
+    broken = web_pod("notready", listen="tcp:0.0.0.0:8404", container={"readinessProbe": probe})
     with lab.serving("notready", {"ports": [{"port": 80, "targetPort": 8404}]}, [broken], ready=False):
         lab.until(lambda: lab.pod("notready")["status"]["phase"] == "Running", "the pod")
         yield
@@ -123,7 +120,7 @@ def _readiness_probe_gets_404(lab: Lab) -> Iterator[None]:
 
 @fault("FL012", "svc/notready", quick=False)
 def _readiness_probe_on_another_port(lab: Lab) -> Iterator[None]:
-    broken = _web_pod("notready", container={"readinessProbe": {"tcpSocket": {"port": 9999}, "periodSeconds": 1}})
+    broken = web_pod("notready", container={"readinessProbe": {"tcpSocket": {"port": 9999}, "periodSeconds": 1}})
     with lab.serving("notready", {}, [broken], ready=False):
         lab.until(lambda: lab.pod("notready")["status"]["phase"] == "Running", "the pod")
         yield
@@ -131,7 +128,7 @@ def _readiness_probe_on_another_port(lab: Lab) -> Iterator[None]:
 
 @fault("FL012", "svc/notready", quick=False)
 def _readiness_command_fails(lab: Lab) -> Iterator[None]:
-    broken = _web_pod("notready", container={"readinessProbe": {"exec": {"command": ["false"]}, "periodSeconds": 1}})
+    broken = web_pod("notready", container={"readinessProbe": {"exec": {"command": ["false"]}, "periodSeconds": 1}})
     with lab.serving("notready", {}, [broken], ready=False):
         lab.until(lambda: lab.pod("notready")["status"]["phase"] == "Running", "the pod")
         yield
@@ -144,7 +141,7 @@ def _state(lab: Lab, name: str) -> str:
 
 @fault("FL013", "svc/crash")
 def _program_ends_at_once(lab: Lab) -> Iterator[None]:
-    broken = _web_pod("crash", container={"command": ["sh", "-c", "echo no database; exit 3"]})
+    broken = web_pod("crash", container={"command": ["sh", "-c", "echo no database; exit 3"]})
     with lab.serving("crash", {}, [broken], ready=False):
         lab.until(lambda: "CrashLoopBackOff" in _state(lab, "crash"), "the crash loop")
         yield
@@ -152,7 +149,7 @@ def _program_ends_at_once(lab: Lab) -> Iterator[None]:
 
 @fault("FL013", "svc/over", quick=False)
 def _pods_have_ended(lab: Lab) -> Iterator[None]:
-    broken = _web_pod("over", container={"command": ["true"]}, restartPolicy="Never")
+    broken = web_pod("over", container={"command": ["true"]}, restartPolicy="Never")
     with lab.serving("over", {}, [broken], ready=False):
         lab.until(lambda: lab.pod("over")["status"]["phase"] == "Succeeded", "the pod's end")
         yield
@@ -167,14 +164,14 @@ def _pods_not_scheduled(lab: Lab) -> Iterator[None]:
 
 @fault("FL015", "svc/imageless", quick=False)
 def _image_cannot_be_pulled(lab: Lab) -> Iterator[None]:
-    with lab.serving("imageless", {}, [_web_pod("imageless", container={"image": "nginx"})], ready=False):
+    with lab.serving("imageless", {}, [web_pod("imageless", container={"image": "nginx"})], ready=False):
         lab.until(lambda: "Pull" in _state(lab, "imageless"), "the image's error")
         yield
 
 
 @fault("FL015", "svc/programless")
 def _program_does_not_exist(lab: Lab) -> Iterator[None]:
-    broken = _web_pod("programless", container={"command": ["/no/such/program"]})
+    broken = web_pod("programless", container={"command": ["/no/such/program"]})
     with lab.serving("programless", {}, [broken], ready=False):
         lab.until(lambda: "no/such" in str(lab.pod("programless")["status"]), "the start's error")
         yield
@@ -182,7 +179,7 @@ def _program_does_not_exist(lab: Lab) -> Iterator[None]:
 
 @fault("FL016", "svc/named")
 def _named_port_missing(lab: Lab) -> Iterator[None]:
-    broken = _web_pod("named", container={"ports": [{"name": "web", "containerPort": 8080}]})
+    broken = web_pod("named", container={"ports": [{"name": "web", "containerPort": 8080}]})
     with lab.serving("named", {"ports": [{"port": 80, "targetPort": "http"}]}, [broken], ready=False):
         lab.until(lambda: "True" in str(lab.pod("named")["status"].get("conditions")), "the pod")
         lab.until(lambda: "Ready" in str(lab.pod("named")["status"]), "the pod")
@@ -199,14 +196,14 @@ def _endpoint_of_no_pod(lab: Lab) -> Iterator[None]:
 
 @fault("FL020", "svc/near", "pod/client-2")
 def _internal_policy_local_elsewhere(lab: Lab) -> Iterator[None]:
-    with lab.serving("near", {"internalTrafficPolicy": "Local"}, [_web_pod("near")], ready=False):
+    with lab.serving("near", {"internalTrafficPolicy": "Local"}, [web_pod("near")], ready=False):
         lab.until(lambda: lab.endpoints("near"), "the endpoint")
         yield
 
 
 @fault("FL021", "svc/door", "outside", via="nodeport")
 def _external_policy_local_elsewhere(lab: Lab) -> Iterator[None]:
-    with lab.serving("door", {"type": "NodePort", "externalTrafficPolicy": "Local"}, [_web_pod("door")]):
+    with lab.serving("door", {"type": "NodePort", "externalTrafficPolicy": "Local"}, [web_pod("door")]):
         yield
 
 
@@ -291,7 +288,7 @@ def _load_balancer_asks_for_the_impossible(lab: Lab) -> Iterator[None]:
 
 
 @fault("FL036", "svc/cloud", via="lb")
-def _source_ranges_exclude_the_client(lab: Lab) -> Iterator[None]:
+def _source_ranges_exclude_theclient(lab: Lab) -> Iterator[None]:
     spec = {"type": "LoadBalancer", "selector": {"app": "web"}, "loadBalancerSourceRanges": ["192.0.2.0/24"]}
     with lab.made(SERVICES, service("cloud", spec)):
         lab.until(lambda: _balanced(lab, "cloud"), "a load balancer's address")
@@ -340,19 +337,19 @@ def _dns_scaled_to_nothing(lab: Lab) -> Iterator[None]:
 
 @fault("FL042", "svc/web", "pod/plain")
 def _dns_policy_default(lab: Lab) -> Iterator[None]:
-    with _client(lab, "plain", dnsPolicy="Default"):
+    with client(lab, "plain", dnsPolicy="Default"):
         yield
 
 
 @fault("FL041", "svc/web", "pod/lost", quick=False)
 def _another_name_server(lab: Lab) -> Iterator[None]:
-    with _client(lab, "lost", dnsPolicy="None", dnsConfig={"nameservers": ["10.96.0.99"]}):
+    with client(lab, "lost", dnsPolicy="None", dnsConfig={"nameservers": ["10.96.0.99"]}):
         yield
 
 
 @fault("FL041", "svc/web", "pod/edited")
 def _resolv_conf_edited(lab: Lab) -> Iterator[None]:
-    with _client(lab, "edited"):
+    with client(lab, "edited"):
         made = lab.pod("edited")
         folder = lab.layout.runtime / "nodes" / "n1" / "pods" / made["metadata"]["uid"] / "etc" / "resolv.conf"
         folder.write_text("nameserver 10.96.0.99\n")
@@ -370,7 +367,7 @@ def _name_of_nothing(lab: Lab) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _client(lab: Lab, name: str, **spec: Any) -> Iterator[None]:
+def client(lab: Lab, name: str, **spec: Any) -> Iterator[None]:
     with lab.made(PODS, pod(name, "n1", listen="", **spec)):
         lab.until(lambda: lab.pod(name)["status"]["phase"] == "Running", f"pod {name}")
         yield
@@ -388,267 +385,6 @@ def _dns_processes_stopped(lab: Lab) -> Iterator[None]:
 def _stranger_drops_dns(lab: Lab) -> Iterator[None]:
     with lab.stranger(lab.node("n1"), "prerouting", "udp dport 53 drop"):
         yield
-
-
-# -- kernel ----------------------------------------------------------------------------------------------------------
-
-
-@fault("FL061")
-def _rules_flushed_and_agent_stopped(lab: Lab) -> Iterator[None]:
-    with lab.stopped_process("node-n1"):
-        lab.on_node("n1", "nft", "delete", "table", "ip", "fairlead")
-        yield
-    lab.until(lambda: lab.in_kernel("web"), "rules again")
-
-
-@fault("FL061", "svc/late", via="clusterip")
-def _agent_stopped_before_a_new_service(lab: Lab) -> Iterator[None]:
-    with lab.stopped_process("node-n1"), lab.made(SERVICES, service("late", {"selector": {"app": "web"}})):
-        lab.until(lambda: lab.in_kernel("late", "n2"), "the other node's rules")
-        yield
-
-
-@fault("FL061", via="clusterip", quick=False)
-def _element_removed_and_agent_stopped(lab: Lab) -> Iterator[None]:
-    vip = lab.get(SERVICES, "web")["spec"]["clusterIP"]
-    with lab.stopped_process("node-n1"):
-        lab.on_node("n1", "nft", f"delete element ip fairlead svc {{ {vip} . tcp . 80 }}")
-        yield
-    lab.until(lambda: lab.in_kernel("web"), "rules again")
-
-
-@fault("FL052")
-def _stranger_drops_in_forward(lab: Lab) -> Iterator[None]:
-    with lab.stranger(lab.node("n1"), "forward", "tcp dport 8080 drop"):
-        yield
-
-
-@fault("FL052", quick=False)
-def _stranger_drops_on_the_other_node(lab: Lab) -> Iterator[None]:
-    with lab.stranger(lab.node("n2"), "forward", "ip saddr 10.244.0.0/16 tcp dport 8000-9000 drop"):
-        yield
-
-
-@fault("FL052", quick=False)
-def _stranger_rejects_before_translation(lab: Lab) -> Iterator[None]:
-    with lab.stranger(lab.node("n1"), "prerouting", "ip daddr 10.96.0.0/16 tcp dport 80 drop", priority="-150"):
-        yield
-
-
-@fault("FL052", quick=False)
-def _policy_drop(lab: Lab) -> Iterator[None]:
-    with lab.stranger(lab.node("n1"), "forward", "udp dport 53 accept", policy="drop"):
-        yield
-
-
-@fault("FL052")
-def _wall_in_the_client(lab: Lab) -> Iterator[None]:
-    with lab.stranger(lab.inside("client-1"), "output", "tcp dport 80 drop"):
-        yield
-
-
-@fault("FL052")
-def _wall_in_an_endpoint(lab: Lab) -> Iterator[None]:
-    with lab.stranger(lab.inside("web-1"), "input", "tcp dport 8080 drop"):
-        yield
-
-
-@fault("FL052", quick=False)
-def _answers_dropped(lab: Lab) -> Iterator[None]:
-    with lab.stranger(lab.inside("web-2"), "output", "tcp sport 8080 drop"):
-        yield
-
-
-@fault("FL053", via="clusterip")
-def _stranger_translates_first(lab: Lab) -> Iterator[None]:
-    vip = lab.get(SERVICES, "web")["spec"]["clusterIP"]
-    rule = f"ip daddr {vip} tcp dport 80 dnat ip to 192.0.2.1:80"
-    with lab.stranger(lab.node("n1"), "prerouting", rule, kind="nat", priority="-110"):
-        yield
-
-
-def _sysctl(lab: Lab, node: str, name: str, wrong: str, right: str) -> AbstractContextManager[None]:
-    return lab.done(lab.node(node), f"sysctl -qw {name}={wrong}", f"sysctl -qw {name}={right}")
-
-
-@fault("FL071", via="clusterip")
-def _no_forwarding(lab: Lab) -> Iterator[None]:
-    with _sysctl(lab, "n1", "net.ipv4.ip_forward", "0", "1"):
-        yield
-
-
-@fault("FL071", quick=False)
-def _no_forwarding_on_the_other_node(lab: Lab) -> Iterator[None]:
-    with _sysctl(lab, "n2", "net.ipv4.ip_forward", "0", "1"):
-        yield
-
-
-@fault("FL072")
-def _bridge_passes_by(lab: Lab) -> Iterator[None]:
-    with _sysctl(lab, "n1", "net.bridge.bridge-nf-call-iptables", "0", "1"):
-        yield
-
-
-def _peer_route(lab: Lab) -> str:
-    lines = lab.on_node("n1", "ip", "route").splitlines()
-    return next(line.strip() for line in lines if line.startswith("10.244.") and " via " in line)
-
-
-@fault("FL070")
-def _route_to_the_peer_removed(lab: Lab) -> Iterator[None]:
-    route = _peer_route(lab)
-    with lab.done(lab.node("n1"), f"ip route del {route}", f"ip route replace {route}"):
-        yield
-
-
-@fault("FL070")
-def _blackhole(lab: Lab) -> Iterator[None]:
-    address = lab.pod("web-2")["status"]["podIP"]
-    with lab.done(lab.node("n1"), f"ip route add blackhole {address}/32", f"ip route del blackhole {address}/32"):
-        yield
-
-
-@fault("FL070", quick=False)
-def _no_route_back(lab: Lab) -> Iterator[None]:
-    address = lab.pod("client-1")["status"]["podIP"]
-    with lab.done(lab.node("n2"), f"ip route add unreachable {address}/32", f"ip route del unreachable {address}/32"):
-        yield
-
-
-@fault("FL074", via="clusterip")
-def _bridge_down(lab: Lab) -> Iterator[None]:
-    with lab.done(lab.node("n1"), "ip link set fl0 down", "ip link set fl0 up"):
-        yield
-
-
-@fault("FL075", quick=False)
-def _link_of_an_endpoint_down(lab: Lab) -> Iterator[None]:
-    link = lab.link("web-2")
-    with lab.done(lab.node("n2"), f"ip link set {link} down", f"ip link set {link} up"):
-        yield
-
-
-@fault("FL075")
-def _link_off_the_bridge(lab: Lab) -> Iterator[None]:
-    link = lab.link("web-1")
-    with lab.done(lab.node("n1"), f"ip link set {link} nomaster", f"ip link set {link} master fl0"):
-        yield
-    lab.on_node("n1", "bridge", "link", "set", "dev", link, "hairpin", "on")
-
-
-@fault("FL076", "svc/web", "pod/bare", via="clusterip")
-def _client_without_a_route(lab: Lab) -> Iterator[None]:
-    with _client(lab, "bare"):
-        lab.in_pod("bare", "ip", "route", "del", "default")
-        yield
-
-
-@fault("FL076", "svc/web", "pod/bare", via="clusterip", quick=False)
-def _client_with_its_link_down(lab: Lab) -> Iterator[None]:
-    with _client(lab, "bare"):
-        lab.in_pod("bare", "ip", "link", "set", "eth0", "down")
-        yield
-
-
-@fault("FL076", "svc/naked", via="clusterip", quick=False)
-def _endpoint_without_its_address(lab: Lab) -> Iterator[None]:
-    with lab.serving("naked", {}, [pod("naked", "n2", "naked", container={"readinessProbe": None})]):
-        address = lab.pod("naked")["status"]["podIP"]
-        lab.in_pod("naked", "ip", "address", "del", f"{address}/24", "dev", "eth0")
-        yield
-
-
-@fault("FL077", "svc/web", "pod/web-1", via="clusterip")
-def _no_hairpin(lab: Lab) -> Iterator[None]:
-    link = lab.link("web-1")
-    with lab.done(lab.node("n1"), f"bridge link set dev {link} hairpin off", f"bridge link set dev {link} hairpin on"):
-        yield
-
-
-@fault("FL090", "svc/udp", via="clusterip")
-def _stale_flow(lab: Lab) -> Iterator[None]:
-    vip = lab.get(SERVICES, "udp")["spec"]["clusterIP"]
-    namespace = f"/run/netns/{lab.layout.node_namespace('n1')}"
-    rule = f"ip daddr {vip} udp dport 9053 dnat ip to 10.244.1.251:9053"
-    with entered(f"/proc/{lab.pid(lab.pod('client-1'))}/ns/net"):
-        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    with sender:
-        sender.bind(("0.0.0.0", 40053))
-
-        def astray() -> bool:
-            """Whether the flow leads to the wrong endpoint. The proxy forgets it, rightly, whenever the Service's
-            endpoints change, so it is begun again until it stays."""
-            with entered(namespace):
-                if any(f.endpoint == "10.244.1.251" for f in sight.flows(("UDP",), (vip,))):
-                    return True
-                forget(vip)
-            with lab.stranger(lab.node("n1"), "prerouting", rule, kind="nat", priority="-110"):
-                sender.sendto(b"x", (vip, 9053))
-            return False
-
-        lab.until(astray, "the flow")
-        yield
-    with entered(namespace):
-        forget(vip)
-
-
-def forget(vip: str) -> None:
-    """Delete the tracked UDP flows to an address."""
-    from fairlead.linux.conntrack import UDP, ConntrackSocket
-
-    with ConntrackSocket() as table:
-        for flow in table.flows(socket.AF_INET, UDP, vip):
-            table.delete(flow)
-
-
-# -- processes -------------------------------------------------------------------------------------------------------
-
-
-@fault("FL080", "svc/deaf")
-def _nothing_listens(lab: Lab) -> Iterator[None]:
-    with lab.serving("deaf", {}, [_web_pod("deaf", listen="")]):
-        yield
-
-
-@fault("FL081", "svc/shy")
-def _listens_on_localhost(lab: Lab) -> Iterator[None]:
-    with lab.serving("shy", {}, [_web_pod("shy", listen="tcp:127.0.0.1:8080")]):
-        _listening(lab, "shy")
-        yield
-
-
-@fault("FL082", "svc/astray")
-def _listens_on_another_port(lab: Lab) -> Iterator[None]:
-    with lab.serving("astray", {"ports": [{"port": 80, "targetPort": 8000}]}, [_web_pod("astray")]):
-        _listening(lab, "astray")
-        yield
-
-
-@fault("FL083", "svc/mixed", quick=False)
-def _listens_with_another_protocol(lab: Lab) -> Iterator[None]:
-    with lab.serving("mixed", {}, [_web_pod("mixed", listen="udp:0.0.0.0:8080")]):
-        _listening(lab, "mixed")
-        yield
-
-
-def _listening(lab: Lab, name: str) -> None:
-    made = lab.pod(name)
-    lab.until(lambda: sight.listeners(lab.pid(made), ()), f"a socket in {name}")
-
-
-@fault("FL085", "svc/frozen")
-def _process_stopped(lab: Lab) -> Iterator[None]:
-    with lab.serving("frozen", {}, [_web_pod("frozen", container={"readinessProbe": None})]):
-        _listening(lab, "frozen")
-        with lab.stopped(*lab.programs(lab.pod("frozen"))):
-            yield
-
-
-@fault("FL063", quick=False)
-def _control_plane_stopped(lab: Lab) -> Iterator[None]:
-    with lab.stopped_process("control-plane"):
-        yield
-    lab.until(lambda: lab.explain("svc/web").works, "the API again")
 
 
 # -- the way in --------------------------------------------------------------------------------------------------------

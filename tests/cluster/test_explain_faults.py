@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.cluster import explain_faults_kernel  # noqa: F401  (adds its faults)
 from tests.cluster.conftest import Cluster
 from tests.cluster.explain_faults import FAULTS, Fault
 from tests.cluster.explain_healthy import SETUPS, Setup
