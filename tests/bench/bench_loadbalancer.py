@@ -1,6 +1,6 @@
 """How long a load balancer's address is gone when its node is, and what announcing costs.
 
-    python -m tests.bench loadbalancer [ROUNDS]
+    python -m tests.bench loadbalancer    (ROUNDS=10 in the environment)
 
 Three nodes and a client in network namespaces on one bridge, real ARP and TCP. The client connects every 10 ms; the
 owner's port on the bridge is set down, and up again a few seconds later. The gap is from the last connection before to
@@ -9,9 +9,10 @@ the first one after. Needs root.
 
 from __future__ import annotations
 
+import os
+import secrets
 import socket
 import statistics
-import sys
 import time
 
 from fairlead.linux import namespaces
@@ -23,11 +24,12 @@ _TRY = 0.1
 
 def main() -> None:
     """Print the gaps."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+    rounds = int(os.environ.get("ROUNDS", "10"))
     made: list[str] = []
+    run = secrets.token_hex(3)
 
     def make(label: str) -> str:
-        name = f"flb-{label}"
+        name = f"flb-{run}-{label}"
         namespaces.create(name)
         made.append(name)
         return name

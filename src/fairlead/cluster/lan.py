@@ -1,8 +1,8 @@
 """The cluster's LAN: one outer namespace with a bridge, a namespace per node on it, one veth pair to the machine.
 
-Stands on linux. Invariant: of the machine's own network only three things are touched: one veth end with the LAN's
-connected route, and (unless egress is off) one nft table and forwarding, so that pods reach what the machine reaches.
-`ensure` may be repeated; `remove` leaves nothing.
+Stands on linux. Invariant: of the machine's own network only three things are touched: one veth end with its routes (to
+the LAN, and to load balancers' addresses elsewhere), and (unless egress is off) one nft table and forwarding, so that
+pods reach what the machine reaches. `ensure` may be repeated; `remove` leaves nothing.
 """
 
 from __future__ import annotations
