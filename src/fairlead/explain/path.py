@@ -260,10 +260,8 @@ def _targets(scene: Scene, port: ServicePort) -> list[Target]:
         found = [(n, primary_address(evidence, n, scene.family)) for n in nodes]
         return [Target(address, port.node_port, n) for n, address in found if address]
     if scene.via == "lb":
-        return [
-            Target(lb.ip, port.port, scene.client.node or lan_node(evidence, scene.service, lb.ip))
-            for lb in scene.service.load_balancer
-        ]
+        known = [lb.ip for lb in scene.service.load_balancer if (":" in lb.ip) == (scene.family == "IPv6")]
+        return [Target(ip, port.port, scene.client.node or lan_node(evidence, scene.service, ip)) for ip in known]
     wanted = [ip for ip in scene.service.cluster_ips if (":" in ip) == (scene.family == "IPv6")]
     return [Target(ip, port.port, scene.client.node) for ip in wanted[:1]]
 
