@@ -53,6 +53,25 @@ spec:
 """
 
 
+INGRESS = """
+apiVersion: v1
+kind: Service
+metadata: {{name: fairlead-ingress, namespace: kube-system}}
+spec:
+  ports: [{{name: http, port: 80}}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: fairlead-ingress-1
+  namespace: kube-system
+  labels: {{kubernetes.io/service-name: fairlead-ingress}}
+addressType: IPv4
+ports: [{{name: http, port: 8080}}]
+endpoints: [{{addresses: ["{pod}"], conditions: {{ready: true}}}}]
+"""
+
+
 def service(name: str, **spec: object) -> str:
     lines = "".join(f"  {field}: {value}\n" for field, value in spec.items())
     return (
@@ -73,6 +92,7 @@ class Outside:
             f"--publish={self.dns_port}:kube-dns.kube-system:53/udp",
             f"--publish={self.ingress_port}:80",
             "--host-routes",
+            "--no-ingress",
             f"--cluster-cidr={base}.0.0/17",
             f"--service-cluster-ip-range={base}.128.0/17",
         )
@@ -183,7 +203,8 @@ def cut_off(outside: Outside, node: str) -> Iterator[None]:
 
 
 def test_published_ports(outside: Outside) -> None:
-    """The machine's ports lead to a Service by its port's name, over TCP and UDP; what nobody serves is ended."""
+    """The machine's ports lead to a Service by its port's name, over TCP and UDP; what nobody serves is ended, until
+    there is a Service. Without one named, it is the ingress'."""
     outside.answer(f"http://127.0.0.1:{outside.port}")
     question = dns.message.make_query("web.default.svc.cluster.local.", "A")
     answer = outside.cluster.wait_for(
@@ -191,9 +212,11 @@ def test_published_ports(outside: Outside) -> None:
     )
     cluster_ip = outside.cluster.get("svc", "web")["spec"]["clusterIP"]
     assert [str(record) for rrset in answer.answer for record in rrset] == [cluster_ip]
-    if not outside.cluster.kubectl("-n", "kube-system", "get", "svc", "fairlead-ingress", check=False):
-        with socket.create_connection(("127.0.0.1", outside.ingress_port), 5) as one, contextlib.suppress(OSError):
-            assert one.recv(1) == b""
+    with socket.create_connection(("127.0.0.1", outside.ingress_port), 5) as one, contextlib.suppress(OSError):
+        assert one.recv(1) == b""
+    pod = outside.cluster.get("pods", "-l", "app=web")["items"][0]["status"]["podIP"]
+    outside.cluster.apply(INGRESS.format(pod=pod))
+    outside.answer(f"http://127.0.0.1:{outside.ingress_port}")
 
 
 def test_node_ports_on_localhost(outside: Outside) -> None:

@@ -50,17 +50,14 @@ def may_announce(node: Node) -> bool:
 
 
 def eligible(service: Service, address: Address, able: frozenset[str]) -> frozenset[str]:
-    """Of the able nodes those that can answer for the Service: with externalTrafficPolicy Local those with an endpoint
-    that takes traffic (ready, or serving while it terminates)."""
+    """Of the able nodes those that can answer for the Service: with externalTrafficPolicy Local those with a ready
+    endpoint, as their health check says; only if there is none, those with one that serves while it terminates."""
     if not service.external_local:
         return able
     family = "IPv6" if address.version == 6 else "IPv4"
-    return able & {
-        backend.endpoint.node
-        for port in service.ports
-        for backend in backends(service, port, family)
-        if backend.endpoint.ready or (backend.endpoint.serving and backend.endpoint.terminating)
-    }
+    found = [b.endpoint for port in service.ports for b in backends(service, port, family)]
+    ready = able & {endpoint.node for endpoint in found if endpoint.ready}
+    return ready or able & {endpoint.node for endpoint in found if endpoint.serving and endpoint.terminating}
 
 
 def addresses_of(service: Service) -> Iterable[Address]:

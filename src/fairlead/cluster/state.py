@@ -55,6 +55,8 @@ class ClusterStatus(msgspec.Struct, frozen=True):
                 for name, ready in self.nodes.items()
             ],
             "joined": list(self.joined),
+            "published": list(self.config.publish),
+            "loadBalancerPool": str(self.config.balancer_pool),
             "dns": {"address": self.config.dns_ip, "ready": self.dns},
             "acceleration": self.acceleration,
         }
@@ -75,6 +77,10 @@ class ClusterStatus(msgspec.Struct, frozen=True):
         lines.append(f"  DNS      {c.dns_ip}  {'Ready' if self.dns else 'NotReady'}")
         for name, kind in self.acceleration.items():
             lines.append(f"  sockets  of pods on {name}: {'accelerated' if kind == 'socket' else kind}")
+        if c.balancer_pool:
+            lines.append(f"  balancer {c.balancer_pool}")
+        if c.publish:
+            lines.append("  publish  " + ", ".join(c.publish))
         lines.append("  running  " + (", ".join(f"{n} ({p})" for n, p in self.processes.items()) or "nothing"))
         return "\n".join(lines)
 

@@ -54,11 +54,12 @@ ABLE: dict[str, tuple[list[Service], list[Node], set[str] | None]] = {
         NODES,
         {"n2"},
     ),
-    "one that serves while it ends does": (
+    "one that serves while it ends does not while another is ready": (
         [balanced(at("n1", **ENDING), at("n2"), external_local=True)],
         NODES,
-        {"n1", "n2"},
+        {"n2"},
     ),
+    "it does when it is the last": ([balanced(at("n1", **ENDING), external_local=True)], NODES, {"n1"}),
     "nobody, with Local and no endpoint": ([balanced(external_local=True)], NODES, set()),
     "none that is not ready": ([balanced()], [NODES[0], Node("n2")], {"n1"}),
     "all, if none is": ([balanced()], [Node("n1"), Node("n2")], {"n1", "n2"}),
