@@ -143,7 +143,7 @@ def test_the_first_answers(lab: Lab, address: Address) -> None:
 
 
 @pytest.mark.parametrize("address", [VIP, VIP6], ids=["ARP", "NDP"])
-def test_another_takes_over_and_the_cache_follows(lab: Lab, address: Address) -> None:
+def test_another_takes_over_and_the_cache_follows(lab: Lab, address: Address, caplog: Any) -> None:
     """A node that is cut off loses the address to the next; the client's cache has the new MAC without asking. When it
     is back, it has the address again, and the cache follows again."""
     for name in RANKING:
@@ -157,6 +157,7 @@ def test_another_takes_over_and_the_cache_follows(lab: Lab, address: Address) ->
     eventually(lambda: lab.owner(address) == "n1" and not lab.told["n2"], "n1 has it again, n2 no more")
     eventually(lambda: lab.reached(address), "and it is reached")
     assert lab.owner(address) == "n1"
+    assert "is used by" not in caplog.text
 
 
 def test_who_stops_hands_over(lab: Lab) -> None:
@@ -207,8 +208,9 @@ def test_another_clusters_beats_are_not_heeded(lab: Lab) -> None:
     eventually(lambda: lab.told == {"n1": {VIP6}, "n2": {VIP6}, "n3": set()}, "each takes the other for gone")
 
 
-def test_a_claim_of_somebody_else_is_contradicted(lab: Lab) -> None:
-    """When another machine says that it has the address, the owner tells everybody again, and the cache is right."""
+def test_a_claim_of_somebody_else_is_contradicted(lab: Lab, caplog: Any) -> None:
+    """When another machine says that it has the address, the owner tells everybody again, and the cache is right; if it
+    insists, the log names it."""
     lab.start("n1", {VIP: ("n1",)})
     eventually(lambda: lab.reached() and lab.owner() == "n1", "n1 answers")
     mac = next(mac for mac, name in lab.macs.items() if name == "n3")
@@ -216,7 +218,14 @@ def test_a_claim_of_somebody_else_is_contradicted(lab: Lab) -> None:
     arp = bytes.fromhex("0001080006040001") + raw + VIP.packed + bytes(6) + VIP.packed
     with lab.inside("n3"):
         stranger = PacketSocket("eth0", 0x0806)
-    stranger.send(b"\xff" * 6 + raw + bytes.fromhex("0806") + arp)
+
+    def warned() -> bool:
+        stranger.send(b"\xff" * 6 + raw + bytes.fromhex("0806") + arp)
+        return f"{VIP} is used by {mac}, too" in caplog.text
+
+    warned()
+    eventually(lambda: lab.owner() == "n1", "the cache says n1 again")
+    eventually(warned, "the log names who else has it")
     stranger.close()
     eventually(lambda: lab.owner() == "n1", "the cache says n1 again")
 

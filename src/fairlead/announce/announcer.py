@@ -41,6 +41,7 @@ INTERVAL = 0.25  # seconds between beats
 PATIENCE = 1.25  # seconds without a beat until a node is passed over
 _REPEAT = 2.0  # seconds for which a new address is told again with every beat: a frame to everybody may be lost
 _DEFEND = 0.5  # seconds between two answers to somebody else's claim
+_STRANGE = 1.0  # seconds without a beat after which another claimant is none of ours
 _LOOK = 10.0  # seconds between two looks at the links
 _LOOK_SOON = 0.5  # … after one failed
 
@@ -78,7 +79,7 @@ class Announcer:
         self._defended: dict[Address, float] = {}
         self._fellows: set[bytes] = set()
         self._warned: set[Address] = set()
-        self._strangers: set[tuple[Address, bytes]] = set()
+        self._strangers: dict[tuple[Address, bytes], float] = {}  # when who claimed first
         self._again = self._beat_due = math.inf
         self._look_due = 0.0
 
@@ -308,8 +309,10 @@ class Announcer:
     def _contested(self, address: Address, mac: bytes) -> None:
         """Somebody else claims what is ours."""
         now = self._clock()
-        if mac not in self._fellows and (address, mac) not in self._strangers:
-            self._strangers.add((address, mac))
+        # A fellow's claim may be read before its beat is: a stranger is who has sent none for a while.
+        since = self._strangers.setdefault((address, mac), now)
+        if mac not in self._fellows and now - since >= _STRANGE:
+            self._strangers[address, mac] = math.inf
             log.warning("%s is used by %s, too, which is none of this cluster's nodes", address, mac.hex(":"))
         if now - self._defended.get(address, -math.inf) >= _DEFEND:
             self._defended[address] = now
