@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import dns.message
 import dns.query
+import dns.rcode
 import pytest
 
 from fairlead.announce.election import rank
@@ -200,6 +201,57 @@ def cut_off(outside: Outside, node: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run([*command, "up"], check=True)
+
+
+DNS = """
+apiVersion: v1
+kind: Service
+metadata:
+  name: dns-{protocol}
+  namespace: kube-system
+  annotations: {{fairlead.dev/allow-shared-ip: dns}}
+spec:
+  type: LoadBalancer
+  allocateLoadBalancerNodePorts: false
+  selector: {{k8s-app: kube-dns}}
+  ports: [{{name: dns, port: 53, protocol: {protocol}}}]
+"""
+
+
+def test_two_services_share_an_address(outside: Outside) -> None:
+    """One serves TCP, the other UDP, at one address and the same port; neither has a node port."""
+    outside.cluster.apply(DNS.replace("dns-{protocol}", "dns-tcp").format(protocol="TCP"))
+    outside.cluster.apply(DNS.replace("dns-{protocol}", "dns-udp").format(protocol="UDP"))
+
+    def both() -> list[str]:
+        found = [outside.cluster.get("-n", "kube-system", "svc", f"dns-{p}") for p in ("tcp", "udp")]
+        assert not any("nodePort" in port for service in found for port in service["spec"]["ports"])
+        return [service["status"]["loadBalancer"]["ingress"][0]["ip"] for service in found]
+
+    addresses = outside.cluster.wait_for(both, "two addresses")
+    assert addresses[0] == addresses[1]
+    question = dns.message.make_query("kubernetes.default.svc.cluster.local.", "A")
+    for ask in (dns.query.udp, dns.query.tcp):
+        answer = outside.cluster.wait_for(lambda ask=ask: ask(question, addresses[0], timeout=2), "an answer")
+        assert answer.rcode() == dns.rcode.NOERROR
+
+
+def test_source_ranges(outside: Outside) -> None:
+    """Clients that are not in loadBalancerSourceRanges are dropped at the address, and served at the node port."""
+    outside.cluster.apply(service("guarded", loadBalancerSourceRanges="[192.0.2.0/24]"))
+    number = outside.cluster.get("svc", "guarded")["spec"]["ports"][0]["nodePort"]
+    address = outside.address("guarded")
+    outside.answer(f"http://127.0.0.1:{number}")
+    command = ["curl", "-sS", "--max-time", "1", f"http://{address}"]
+
+    def dropped() -> bool:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 28  # curl: timed out
+
+    outside.cluster.wait_for(dropped, "no answer")
+    outside.cluster.kubectl(
+        "patch", "svc", "guarded", "-p", f'{{"spec":{{"loadBalancerSourceRanges":["{outside.host}/32"]}}}}'
+    )
+    outside.answer(f"http://{address}")
 
 
 def test_published_ports(outside: Outside) -> None:

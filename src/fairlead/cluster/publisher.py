@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ Port = TCPPort | UDPPort
 def run(layout: Layout, config: ClusterConfig, bound: Bound) -> None:
     """Serve until SIGTERM."""
     start_logging()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a socket for each node port, two for each connection
     uvloop.run(_serve(layout, config, bound))
 
 
