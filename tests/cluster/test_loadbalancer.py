@@ -309,10 +309,11 @@ def test_host_routes(outside: Outside) -> None:
 
 
 def test_the_publisher_heals(outside: Outside) -> None:
-    """Killed, another takes its place: the published port is never refused, since the supervisor holds it."""
+    """Killed, another takes its place: who comes to a published port meanwhile waits, since the supervisor holds it."""
     before = outside.cluster.status()["processes"]["publisher"]
     os.kill(before, signal.SIGKILL)
-    outside.answer(f"http://127.0.0.1:{outside.port}")
+    command = ["curl", "-sS", "--fail", "--max-time", "60", f"http://127.0.0.1:{outside.port}"]
+    subprocess.run(command, capture_output=True, check=True)
     assert outside.cluster.status()["processes"]["publisher"] != before
 
 

@@ -52,8 +52,8 @@ async def _serve(layout: Layout, config: ClusterConfig, bound: Bound) -> None:
     node = config.node_names[0]
     async with Client.from_kubeconfig(layout.kubeconfig(node)) as client:
         publisher = Publisher(layout, config, EventRecorder(client, "fairlead-publisher", node))
-        await publisher.start(bound)
-        following = asyncio.create_task(publisher.follow(client), name="follow")
+        await publisher.start()
+        following = asyncio.create_task(publisher.follow(client, bound), name="follow")
         waiter = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([following, waiter], return_when=asyncio.FIRST_COMPLETED)
         following.cancel()
@@ -77,9 +77,12 @@ class Publisher:
         self._changed = asyncio.Event()
         self._links = Links() if config.host_routes else None
 
-    async def start(self, bound: Bound) -> None:
-        """Serve `--publish`."""
+    async def start(self) -> None:
+        """Begin."""
         await self._recorder.start()
+
+    async def _publish(self, bound: Bound) -> None:
+        """Serve `--publish`. Who came before waits in the sockets' queues."""
         for publication, one in bound:
             made = self._port(publication.listener, one, lambda p=publication: self._ways_of(p))
             await made.start()
@@ -95,12 +98,14 @@ class Publisher:
         if self._links is not None:
             self._links.close()
 
-    async def follow(self, client: Client) -> None:
-        """Keep node ports and routes right until cancelled."""
+    async def follow(self, client: Client, bound: Bound) -> None:
+        """Serve `--publish` once the Services are known, and keep node ports and routes right, until cancelled."""
         async with asyncio.TaskGroup() as both:
             both.create_task(self._keep_node_ports())
             async for batch in follow(client, Watched(SERVICES), Watched(NODES)):
                 self._snapshot, changes = fold(self._snapshot, batch.events, batch.synced)
+                if self._snapshot.synced and not self._published:
+                    await self._publish(bound)
                 if self._snapshot.synced and (changes.services or batch.synced):
                     self._changed.set()
                 if self._links is not None and (changes.nodes or batch.synced):
