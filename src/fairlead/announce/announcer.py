@@ -49,9 +49,9 @@ Told = Callable[[frozenset[Address], frozenset[Address]], None]
 
 
 class Announcer:
-    """One node's. `key` signs the beats and is the same on every node. `interfaces` limits the links; empty: those that
-    have an address in the network of what is announced, else that of one of `home`, the node's own addresses. `told` is
-    called, on the announcer's thread, with the addresses that are this node's now and that no longer are."""
+    """One node's. `key` signs the beats and is the same on every node. `interfaces` names the links; empty: those with
+    an address in the network of what is announced, else those with one of the node's own addresses (see `want`).
+    `told` is called, on the announcer's thread, with the addresses that are this node's now and that no longer are."""
 
     def __init__(
         self,
@@ -92,7 +92,8 @@ class Announcer:
         self._thread.start()
 
     def want(self, rankings: Mapping[Address, tuple[str, ...]], home: Iterable[Address] = ()) -> None:
-        """The addresses there are, and which nodes may answer for each, in order. From any thread."""
+        """The addresses there are, and which nodes may answer for each, in order. `home`: the node's own addresses.
+        From any thread."""
         with self._lock:
             self._wanted, self._home, self._fresh = dict(rankings), tuple(home), True
         self._poke()
@@ -122,6 +123,7 @@ class Announcer:
                 except Exception:
                     log.exception("announcing failed; trying again")
                     self._close_lans()
+                    self._look_due = 0.0
                     time.sleep(_LOOK_SOON)
             self._leave()
         finally:
