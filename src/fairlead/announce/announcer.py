@@ -34,6 +34,7 @@ from fairlead.announce.frames import (
 )
 from fairlead.announce.lans import Lan, answered_anyway, place
 from fairlead.linux.links import Links
+from fairlead.linux.packets import PacketSocket
 
 log = logging.getLogger("fairlead.announce")
 
@@ -174,12 +175,12 @@ class Announcer:
             if address.version == 6:
                 for lan in self._at.get(address, ()):
                     if lan.solicitations is None:
-                        self._selector.register(lan.listen_ipv6(), selectors.EVENT_READ, self._reader(lan, "ipv6"))
+                        self._listen(lan, lan.listen_ipv6(), self._on_solicitation)
 
     def _open(self, lan: Lan) -> None:
         self._lans[lan.link.name] = lan
-        self._selector.register(lan.arp, selectors.EVENT_READ, self._reader(lan, "arp"))
-        self._selector.register(lan.beats, selectors.EVENT_READ, self._reader(lan, "beat"))
+        self._listen(lan, lan.arp, self._on_arp)
+        self._listen(lan, lan.beats, self._on_beat)
 
     def _close(self, lan: Lan) -> None:
         for one in lan.sockets():
@@ -192,18 +193,17 @@ class Announcer:
         for lan in list(self._lans.values()):
             self._close(lan)
 
-    def _reader(self, lan: Lan, what: str) -> Callable[[], None]:
-        take = {"arp": self._on_arp, "ipv6": self._on_solicitation, "beat": self._on_beat}[what]
-
+    def _listen(self, lan: Lan, one: PacketSocket, take: Callable[[Lan, bytes], None]) -> None:
         def read() -> None:
+            if self._lans.get(lan.link.name) is not lan:
+                return  # it failed a moment ago
             try:
-                frames = {"arp": lan.arp, "ipv6": lan.solicitations, "beat": lan.beats}[what].receive()  # type: ignore[union-attr]
-                for frame in frames:
+                for frame in one.receive():
                     take(lan, frame)
             except OSError as error:
                 self._failed(lan, error)
 
-        return read
+        self._selector.register(one, selectors.EVENT_READ, read)
 
     def _failed(self, lan: Lan, error: OSError) -> None:
         """The link is down or gone: this node answers there no more, until it is back."""
