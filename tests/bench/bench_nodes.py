@@ -140,7 +140,9 @@ def _seconds(work: Callable[[], Any]) -> float:
 def main() -> None:
     """Print the table. NODES_BENCH_SMALL=1 tries it with small sizes."""
     small = bool(os.environ.get("NODES_BENCH_SMALL"))
-    for what, figure in run(50, 2, 1) if small else run():
+    rows = run(50, 2, 1) if small else run()
+    print("| | |\n|---|---|")
+    for what, figure in rows:
         print(f"| {what} | {figure} |")
 
 
