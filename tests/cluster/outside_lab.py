@@ -83,6 +83,16 @@ class Lab:
         )
         self.translate(site, place.public)
 
+    def add_on_lan(self, name: str, place: int) -> str:
+        """One more machine on the cluster's own LAN; its address."""
+        lan, machine = f"fl-{self.cluster.name}", self.machine(name)
+        network = self.cluster.status()["lan"].rpartition(".")[0]
+        self._add(machine)
+        self._ip(lan, f"link add {name} type veth peer name eth0 netns {machine}", f"link set {name} master lan0 up")
+        self._ip(machine, "link set eth0 up", f"addr add {network}.{place}/24 dev eth0")
+        self._ip(machine, f"route add default via {network}.254")
+        return f"{network}.{place}"
+
     def translate(self, site: str, public: str) -> None:
         """The router's NAT, for that public address."""
         place = SITES[site]

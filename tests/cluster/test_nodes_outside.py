@@ -402,6 +402,23 @@ def test_who_may_not_join(outside: Outside) -> None:
     assert not (outside.cluster.state / ".nodes" / "d").exists()
 
 
+def test_a_machine_on_the_lan_joins_too(outside: Outside) -> None:
+    """It is in no other network, reaches its neighbors by plain routes and the others by tunnels, and leaves again."""
+    lab, cluster = outside.lab, outside.cluster
+    address = lab.add_on_lan("m1", 77)
+    words = lab.invitation().replace(API, cluster.get("endpoints", "kubernetes")["subsets"][0]["addresses"][0]["ip"])
+    assert "on the cluster's LAN" in lab.join("m1", command=words).stdout
+    outside.settle()
+    assert (outside.internal("m1"), outside.address("m1", "ExternalIP")) == (address, "")
+    outside.wait_for(outside.all_reach_all, "every pod reaches every other")
+    routes = lab.run(lab.machine("m1"), "ip", "route").stdout
+    assert f"via {outside.internal('n1')} dev eth0 proto 241" in routes
+    name = outside.pods["m1"]["metadata"]["name"]
+    assert cluster.kubectl("exec", name, "--", "printenv", "NODE") == "m1\n"
+    lab.leave("m1")
+    outside.settle()
+
+
 # ---- one more, with an internal address that is taken elsewhere, behind a second router that lets nothing in
 
 

@@ -80,6 +80,11 @@ def inner_address(pod_cidrs: Iterable[str]) -> str:
     return ""
 
 
+def is_known_by_name(node: Object) -> bool:
+    """Whether its kubelet proves to be the node by its name alone: it joined, and its addresses may change."""
+    return bool(network_of(node) or annotation(node, EXTERNAL_IP))
+
+
 def kubelet_address(node: Object) -> str:
     """Where the control plane, which is on the cluster's own LAN, reaches the node; empty if nowhere.
 

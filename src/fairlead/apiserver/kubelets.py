@@ -67,7 +67,7 @@ class Kubelets:
             self._session = None
 
     async def base_url(self, node_name: str) -> str:
-        """`https://address:port` of a node's kubelet, or `https://name:port` of one that is elsewhere. Raises 404 (no
+        """`https://address:port` of a node's kubelet, or `https://name:port` of one that joined. Raises 404 (no
         such node) or 503 (it reports no address)."""
         node = await self._config.registry.get(NODES, "", node_name)
         status = node.get("status") or {}
@@ -77,7 +77,7 @@ class Kubelets:
             raise errors.unavailable(f"node {node_name} reports no address to reach its kubelet at")
         endpoint = (status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}
         port = endpoint.get("Port") or DEFAULT_PORT
-        if nodenetworks.network_of(node):
+        if nodenetworks.is_known_by_name(node):
             host = node_name
         return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 

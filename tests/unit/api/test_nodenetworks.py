@@ -32,6 +32,13 @@ def test_a_node_elsewhere_is_never_reached_at_its_internal_address() -> None:
     assert networks.kubelet_address(node("home", BOTH[:1])) == ""
 
 
+def test_a_node_that_joined_is_known_by_name() -> None:
+    """On the LAN, too: its certificate bears no address."""
+    assert networks.is_known_by_name(node("home", BOTH))
+    assert networks.is_known_by_name(node("", BOTH, {networks.EXTERNAL_IP: "auto"}))
+    assert not networks.is_known_by_name(node("", BOTH))
+
+
 def test_what_is_written_wrongly_counts_as_not_written() -> None:
     """Ports and paths are anybody's text."""
     assert networks.port_of(node(annotations={networks.PORT: "99999"})) == networks.DEFAULT_PORT
