@@ -40,12 +40,14 @@ class Outside:
         self.cluster.wait_for(self._servers_ready, "a server on every node")
 
     def _servers_ready(self) -> bool:
+        nodes = [node["metadata"]["name"] for node in self.cluster.get("nodes")["items"]]
         pods = self.cluster.get("pods", "-l", "app in (web,host)")["items"]
+        pods = [pod for pod in pods if pod["spec"].get("nodeName") in nodes]  # others are about to be collected
         ready = [
             p for p in pods if any(c["type"] == "Ready" and c["status"] == "True" for c in p["status"]["conditions"])
         ]
         self.pods = {p["spec"]["nodeName"]: p for p in ready if p["metadata"]["labels"]["app"] == "web"}
-        return len(ready) == 2 * len(self.cluster.get("nodes")["items"])
+        return len(ready) == 2 * len(nodes)
 
     def from_pod(self, node: str, *urls: str, check: bool = True) -> list[str]:
         """What the pod on that node gets from each URL: the answer's first line."""

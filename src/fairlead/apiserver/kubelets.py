@@ -1,7 +1,8 @@
 """The way to a pod's kubelet: finding it, and the connection that presents the API server's own certificate.
 
 Under logs, exec, attach and port-forward. Invariant: a request goes to the kubelet of the node the pod is bound to, at
-the address and port that node reports, over TLS verified against the kubelets' authority.
+the address and port that node reports, over TLS verified against the kubelets' authority. A node that joined
+is asked for by its name, which its certificate must bear: what address leads there is found for each connection.
 """
 
 from __future__ import annotations

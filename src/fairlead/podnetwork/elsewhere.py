@@ -37,6 +37,7 @@ _VNI = _VXLAN_PORT = 4789
 _WHAT = "the translations of nodes' addresses were"
 LOOK = 2.0  # s between two looks at the tunnels
 _SILENCE = 3.5 * KEEPALIVE  # after so long without a sign, a peer is not alive
+_SESSION = 180.0  # s a handshake is good for (WireGuard's REJECT_AFTER_TIME)
 _PATIENCE = 12.0  # s without any sign until another way is wanted
 _ASK_AGAIN = (5.0, 60.0)  # s until an external address is asked again that did not answer, that did
 
@@ -57,7 +58,7 @@ Witness = Callable[[Node, bool], None]
 
 
 class Signs:
-    """Which peers live, by the bytes that came from them. Time is an argument (s of any one clock)."""
+    """Which peers live, by handshakes and the bytes that came from them. Time is an argument (s of any one clock)."""
 
     def __init__(self) -> None:
         self._heard: dict[str, tuple[int, float]] = {}  # key → bytes received, when that last grew
@@ -74,7 +75,8 @@ class Signs:
                 self._since.setdefault(key, now)
             elif peer.received != before[0]:
                 self._heard[key] = before = (peer.received, now)
-            if now - before[1] <= _SILENCE:
+            # Bytes alone tell of one direction: a handshake needs both, and is good for three minutes.
+            if now - before[1] <= _SILENCE and wall - peer.handshake <= _SESSION:
                 alive.add(key)
                 self._since[key] = now
             elif now - self._since[key] > _PATIENCE:

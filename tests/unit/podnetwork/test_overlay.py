@@ -168,6 +168,15 @@ def test_a_peer_lives_while_bytes_come_from_it() -> None:
     assert signs.take(heard, 61, 1061) == (set(), {"k"})
 
 
+def test_a_peer_that_only_calls_is_not_alive() -> None:
+    """Its handshakes arrive and our answers don't: bytes grow, and it is lost as if it were silent."""
+    signs = Signs()
+    for second in range(0, 40, 2):
+        alive, lost = signs.take({"k": Known("192.0.2.1:9", frozenset(), 0, 148 * second)}, second, 1000 + second)
+        assert not alive
+    assert lost == {"k"}
+
+
 def test_a_fresh_look_at_a_living_tunnel_finds_it_alive() -> None:
     """After a restart the last handshake says so."""
     assert Signs().take({"k": Known("", frozenset(), 990, 5000)}, 7, 1000) == ({"k"}, set())
