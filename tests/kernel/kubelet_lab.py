@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,7 @@ class Lab:
             "metadata": {
                 "name": name,
                 "namespace": "default",
+                "uid": str(uuid.uuid4()),  # control groups and mounts are named by it, and other labs run beside
                 "labels": {"app": name},
                 "annotations": annotations or {},
             },
