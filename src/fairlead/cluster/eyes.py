@@ -36,6 +36,7 @@ class LocalEyes:
             service_cidrs=config.service_cidrs,
             outside_ip=config.host_ip,
             proxy_mode=config.proxy_mode,
+            accelerate=config.accelerate,
             local=True,
         )
 

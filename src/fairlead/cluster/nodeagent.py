@@ -103,6 +103,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
             service_cidrs=self.service_cidrs,
             outside_ip=self.outside_ip,
             proxy_mode=self.proxy_mode,
+            accelerate=self.accelerate,
         )
 
 

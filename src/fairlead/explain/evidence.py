@@ -30,6 +30,7 @@ class Facts(msgspec.Struct, frozen=True):
     service_cidrs: tuple[str, ...] = ()
     outside_ip: str = ""
     proxy_mode: str = "nftables"
+    accelerate: str = ""  # "socket": pods' programs are led to endpoints when they connect
     local: bool = False
 
 

@@ -46,6 +46,8 @@ def examine(scene: Scene, port: ServicePort, target: Target, choice: Choice, hop
         hop.state = "unseen"
         hop.say(f"the client has no {scene.family} address that is known")
         return None
+    if scene.evidence.facts.accelerate and scene.client.pod is not None and scene.via != "nodeport":
+        hop.say("(programs in pods connect to these endpoints without meeting the rules: --accelerate socket)")
     packet = Packet(
         scene.client.address,
         target.address,

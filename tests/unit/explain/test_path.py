@@ -147,3 +147,11 @@ def test_an_agent_that_is_behind_is_told_with_its_revision() -> None:
     assert "up to revision 38, and the Service's newest is 40" in report.verdict
     told = explain(evidence(slices=(newest,), applied={"n1": 41}, kernels=kernels)).verdict
     assert "revision" not in told
+
+
+def test_accelerated_sockets_are_said_to_be_so() -> None:
+    """The rules are quoted all the same: they hold for all other packets, and lead to the same endpoints."""
+    report = explain(evidence(facts=replace(evidence().facts, accelerate="socket")))
+    assert report.works
+    lines = [line for hop in report.hops if hop.name == "rules" for line in hop.lines]
+    assert any("--accelerate socket" in line for line in lines), lines
