@@ -34,6 +34,7 @@ from fairlead.controllers.replicaset import same_status
 Object = dict[str, Any]
 
 SYNC_SECONDS = 15.0  # between two looks at one autoscaler, as upstream
+_GOT_SCALE = "the HPA controller was able to get the target's current scale"
 _RESOURCES = "unable to fetch metrics from resource metrics API: the server could not find the requested resource"
 _NO_API = "unable to fetch metrics from {0} metrics API: no {0} metrics API ({0}.metrics.k8s.io) registered"
 Told = tuple[Literal["Normal", "Warning"], str, str]  # of an event: type, reason, message
@@ -72,9 +73,6 @@ def decide(hpa: Object, scale: Object, now: datetime.datetime) -> Decision:
     if wanted is not None:
         status["desiredReplicas"] = wanted
     return Decision(wanted, reason, status, events)
-
-
-_GOT_SCALE = "the HPA controller was able to get the target's current scale"
 
 
 def rescaled(status: Object, replicas: int, reason: str, now: datetime.datetime) -> Told:
