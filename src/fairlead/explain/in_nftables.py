@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from fairlead.explain.evidence import NodeKernel
 from fairlead.explain.reading import Reading, handle_of
 from fairlead.linux.nft.expressions import Verdict
@@ -51,10 +53,20 @@ def _quotes(state: TableState, kernel: NodeKernel, packet: Packet) -> list[str]:
                     chains.append(chain)
     for chain in chains:
         held = state.chains.get(chain)
-        for number, rule in enumerate(held.rules if held else ()):
-            handle = handle_of(kernel, family, TABLE, chain, number)
-            found.append(f"{chain} {render_rule(family, rule, state.sets)}{handle}")
+        words = [f"{chain} {render_rule(family, rule, state.sets)}" for rule in (held.rules if held else ())]
+        numbered = enumerate(words)
+        for text, alike in itertools.groupby(numbered, key=lambda entry: entry[1]):
+            places = [number for number, _ in alike]
+            found.append(text + _handles(kernel, family, chain, places))
     return found
+
+
+def _handles(kernel: NodeKernel, family: str, chain: str, places: list[int]) -> str:
+    """The handles of rules that follow each other."""
+    first, last = (handle_of(kernel, family, TABLE, chain, place) for place in (places[0], places[-1]))
+    if first == last or not last:
+        return first
+    return f"{first.replace('handle', 'handles')} to {last.split()[-1]}"
 
 
 def _fits(key: tuple[object, ...], wanted: tuple[object, ...]) -> bool:
