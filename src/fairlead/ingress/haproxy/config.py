@@ -216,8 +216,7 @@ def _http(frontend: Frontend, settings: Settings, lent: Mapping[Section, str]) -
         "    option idle-close-on-response",  # a reload closes no connection that a client may be writing to
         "    http-request set-var(txn.host) req.hdr(host),host_only,lower",
         "    http-request set-var(txn.path) path",
-        f"    http-request set-var(txn.scheme) str({scheme})",
-        f"    http-request set-var(txn.port) str({suffix})",
+        *_as_asked(frontend, scheme, suffix),
         *_find_host(frontend, "http-request"),
         f"    http-request set-var(txn.to) var(txn.at),concat(,txn.path),map_str({map_file(frontend, 'exact')})",
         f"    http-request set-var(txn.to) var(txn.at),concat(,txn.path,/),map_beg({map_file(frontend, 'prefixes')})"
@@ -246,6 +245,17 @@ def _http(frontend: Frontend, settings: Settings, lent: Mapping[Section, str]) -
         f"    default_backend {section_name(frontend.fallback)}",
     ]
     return lines
+
+
+def _as_asked(frontend: Frontend, scheme: str, suffix: str) -> list[str]:
+    """What redirects that keep scheme and port have to know; most ports have none."""
+    sections = [s for host in frontend.hosts for route in host.routes for _, s in route.destinations]
+    if all(s.redirect is None or s.redirect.to or s.redirect.scheme for s in sections):
+        return []
+    return [
+        f"    http-request set-var(txn.scheme) str({scheme})",
+        f"    http-request set-var(txn.port) str({suffix})",
+    ]
 
 
 def _find_host(frontend: Frontend, action: str) -> list[str]:
