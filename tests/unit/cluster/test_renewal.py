@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from fairlead.apiserver import pki
-from fairlead.cluster.credentials import kubeconfig
 from fairlead.cluster.errors import ClusterError
+from fairlead.cluster.issuing import kubeconfig
 from fairlead.cluster.renewal import Files, due, keep, renew
 from fairlead.cluster.signing import KUBELET_CLIENT, KUBELET_SERVING
 
