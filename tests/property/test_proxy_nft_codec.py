@@ -19,7 +19,7 @@ names = st.text("abcxyz0189-/.", min_size=1, max_size=40)
 u32 = st.integers(0, 2**32 - 1)
 blobs = st.integers(1, 4).flatmap(lambda words: st.binary(min_size=4 * words, max_size=4 * words))
 verdicts = st.one_of(
-    st.builds(Verdict, st.sampled_from(["drop", "accept", "return", "continue"])),
+    st.builds(Verdict, st.sampled_from(["drop", "accept", "return", "continue"]), st.just("")),
     st.builds(Verdict, st.sampled_from(["jump", "goto"]), names),
 )
 expression = st.one_of(
