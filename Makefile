@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help setup demo test check bench soak faults fuzz peers manifests clean
+.PHONY: help setup demo test check bench soak faults fuzz peers manifests nodes clean
 
 help:
 	@echo "make demo   set up, start a cluster, show the whole path; leaves the cluster running"
@@ -15,6 +15,7 @@ help:
 	@echo "make peers  hold parts to other projects' programs: COREDNS=/path/to/coredns"
 	@echo "make soak   two hundred pods at once, a thousand that come and go, agents killed again and again: nothing is left (slow)"
 	@echo "make manifests  apply every manifest below MANIFESTS=DIR (a copy of the Kubernetes documentation's)"
+	@echo "make nodes  more tests of nodes outside the LAN (slow)"
 	@echo "make faults break a running cluster in every known way and see that explain names the cause (slow)"
 
 setup: $(VENV)/.ready
@@ -53,6 +54,9 @@ peers: setup
 
 manifests: setup
 	@$(BIN)/python -m tests.manifests
+
+nodes: setup
+	@$(BIN)/pytest -q tests/cluster/nodes_outside_more.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

@@ -272,19 +272,15 @@ def test_pods_elsewhere_reach_the_api_server(outside: Outside, node: str) -> Non
 # ---- what breaks, heals
 
 
-def test_rules_and_links_that_somebody_removes_come_back(outside: Outside) -> None:
-    """A rule deleted by hand, the tunnel's link, the process behind it, a route: everything works again."""
+def test_rules_and_routes_that_somebody_removes_come_back(outside: Outside) -> None:
+    """A rule deleted by hand, a route: everything works again."""
     lab = outside.lab
     table = ("nft", "list", "table", "ip", "fairlead-nodes")
     before = lab.run(lab.machine("b"), *table).stdout
     lab.run(lab.machine("b"), "nft", "flush", "chain", "ip", "fairlead-nodes", "output")
     outside.wait_for(lambda: lab.run(lab.machine("b"), *table).stdout == before, "the rule is back")
-    lab.run(lab.machine("c"), "ip", "link", "delete", outside.tunnel("c"))
     lab.run(lab.machine("n1"), "ip", "route", "delete", f"{outside.ip('b').rpartition('.')[0]}.0/24")
     outside.wait_for(outside.all_reach_all, "every pod reaches every other again")
-    for process in outside.tunnel_processes("n1"):
-        os.kill(process, signal.SIGKILL)
-    outside.wait_for(outside.all_reach_all, "… and again")
 
 
 def test_a_router_that_forgets_its_state(outside: Outside) -> None:
@@ -313,18 +309,6 @@ def test_the_api_server_restarts(outside: Outside) -> None:
             "exec",
         )
     outside.wait_for(outside.all_reach_all, "every pod reaches every other")
-
-
-def test_an_external_address_that_does_not_answer(outside: Outside) -> None:
-    """Said wrongly, it is but a place where nothing answers: the node opens the tunnels itself, and an Event tells."""
-    cluster = outside.cluster
-    cluster.kubectl("annotate", "node", "b", "--overwrite", f"fairlead.dev/external-ip={WAN}.99")
-    outside.wait_for(lambda: outside.paths("n1").get("b") == "tunnel", "a tunnel")
-    outside.wait_for(outside.all_reach_all, "every pod reaches every other")
-    events = ("get", "events", "-A", "--field-selector", "reason=ExternalIPNotAnswering,involvedObject.name=b")
-    outside.wait_for(lambda: f"{WAN}.99" in cluster.kubectl(*events), "an Event")
-    cluster.kubectl("annotate", "node", "b", "--overwrite", "fairlead.dev/external-ip=auto")
-    outside.wait_for(lambda: outside.paths("n1").get("b") == "wireguard", "the address that answers")
 
 
 def test_without_encryption_by_vxlan(outside: Outside) -> None:
@@ -402,23 +386,6 @@ def test_who_may_not_join(outside: Outside) -> None:
     done = lab.join("d", check=False, command=" ".join(words))
     assert "it is wrong, or has expired" in done.stderr
     assert not (outside.cluster.state / ".nodes" / "d").exists()
-
-
-def test_a_machine_on_the_lan_joins_too(outside: Outside) -> None:
-    """It is in no other network, reaches its neighbors by plain routes and the others by tunnels, and leaves again."""
-    lab, cluster = outside.lab, outside.cluster
-    address = lab.add_on_lan("m1", 77)
-    words = lab.invitation().replace(API, cluster.get("endpoints", "kubernetes")["subsets"][0]["addresses"][0]["ip"])
-    assert "on the cluster's LAN" in lab.join("m1", command=words).stdout
-    outside.settle()
-    assert (outside.internal("m1"), outside.address("m1", "ExternalIP")) == (address, "")
-    outside.wait_for(outside.all_reach_all, "every pod reaches every other")
-    routes = lab.run(lab.machine("m1"), "ip", "route").stdout
-    assert f"via {outside.internal('n1')} dev eth0 proto 241" in routes
-    name = outside.pods["m1"]["metadata"]["name"]
-    assert cluster.kubectl("exec", name, "--", "printenv", "NODE") == "m1\n"
-    lab.leave("m1")
-    outside.settle()
 
 
 # ---- one more, with an internal address that is taken elsewhere, behind a second router that lets nothing in

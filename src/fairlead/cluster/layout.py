@@ -45,8 +45,11 @@ class Layout(msgspec.Struct, frozen=True):
 
     @classmethod
     def of_member(cls, node: str) -> Layout:
-        """The layout of a node that joined a cluster elsewhere."""
-        return cls(f"node.{node}", members_directory() / node, RUNTIME_ROOT / f".node.{node}")
+        """The layout of a node that joined a cluster elsewhere. Named after its state, too: a machine may be nodes of
+        one name in several clusters, each with a state of its own."""
+        state = members_directory() / node
+        name = f"node.{node}.{hashlib.sha256(str(state).encode()).hexdigest()[:8]}"
+        return cls(name, state, RUNTIME_ROOT / f".{name}")
 
     @property
     def member(self) -> Path:

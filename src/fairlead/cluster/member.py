@@ -145,7 +145,7 @@ def join(wish: Wish, wait: float, report: Report) -> Member:
         raise
     except BaseException:
         with contextlib.suppress(ClusterError):
-            remove(layout, member.settings.pod_cidrs)
+            remove(layout, member)
         raise
     return member
 
@@ -189,18 +189,18 @@ def leave(layout: Layout, member: Member, *, force: bool) -> str:
                 f"{member.server} could not be told that node {member.node} leaves ({unsaid})",
                 f"use --force, and there: kubectl delete node {member.node}",
             ) from error
-    remove(layout, member.settings.pod_cidrs)
+    remove(layout, member)
     return unsaid
 
 
-def remove(layout: Layout, pod_cidrs: tuple[str, ...]) -> None:
+def remove(layout: Layout, member: Member) -> None:
     """End the node's processes, then take away mounts, links, rules and files. In the node's network namespace."""
     from fairlead.podnetwork.network import clean
     from fairlead.proxy import backends
 
     lifecycle.end(layout)
     backends.cleanup()
-    clean(layout.node_state(layout.name.removeprefix("node.")), pod_cidrs)
+    clean(layout.node_state(member.node), member.settings.pod_cidrs)
     lifecycle.unmount_below(layout.state, layout.runtime)
     shutil.rmtree(layout.runtime, ignore_errors=True)
     shutil.rmtree(layout.state, ignore_errors=True)

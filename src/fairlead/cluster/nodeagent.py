@@ -145,7 +145,7 @@ def run_member(layout: Layout, member: Member) -> None:
     spawner = Spawner.fork()
     known = member.settings
     settings = NodeSettings(
-        cluster=layout.name,
+        cluster=known.cluster,
         node=member.node,
         node_ips=(member.internal_ip(),),
         state=layout.node_state(member.node),
