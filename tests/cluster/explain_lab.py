@@ -281,6 +281,7 @@ def pod(name: str, node: str = "", app: str = "", listen: str = "tcp:0.0.0.0:808
         container["readinessProbe"] = {
             "tcpSocket": {"port": int(listen.split(maxsplit=1)[0].rsplit(":", 1)[1])},
             "periodSeconds": 1,
+            "failureThreshold": 60,  # a fault that hides the pod from its probe is not to take it out meanwhile
         }
     if node:
         spec["nodeName"] = node
