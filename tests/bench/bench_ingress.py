@@ -7,6 +7,7 @@ shorter. The last table is of processor time, which a busy machine disturbs less
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -193,8 +194,9 @@ def _ask(door: tuple[str, int], host: str, path: str) -> str:
 def _until(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        if condition():
-            return
+        with contextlib.suppress(OSError):
+            if condition():
+                return
         time.sleep(0.0005)
     raise SystemExit(f"bench: not within {PATIENCE:g} s: {what}")
 
