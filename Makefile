@@ -20,7 +20,7 @@ help:
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml tools/setup
+$(VENV)/.ready: pyproject.toml setup.py tools/setup src/fairlead/dns/_hot.c src/fairlead/dns/siphash.h
 	@PYTHON=$(PYTHON) tools/setup $(VENV)
 	@touch $@
 

@@ -62,19 +62,23 @@ def test_a_socket_goes_where_the_rules_send_it(snapshot: ServiceSnapshot, chosen
         if got != {(address, port)}:
             assert got == by_rules, (protocol, address, port)
         elif by_rules is not None:
-            assert _needs_rules(table, protocol, address, port), (protocol, address, port)
+            assert _needs_rules(table, chosen, protocol, address, port), (protocol, address, port)
         assert trace.outcomes(maps, protocol, (address, port), trace.NODE_NAMESPACE) == {(address, port)}
 
 
-def _needs_rules(table: ServiceTable, protocol: str, address: str, port: int) -> bool:
-    """Whether a port has what only rules can do: affinity, or sources to tell apart."""
+def _needs_rules(table: ServiceTable, chosen: ProxyOptions, protocol: str, address: str, port: int) -> bool:
+    """Whether a port has what only rules can do: affinity, sources to tell apart, or every client to hide, also one
+    that is its own endpoint."""
     found: list[Forwarding] = [
         e
         for entries in table.services.values()
         for e in entries
         if (e.protocol, e.address, e.port) == (protocol, address, port)
     ]
-    return any(e.affinity_seconds or e.allowed or e.masquerade == "always" for e in found)
+    return any(
+        e.affinity_seconds or e.allowed or e.masquerade == "always" or (chosen.masquerade_all and e.via == "cluster IP")
+        for e in found
+    )
 
 
 @settings(deadline=None, max_examples=40)
