@@ -312,7 +312,7 @@ def _require_root(command: str) -> None:
 
 def _kill_by_files(layout: Layout) -> None:
     """What no control group held: the supervisors first, so that nothing comes back, then whoever has a file of the
-    cluster open."""
+    cluster open. A pod's first process may have none before a container is there: it works in the pod's directory."""
     roots = (f"{layout.state}/", f"{layout.runtime}/")
     deadline = time.monotonic() + 10
     while True:
@@ -334,7 +334,10 @@ def _holders(roots: tuple[str, ...]) -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if any(str(fd.readlink()).startswith(roots) for fd in (process / "fd").iterdir()):
+            links = list((process / "fd").iterdir())
+            if (process / "comm").read_text().strip() == "fl-pod":
+                links.append(process / "cwd")
+            if any(str(link.readlink()).startswith(roots) for link in links):
                 found.append(int(process.name))
     return found
 
