@@ -1,10 +1,22 @@
-"""What holds for all tests: property tests have no deadline, as claims about speed belong to `make bench`."""
+"""What holds for all tests: property tests have no deadline, as claims about speed belong to `make bench`; tests that
+share a cluster stay on one worker.
+"""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "fairlead", parent=settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("fairlead")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """pytest-xdist marks a test's group in its name. A pytest that it does not know drops the mark and says nothing."""
+    if getattr(config.option, "loadgroup", False):
+        lost = [item.nodeid for item in items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
+        if lost:
+            raise pytest.UsageError(f"pytest {pytest.__version__} does not keep groups together, e.g. {lost[0]}")

@@ -234,7 +234,8 @@ def test_no_request_fails_while_pods_are_replaced(cluster: Cluster, door: Door) 
         thread.start()
     try:
         for _ in range(2):
-            cluster.kubectl("rollout", "restart", "deploy/web")
+            # kubectl refuses a second restart within the same second
+            cluster.wait_for(lambda: cluster.kubectl("rollout", "restart", "deploy/web"), "a restart")
             cluster.kubectl("rollout", "status", "deploy/web", "--timeout=60s")
     finally:
         stop.set()
