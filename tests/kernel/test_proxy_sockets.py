@@ -21,6 +21,7 @@ from fairlead.discovery.model import Service, ServiceKey
 from fairlead.linux import cgroups, namespaces
 from fairlead.linux.conntrack import ConntrackSocket
 from fairlead.linux.links import Links
+from fairlead.proxy import sysctls
 from fairlead.proxy.compile import compile_table
 from fairlead.proxy.nftables.backend import NftablesBackend
 from fairlead.proxy.options import ProxyOptions
@@ -95,6 +96,7 @@ class Node:
         )
         self._table = ServiceTable()
         with lab.at("node"):
+            assert sysctls.ensure(("IPv4",)) == []
             self.backend.start()
 
     def apply(self, *services: Service) -> None:
