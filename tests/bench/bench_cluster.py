@@ -32,9 +32,10 @@ PREFIX = [sys.executable, "-m", "fairlead"]
 
 
 class Lab:
-    """A cluster with a state directory of its own."""
+    """A cluster with a state directory of its own; `flags` are those of `up`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *flags: str) -> None:
+        self.flags = flags
         self.name = f"b{secrets.token_hex(3)}"
         self.directory = Path(tempfile.mkdtemp(prefix="fairlead-bench-"))
         self.environment = {
@@ -47,7 +48,7 @@ class Lab:
         subprocess.run([*PREFIX, *arguments], env=self.environment, check=True, capture_output=True)
 
     def __enter__(self) -> Lab:
-        self.fairlead("up", "--name", self.name)
+        self.fairlead("up", "--name", self.name, *self.flags)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -113,10 +114,11 @@ async def first_reply(lab: Lab) -> None:
                         return
 
 
-def starts() -> None:
+def starts(title: str, *flags: str) -> None:
+    """Starts with these flags of `up`, as one table."""
     ready, replied, memory, processes = [], [], [], 0
     for _ in range(STARTS):
-        lab = Lab()
+        lab = Lab(*flags)
         began = time.perf_counter()
         with lab:
             ready.append(time.perf_counter() - began)
@@ -124,14 +126,14 @@ def starts() -> None:
             replied.append(time.perf_counter() - began)
             megabytes, processes = lab.memory()
             memory.append(megabytes)
-    print("| two nodes | median | min | max |\n|---|---|---|---|")
-    for title, values, unit in (
+    print(f"\n| {title} | median | min | max |\n|---|---|---|---|")
+    for what, values, unit in (
         ("`fairlead up` until all is ready", ready, "s"),
         ("… until the first reply by a Service's name", replied, "s"),
         (f"memory (PSS) of {processes} processes", memory, "MB"),
     ):
         low, high = min(values), max(values)
-        print(f"| {title} | {statistics.median(values):.2f} {unit} | {low:.2f} | {high:.2f} |", flush=True)
+        print(f"| {what} | {statistics.median(values):.2f} {unit} | {low:.2f} | {high:.2f} |", flush=True)
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -252,7 +254,8 @@ async def pods(lab: Lab) -> None:
 
 
 def main() -> None:
-    starts()
+    starts("two nodes")
+    starts("two nodes without the ingress", "--no-ingress")
     with Lab() as lab:
         asyncio.run(pods(lab))
     with Lab() as lab:

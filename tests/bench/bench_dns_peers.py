@@ -36,6 +36,7 @@ _TICK = os.sysconf("SC_CLK_TCK")
 PACED = 5000  # queries a second when latency is measured
 OUTSIDE = 500  # names
 WRITES = 200
+PATIENCE = 40.0  # s for all writes of one server
 COREFILE = """.:{port} {{
     bind 127.0.0.1
     kubernetes cluster.local in-addr.arpa ip6.arpa {{
@@ -336,13 +337,17 @@ def main() -> None:
         say("change OFF")
         rows = {}
         for name, (_, port) in following.items():
-            times = []
+            times: list[float] = []
+            end = time.monotonic() + PATIENCE
             for turn in range(WRITES):
+                if time.monotonic() > end:  # who answers from a cache of 30 s takes its time
+                    break
                 address = f"10.244.{turn // 250 + 1}.{turn % 250 + 1}"
                 written = float(say(f"set {address}"))
                 times.append((until_changed(port, address) - written) * 1e3)
             times.sort()
-            rows[name] = f"p50 {times[len(times) // 2]:8.1f} ms  p99 {times[len(times) * 99 // 100]:8.1f} ms"
+            p50, p99 = times[len(times) // 2], times[len(times) * 99 // 100]
+            rows[name] = f"{len(times):3} writes  p50 {p50:8.1f} ms  p99 {p99:8.1f} ms"
         report("from the acknowledged write to the new answer", rows)
 
 
