@@ -1,8 +1,11 @@
 """What holds for all tests: property tests have no deadline, as claims about speed belong to `make bench`; tests that
-share a cluster stay on one worker.
+share a cluster stay on one worker; a test of real kernels and processes may be repeated, once, and is then named in the
+summary (docs/decisions/0016).
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -11,6 +14,17 @@ settings.register_profile(
     "fairlead", parent=settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("fairlead")
+
+
+REAL = {"cluster", "conformance", "contract", "kernel", "uml"}
+"""Directories whose tests wait for kernels, processes and the network of a machine that others use too."""
+
+TESTS = Path(__file__).parent
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.path.relative_to(TESTS).parts[0] in REAL:
+        item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest.hookimpl(trylast=True)

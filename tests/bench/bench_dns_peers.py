@@ -30,6 +30,7 @@ from fairlead.dns.names import text_name
 from fairlead.dns.presentation import render, type_name
 from fairlead.dns.zone import Zone
 from tests.bench.bench_dns import questions, world
+from tests.ports import free_port
 
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:{Path(sys.executable).parent}"
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -76,13 +77,6 @@ def cpu(pid: int) -> float:
     """Seconds that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICK
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def start(command: list[str], log: Path, **environment: str) -> subprocess.Popen[bytes]:

@@ -20,6 +20,7 @@ from fairlead.announce.election import rank
 from fairlead.linux import namespaces
 from fairlead.linux.links import Links
 from tests.cluster.conftest import Cluster
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster-loadbalancer")]
 
@@ -128,12 +129,6 @@ class Outside:
     @property
     def lan(self) -> str:
         return f"fl-{self.cluster.name}"
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

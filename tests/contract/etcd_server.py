@@ -12,14 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+from tests.ports import free_port
+
 ETCD = shutil.which("etcd", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
-
-
-def free_port() -> int:
-    """One that is free on loopback now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class EtcdServer:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -22,6 +21,7 @@ from fairlead.ingress.haproxy.config import Configuration, Settings, render
 from fairlead.ingress.haproxy.process import Applied, Haproxy, find_program
 from fairlead.ingress.servers import Place, Wanted, assign, fresh
 from fairlead.ingress.table import Certificate, Frontend, Host, RouteTable, Section
+from tests.ports import free_ports
 
 NAMES = ("a", "b", "c", "d")
 
@@ -29,15 +29,6 @@ NAMES = ("a", "b", "c", "d")
 def to(name: str, **given: Any) -> Section:
     """The section of a Service of that name."""
     return Section(ServiceKey("t", name), "", 80, **given)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody has at the moment."""
-    with contextlib.ExitStack() as stack:
-        found = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in found:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in found]
 
 
 def certificate(*names: str) -> str:

@@ -24,6 +24,7 @@ from aiohttp import ClientError, ClientSession, web
 from fairlead.dns import DNSOptions
 from fairlead.dns.answering import configuration, upstreams_from
 from fairlead.dns.serving import DNSError, Sockets
+from tests.ports import free_ports
 from tests.unit.dns.worlds import lines
 
 DEADLINE = 15.0
@@ -102,18 +103,6 @@ users: [{{name: u, user: {{}}}}]
 """
     )
     return path
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago."""
-    socks = [socket.socket() for _ in range(count)]
-    try:
-        for sock in socks:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in socks]
-    finally:
-        for sock in socks:
-            sock.close()
 
 
 class Process:

@@ -17,13 +17,9 @@ from fairlead.proxy.iptables.backend import IptablesBackend
 from fairlead.proxy.nftables.backend import NftablesBackend
 from fairlead.proxy.run import Proxy
 from fairlead.proxy.serving import Bind, ProxyServers
+from tests.ports import free_port
 from tests.unit.proxy.flows import HERE, THERE, service
 from tests.unit.proxy.test_run import OPTIONS, NoFlows, Stubborn
-
-
-def free_port() -> int:
-    with socket.create_server(("", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def snapshot(*services: Service, leaving: bool = False) -> ServiceSnapshot:
