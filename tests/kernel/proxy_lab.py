@@ -25,6 +25,7 @@ from fairlead.discovery.model import (
 )
 from fairlead.linux import namespaces
 from fairlead.linux.links import Links, Route
+from fairlead.podnetwork.plan import BRIDGE, link_name
 
 NODE, NODE_IP, OUTSIDE_IP, GATEWAY = "n1", "172.31.9.2", "172.31.9.1", "10.244.1.1"
 POD_A, POD_B = "10.244.1.2", "10.244.1.3"
@@ -70,7 +71,7 @@ class Lab:
         with Links(namespaces.path(self.node)) as node, Links(namespaces.path(self.outside)) as outside:
             node.set_up(node.index("lo"))
             outside.set_up(outside.index("lo"))
-            bridge = node.ensure_bridge("pods0")
+            bridge = node.ensure_bridge(BRIDGE)
             node.ensure_address(bridge.index, ipaddress.ip_interface(f"{GATEWAY}/24"))
             with namespaces.path(self.outside).open() as fd:
                 node.create_veth("eth0", "eth0", peer_namespace=fd.fileno())
@@ -80,8 +81,8 @@ class Lab:
             node.ensure_route(_route("0.0.0.0/0", OUTSIDE_IP, node.index("eth0")))
             for cidr in ("10.96.0.0/16", "10.244.0.0/16"):
                 outside.ensure_route(_route(cidr, NODE_IP, outside.index("eth0")))
-            for number, (address, name) in enumerate(self.pods.items()):
-                port = f"pod{number}"
+            for address, name in self.pods.items():
+                port = link_name(address)
                 with namespaces.path(name).open() as fd:
                     node.create_veth(port, "eth0", peer_namespace=fd.fileno(), master=bridge.index)
                 node.set_hairpin(node.index(port))

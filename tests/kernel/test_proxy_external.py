@@ -10,6 +10,7 @@ import pytest
 from fairlead.discovery.model import LoadBalancerAddress, Service
 from fairlead.linux import namespaces
 from fairlead.linux.links import Links, Route
+from fairlead.podnetwork.plan import BRIDGE
 from fairlead.proxy import sysctls
 from fairlead.proxy.compile import compile_table
 from fairlead.proxy.nftables.backend import NftablesBackend
@@ -91,12 +92,12 @@ def test_node_port_on_localhost(lab: Lab) -> None:
 
 def test_pods_by_their_bridge(lab: Lab) -> None:
     """Local detection by the bridge: a pod keeps its address, who comes by another link does not."""
-    options = ProxyOptions(NODE, detect_local="BridgeInterface", local_interface="pods0")
+    options = ProxyOptions(NODE, detect_local="BridgeInterface", local_interface=BRIDGE)
     apply(lab, options, service("web", "10.96.0.5", (POD_B,)))
     assert reach(lab, POD_A, "10.96.0.5") == (POD_B, POD_A)
     assert reach(lab, "outside", "10.96.0.5") == (POD_B, GATEWAY)
-    assert 'iifname != "pods0" ip daddr @cluster-ips' in lab.nft("list chain ip fairlead services")
-    options = ProxyOptions(NODE, detect_local="InterfaceNamePrefix", local_interface="pod")
+    assert 'iifname != "fl0" ip daddr @cluster-ips' in lab.nft("list chain ip fairlead services")
+    options = ProxyOptions(NODE, detect_local="InterfaceNamePrefix", local_interface="fl")
     apply(lab, options, service("web", "10.96.0.5", (POD_B,)))
     assert reach(lab, POD_A, "10.96.0.5") == (POD_B, POD_A)
-    assert 'iifname != "pod*" ip daddr @cluster-ips' in lab.nft("list chain ip fairlead services")
+    assert 'iifname != "fl*" ip daddr @cluster-ips' in lab.nft("list chain ip fairlead services")
