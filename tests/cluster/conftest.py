@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,6 +47,17 @@ class Cluster:
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
         """Run kubectl; its output."""
         return self._run(["kubectl", *arguments], check, stdin).stdout
+
+    @contextlib.contextmanager
+    def running(self, *arguments: str) -> Iterator[Path]:
+        """A kubectl that goes on until the end of the block; the file with what it says."""
+        with tempfile.NamedTemporaryFile() as said:
+            process = subprocess.Popen(["kubectl", *arguments], env=self.environment, stdout=said, stderr=said)
+            try:
+                yield Path(said.name)
+            finally:
+                process.kill()
+                process.wait()
 
     def get(self, *arguments: str) -> Any:
         """kubectl get, as objects."""

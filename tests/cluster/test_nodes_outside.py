@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,13 @@ pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster-outside")]
 
 MANIFEST = Path(__file__).with_name("outside.yaml")
 NODES = ("n1", "n2", "b", "c")
+
+
+def fetch(url: str) -> bytes:
+    """GET, past any proxy of the environment."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=30) as answer:
+        return bytes(answer.read())
 
 
 class Outside:
@@ -260,6 +268,26 @@ def test_kubectl_reaches_into_pods_elsewhere(outside: Outside, node: str) -> Non
     assert outside.cluster.kubectl("get", "--raw", f"/api/v1/namespaces/default/pods/{name}:8080/proxy/").startswith(
         node
     )
+
+
+@pytest.mark.parametrize("node", ["b", "c"])
+def test_streams_into_pods_elsewhere(outside: Outside, node: str, tmp_path: Path) -> None:
+    """port-forward, attach and cp both ways: what is carried is what was sent."""
+    cluster, name = outside.cluster, outside.pods[node]["metadata"]["name"]
+    with cluster.running("port-forward", name, ":8080") as forwarding, cluster.running("attach", name) as attached:
+        outside.wait_for(lambda: "Forwarding from 127.0.0.1" in forwarding.read_text(), "a port")
+        found = re.search(r"127\.0\.0\.1:(\d+) -> 8080", forwarding.read_text())
+        assert found
+        local = f"http://127.0.0.1:{found[1]}"
+        for _ in range(3):
+            assert fetch(f"{local}/").split()[0] == node.encode()
+            assert fetch(f"{local}/big") == bytes(300000)
+        outside.wait_for(lambda: fetch(local) and "asked by 127.0.0.1" in attached.read_text(), "attached")
+    data = bytes(range(256)) * 2000
+    (tmp_path / "there").write_bytes(data)
+    cluster.kubectl("cp", str(tmp_path / "there"), f"{name}:/tmp/there")
+    cluster.kubectl("cp", f"{name}:/tmp/there", str(tmp_path / "back"))
+    assert (tmp_path / "back").read_bytes() == data
 
 
 @pytest.mark.parametrize("node", ["b", "c"])
