@@ -7,7 +7,7 @@ pod's PID namespace), or why there is none; it never returns to the shim's code.
 """
 
 # Between a fork and the program, a path is a string and a call is a system call: objects would cost milliseconds.
-# ruff: noqa: PTH103, PTH118, PTH123
+# ruff: noqa: PTH103, PTH110, PTH118, PTH123
 
 from __future__ import annotations
 
@@ -52,8 +52,7 @@ def _create(plan: OCIPlan, report: int, target: int) -> None:
     processes.reset_own_signals()
     mnt.private_namespace()
     libc.mount("proc", "/proc", "proc", libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC)  # the runtime looks PIDs up
-    with contextlib.suppress(OSError):  # a hierarchy of version 1 beside one of version 2 is refused by the runtime
-        libc.mount("cgroup2", "/sys/fs/cgroup", "cgroup2")
+    _show_one_cgroup_version()
     root = os.path.join(plan.bundle, "rootfs")
     for directory in (root, plan.state, plan.upper, plan.work):
         os.makedirs(directory, exist_ok=True)
@@ -79,6 +78,18 @@ def _create(plan: OCIPlan, report: int, target: int) -> None:
     with open(pid_file, encoding="ascii") as file:
         pid = int(file.read())
     os.write(report, b"pid %d\n" % pid)
+
+
+def _show_one_cgroup_version() -> None:
+    """A hierarchy of version 1 beside one of version 2 is refused by the runtime. The kernel takes ten milliseconds for
+    a mount of its own, so where there is one already it is that."""
+    if os.path.exists("/sys/fs/cgroup/cgroup.procs"):
+        return
+    with contextlib.suppress(OSError):
+        if os.path.exists("/sys/fs/cgroup/unified/cgroup.procs"):
+            mnt.bind("/sys/fs/cgroup/unified", "/sys/fs/cgroup")
+        else:
+            libc.mount("cgroup2", "/sys/fs/cgroup", "cgroup2")
 
 
 def _run(plan: OCIPlan, *flags: str) -> None:

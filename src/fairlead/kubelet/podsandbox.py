@@ -47,13 +47,13 @@ class PodSandbox:
     async def make(self) -> bool:
         """Volumes, namespaces, network, /etc. False if something could not be had; an event has said what."""
         around, pod = self._around, self._pod()
-        await asyncio.to_thread(around.runtime.remember, pod)
         try:
             hostname, domain = hosts.pod_hostname(pod, around.options.cluster_domain)
             in_kernel = hosts.kernel_hostname(pod, hostname, domain)
             made = await asyncio.gather(
                 self.make_volumes(),
                 around.runtime.create_sandbox(self._uid, in_kernel, sharing=Sharing.of(pod), on_change=self._wake),
+                asyncio.to_thread(around.runtime.remember, pod),
                 return_exceptions=True,
             )
             if isinstance(made[1], Sandbox):

@@ -35,16 +35,16 @@ import orjson
 
 from fairlead.kubelet import channel, oci
 from fairlead.kubelet.children import Process, marker, nulls, redirect, shell_code, streams, write_atomically
-from fairlead.kubelet.container import ContainerPlan, run, run_exec
+from fairlead.kubelet.container import ContainerPlan, read_plan, run, run_exec
 from fairlead.kubelet.crilog import LogFile
-from fairlead.linux import libc, marked, podcgroups, processes
+from fairlead.kubelet.standby import Spare
+from fairlead.linux import marked, podcgroups, processes
 from fairlead.linux.connections import busy_inbound, connections
 
 SOCKET = "shim.sock"
 READ = 64 * 1024
 _DRAIN_SECONDS = 2.0
 _Reply = Callable[..., None]
-_CONTAINER_PLAN = msgspec.json.Decoder(ContainerPlan)  # made here: in a fresh fork it would cost a millisecond
 
 
 class SandboxPlan(msgspec.Struct, frozen=True):
@@ -65,9 +65,15 @@ class SandboxPlan(msgspec.Struct, frozen=True):
 class Shim:
     """The loop. `run` does not return."""
 
-    def __init__(self, plan: SandboxPlan, first: socket.socket) -> None:
-        self._plan = plan
-        self._namespace = processes.PidNamespace()
+    def __init__(
+        self,
+        plan: SandboxPlan,
+        first: socket.socket,
+        namespace: processes.PidNamespace,
+        spare: Spare | None = None,
+    ) -> None:
+        """`spare`: a child that waits to be the first container."""
+        self._plan, self._namespace, self._spare = plan, namespace, spare
         self._poll = select.epoll()
         self._handlers: dict[int, Callable[[], object]] = {}
         self._clients: list[socket.socket] = []
@@ -76,6 +82,8 @@ class Shim:
         self._running = True
         if plan.shared_pids:
             self._reap_orphans_too()
+        if spare is not None:
+            self._watch(spare.pidfd, partial(self._reap_spare, spare))
         self._listener = self._listen()
         self._add(first)
 
@@ -200,11 +208,13 @@ class Shim:
         name, attempt, directory = message["name"], message["attempt"], message["directory"]
         if (name, attempt) in self._containers:
             raise ValueError(f"container {name} attempt {attempt} was started before")
-        plan = _CONTAINER_PLAN.decode(Path(directory, "plan.json").read_bytes())
+        plan = read_plan(directory)
         target = self._target(plan)
         inner, outer = streams(plan)
         report_in, report_out = socket.socketpair()
-        pid, made = self._fork(plan, target)
+        pid, made = self._use_spare(plan, directory, (*inner, report_out.fileno())), frozenset[int]()
+        if not pid:
+            pid, made = self._fork(plan, target)
         if pid == 0:
             redirect(inner)
             if plan.oci is not None:
@@ -246,6 +256,28 @@ class Shim:
         if target is not None:
             return self._namespace.fork_into(target.pidfd)
         return processes.fork() if plan.shares_pids else self._namespace.fork_new()
+
+    def _use_spare(self, plan: ContainerPlan, directory: str, fds: tuple[int, ...]) -> int:
+        """Make the child that waits the container, if there is one that can be: its PID; else 0, and there is none."""
+        spare, self._spare = self._spare, None
+        if spare is None:
+            return 0
+        if plan.oci is not None or plan.shares_pids or plan.target:
+            spare.end.close()  # it ends, and is buried
+            return 0
+        self._forget(spare.pidfd)
+        if spare.give({"directory": directory}, fds):
+            return spare.pid
+        os.waitpid(spare.pid, 0)
+        return 0
+
+    def _reap_spare(self, spare: Spare) -> None:
+        self._spare = None
+        self._forget(spare.pidfd)
+        os.close(spare.pidfd)
+        spare.end.close()
+        with contextlib.suppress(ChildProcessError):  # taken for an orphan, and buried
+            os.waitpid(spare.pid, 0)
 
     def _watch_output(self, process: Process, fd: int, stream: bytes) -> None:
         os.set_blocking(fd, False)
@@ -472,27 +504,3 @@ class Shim:
         if process.after_exit is not None:
             process.after_exit()
         self._reap_orphans()
-
-
-def main(plan: SandboxPlan, first: socket.socket) -> NoReturn:
-    """Become the pod's sandbox, and serve. Called in the forked child, PID 1 of the pod's namespace."""
-    os.setsid()
-    processes.set_own_name("fl-pod")
-    flags = libc.CLONE_NEWUTS | (libc.CLONE_NEWIPC if plan.own_ipc else 0)
-    libc.unshare(flags | (libc.CLONE_NEWNET if plan.own_network else 0))
-    if not plan.own_pids:
-        processes.adopt_own_orphans()
-    socket.sethostname(plan.hostname)
-    if plan.own_network:
-        _permit_unprivileged_ports()
-    Path(plan.directory, "shim.pid").write_text(os.readlink("/proc/self"))
-    shim = Shim(plan, first)
-    channel.send(first, {"event": "ready", "pid": int(os.readlink("/proc/self"))})
-    shim.run()
-
-
-def _permit_unprivileged_ports() -> None:
-    """What containerd sets in a pod's network: ports below 1024 and ping for everyone."""
-    for key, value in (("ip_unprivileged_port_start", "0"), ("ping_group_range", "0 2147483647")):
-        with contextlib.suppress(OSError):
-            Path("/proc/sys/net/ipv4", key).write_text(value)

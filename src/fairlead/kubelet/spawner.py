@@ -20,10 +20,13 @@ from typing import NoReturn
 
 import msgspec
 
-from fairlead.kubelet import channel, shim
+from fairlead.kubelet import channel, shim, shimmain
+from fairlead.kubelet.standby import Spare
 from fairlead.linux import processes
 
 log = logging.getLogger("fairlead.kubelet")
+
+_IDLE_MS = 10  # so many pods at once are not slowed by what is made ahead
 
 
 class SpawnerGone(Exception):
@@ -151,6 +154,55 @@ def serve(end: socket.socket, keep: frozenset[int] = frozenset()) -> NoReturn:
         os._exit(1)
 
 
+class _Ahead:
+    """The shim that is forked ahead of the next pod, once there is nothing else to do."""
+
+    def __init__(self, namespace: processes.PidNamespace, poll: select.poll) -> None:
+        self._namespace, self._poll = namespace, poll
+        self._spare: Spare | None = None
+        self._is_waiting = False
+        self._wanted = True
+
+    @property
+    def patience(self) -> int | None:
+        """Milliseconds without work until there shall be one; None if nothing is missing."""
+        return _IDLE_MS if self._wanted else None
+
+    def fork(self) -> None:
+        """Have one."""
+        self._wanted = False
+        ours, theirs = channel.pair()
+        try:
+            forked = self._namespace.fork_new()
+        except OSError:  # no processes, no namespaces: the next pod will say it
+            ours.close()
+            theirs.close()
+            return
+        if forked.pid == 0:
+            shimmain.wait(theirs, forked.made)
+        theirs.close()
+        self._spare = Spare(forked.pid, ours)
+        self._poll.register(ours, select.POLLIN)
+
+    def hear(self, ready: set[int]) -> None:
+        """It says that it waits; or it is dead, and there will be another after the next pod."""
+        if self._spare is not None and self._spare.end.fileno() in ready:
+            self._is_waiting = channel.receive(self._spare.end) is not None
+            if not self._is_waiting:
+                self._forget().close()
+
+    def give(self, plan: dict[str, object], first: int) -> bool:
+        """Make it the pod's. False: there is none."""
+        self._wanted = self._spare is None or self._is_waiting
+        return self._is_waiting and self._forget().give({"plan": plan}, (first,))
+
+    def _forget(self) -> Spare:
+        assert self._spare is not None
+        spare, self._spare, self._is_waiting = self._spare, None, False
+        self._poll.unregister(spare.end)
+        return spare
+
+
 def _serve(end: socket.socket) -> NoReturn:
     namespace = processes.PidNamespace()
     end.setblocking(True)
@@ -160,8 +212,12 @@ def _serve(end: socket.socket) -> NoReturn:
     poll = select.poll()
     poll.register(end, select.POLLIN)
     poll.register(deaths, select.POLLIN)
+    ahead = _Ahead(namespace, poll)
     while True:
-        ready = {fd for fd, _ in poll.poll()}
+        ready = {fd for fd, _ in poll.poll(ahead.patience)}
+        if not ready:
+            ahead.fork()
+        ahead.hear(ready)
         if deaths in ready:
             os.read(deaths, 4096)
             _reap_children()
@@ -172,26 +228,13 @@ def _serve(end: socket.socket) -> NoReturn:
             os._exit(0)
         first = socket.socket(fileno=received.fds[0])
         plan = msgspec.convert(received.message["plan"], shim.SandboxPlan)
-        forked = namespace.fork_new() if plan.own_pids else processes.fork()
-        if forked.pid == 0:
-            _become_shim(plan, first, forked.made)
+        usual = plan.own_network and plan.own_pids and plan.own_ipc
+        if not (usual and ahead.give(received.message["plan"], first.fileno())):
+            forked = namespace.fork_new() if plan.own_pids else processes.fork()
+            if forked.pid == 0:
+                shimmain.main(plan, first, forked.made)
         first.close()
         channel.send(end, {"forked": time.time_ns()})
-
-
-def _become_shim(plan: shim.SandboxPlan, first: socket.socket, keep: frozenset[int]) -> NoReturn:
-    try:
-        processes.reset_own_signals()
-        null = os.open("/dev/null", os.O_RDWR)
-        for fd in (0, 1, 2):
-            os.dup2(null, fd)
-        processes.close_own_descriptors({0, 1, 2, first.fileno(), *keep})
-        shim.main(plan, first)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            channel.send(first, {"event": "ready", "error": f"{type(error).__name__}: {error}"})
-    finally:
-        os._exit(1)
 
 
 def _reap_children() -> None:
