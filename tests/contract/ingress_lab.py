@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import hashlib
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -64,6 +65,7 @@ class Lab:
         self.haproxy = Haproxy(self.settings, find_program())
         self.servers: dict[str, int] = {}
         self.places: dict[str, tuple[Place, ...]] = {}
+        self.log: dict[str, asyncio.Queue[dict[str, Any]]] = {name: asyncio.Queue() for name in NAMES}
         self._stack = contextlib.AsyncExitStack()
         self.client: ClientSession
 
@@ -87,9 +89,11 @@ class Lab:
                 async for message in stream:
                     await stream.send_str(f"{name}: {message.data}")
                 return stream
-            size = len(await request.read())
+            body = await request.read()
             headers = {str(key).title(): value for key, value in request.headers.items()}
-            said = {"name": name, "path": request.raw_path, "method": request.method, "headers": headers, "size": size}
+            said = {"name": name, "path": request.raw_path, "method": request.method, "headers": headers}
+            said |= {"size": len(body), "digest": hashlib.sha256(body).hexdigest()}
+            self.log[name].put_nowait(said)
             return web.Response(body=orjson.dumps(said), headers={"X-From": name})
 
         app = web.Application(client_max_size=1 << 30)
@@ -139,6 +143,11 @@ class Lab:
         """The name of the server that answers, or the status."""
         status, said, _ = await self.ask(url, **given)
         return said.get("name") or str(status)
+
+    async def asked(self, name: str) -> dict[str, Any]:
+        """What a server was asked and nobody heard of yet, once it was."""
+        async with asyncio.timeout(30):
+            return await self.log[name].get()
 
     async def subject(self, name: str) -> str:
         """The common name of the certificate that is shown for a server name."""

@@ -19,6 +19,7 @@ from fairlead.ingress.table import (
     Frontend,
     Headers,
     Match,
+    Mirror,
     Passthrough,
     PathRewrite,
     Redirect,
@@ -31,6 +32,7 @@ from fairlead.ingress.table import (
     decide,
 )
 from tests.contract.ingress_lab import NAMES, Lab, certificate, to
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.xdist_group("ingress-haproxy")]
 
@@ -343,3 +345,55 @@ async def test_tls_passthrough(lab: Lab, tmp_path: Path) -> None:
     await lab.haproxy.apply(lab.configuration(RouteTable((port,))))
     names = ("a.test", "x.w.test", "x.y.w.test", "none.test", "")
     assert [await lab.subject(n) for n in names] == ["server-a", "server-b", "server-b", "", ""]
+
+
+async def test_requests_are_mirrored(lab: Lab) -> None:
+    """As the backend gets them, of any method, with their bodies, to each mirror; the client sees its backend alone."""
+    mirrors = (Mirror(to("b")), Mirror(to("c"), (0, 100)), Mirror(to("d")))
+    changes = Headers(set=(("X-Set", "yes"),))
+    section = to("a", mirrors=mirrors, request=changes, rewrite=PathRewrite("full", "/x"))
+    await lab.serve(arrange([("a.test", route(section)), ("c.test", route(to("c")))], False))
+    body = bytes(range(256)) * 1200
+    for method, data in (("GET", None), ("POST", body), ("PATCH", b"small"), ("DELETE", None), ("OPTIONS", None)):
+        status, said, _ = await lab.ask("a.test/y?q=%20", method, data=data, headers={"X-Two": "1, 2"})
+        assert (status, said["name"], said["size"]) == (200, "a", len(data or b""))
+        for name in ("b", "d"):
+            copy = await lab.asked(name)
+            assert (copy["method"], copy["path"], copy["digest"]) == (method, "/x?q=%20", said["digest"])
+            kept = ("X-Set", "X-Two", "Host", "X-Forwarded-For", "User-Agent")
+            assert {name: copy["headers"].get(name) for name in kept} == {n: said["headers"].get(n) for n in kept}
+            assert not [name for name in copy["headers"] if "Fairlead" in name]
+    assert lab.log["c"].empty()
+
+
+async def test_a_share_of_requests_is_mirrored(lab: Lab) -> None:
+    """About as many as asked for."""
+    await lab.serve(arrange([("a.test", route(to("a", mirrors=(Mirror(to("b"), (1, 3)),))))], False))
+    for _ in range(300):
+        assert await lab.who("a.test/") == "a"
+    for _ in range(50):
+        await lab.asked("b")
+    assert lab.log["b"].qsize() < 110
+
+
+async def test_what_is_not_mirrored(lab: Lab) -> None:
+    """A body too large for a copy, a WebSocket: both work as ever, and the next request is mirrored again."""
+    await lab.serve(arrange([("a.test", route(to("a", mirrors=(Mirror(to("d")),))))], False))
+    _, said, _ = await lab.ask("a.test/large", method="POST", data=b"x" * 3_000_000)
+    assert said["size"] == 3_000_000
+    async with lab.client.ws_connect(f"http://127.0.0.1:{lab.port}/socket", headers={"Host": "a.test"}) as stream:
+        await stream.send_str("one")
+        assert (await stream.receive()).data == "a: one"
+    assert await lab.who("a.test/next") == "a"
+    assert (await lab.asked("d"))["path"] == "/next"
+
+
+async def test_a_mirror_harms_nobody(lab: Lab) -> None:
+    """One that refuses, one that never answers: however many requests there are, each has its answer."""
+    silent = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    lab.servers["b"] = silent.sockets[0].getsockname()[1]
+    (lab.servers["c"],) = free_ports(1)
+    await lab.serve(arrange([("a.test", route(to("a", mirrors=(Mirror(to("b")), Mirror(to("c"))))))], False))
+    for _ in range(200):  # more than there are copies under way at most
+        assert await lab.who("a.test/", method="POST", data=b"x") == "a"
+    silent.close()

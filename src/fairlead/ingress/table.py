@@ -87,6 +87,13 @@ class Redirect(msgspec.Struct, frozen=True):
     to: str = ""
 
 
+class Mirror(msgspec.Struct, frozen=True):
+    """Of `share[1]` requests `share[0]` go to this section, too, whose answers interest nobody."""
+
+    section: Section
+    share: tuple[int, int] = (1, 1)
+
+
 class Section(msgspec.Struct, frozen=True):
     """Where a request ends: a port of a Service and how it is treated on the way; or an answer of our own, `redirect`
     or `status`. Times in milliseconds, 0: the default."""
@@ -108,6 +115,7 @@ class Section(msgspec.Struct, frozen=True):
     rewrite: PathRewrite | None = None
     redirect: Redirect | None = None
     status: int = 0
+    mirrors: tuple[Mirror, ...] = ()
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -173,6 +181,7 @@ class RouteTable(msgspec.Struct, frozen=True):
                 found |= {section: "" for _, section in way.destinations}
             if frontend.passthrough is None:
                 found[frontend.fallback] = ""
+        found |= {mirror.section: "" for section in tuple(found) for mirror in section.mirrors}
         return {section: section_name(section) for section in found}
 
 

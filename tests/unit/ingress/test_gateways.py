@@ -361,7 +361,7 @@ spec:
 
 
 REFUSED = [
-    "filters: [{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}}}]",
+    "filters: [{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}, fraction: {numerator: 200}}}]",
     "filters: [{type: CORS, cors: {allowOrigins: ['*']}}]",
     "filters: [{type: ExtensionRef, extensionRef: {group: x.test, kind: X, name: x}}]",
     "matches: [{path: {type: RegularExpression, value: '/('}}]",
@@ -378,6 +378,28 @@ def test_what_is_not_served_is_refused_by_name(rule: str) -> None:
     assert said(found, "HTTPRoute", "odd")["Accepted"] == "not UnsupportedValue"
     assert found.routes["HTTPRoute", "shop", "odd"][0][1][0].message.startswith("spec.rules[0].")
     assert goes_to(port(found), "a.test/") == "api"
+
+
+def test_mirrors() -> None:
+    """Of rules and backends, by share; one that can't be found is said, and takes nothing from the request."""
+    filters = [
+        f"{{type: RequestMirror, requestMirror: {{backendRef: {{name: {name}, port: 80}}, {share}}}}}"
+        for name, share in (
+            ("api", "percent: 0"),
+            ("admin", "percent: 20"),
+            ("nowhere", "percent: 50"),
+            ("static", "fraction: {numerator: 1, denominator: 3}"),
+        )
+    ]
+    own = "{type: RequestMirror, requestMirror: {backendRef: {name: api, port: 80}}}"
+    backend = f"{{name: web, port: 80, filters: [{own}]}}"
+    found = compiled(FRONT + route(f"rules: [{{filters: [{', '.join(filters)}], backendRefs: [{backend}]}}]"))
+    assert goes_to(port(found), "a.test/") == "web"
+    ((_, section),) = port(found).hosts[0].routes[0].destinations
+    shares = [(m.section.service.name, m.share) for m in section.mirrors if m.section.service]
+    assert shares == [("admin", (20, 100)), ("static", (1, 3)), ("api", (1, 1))]
+    assert said(found, "HTTPRoute", "r") == {"Accepted": "Accepted", "ResolvedRefs": "not BackendNotFound"}
+    assert ServiceKey("shop", "nowhere") in found.backends  # it is followed until it comes
 
 
 def test_filters_and_timeouts() -> None:

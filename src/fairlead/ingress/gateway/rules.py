@@ -18,6 +18,7 @@ from fairlead.ingress.gateway.references import RESOLVED, Found
 from fairlead.ingress.table import (
     Headers,
     Match,
+    Mirror,
     PathKind,
     PathRewrite,
     Redirect,
@@ -55,11 +56,20 @@ def compile_rules(route: Object, kind: str, find: Find) -> Rules:
         where = f"spec.rules[{index}]"
         matches = _grpc_matches(rule, where) if kind == "GRPCRoute" else _http_matches(rule, where)
         found = [(ref, find(ref)) for ref in rule.get("backendRefs") or ()]
-        resolved = next((f.condition for _, f in found if not f.condition.holds and resolved.holds), resolved)
+        named = [one for _, one in found] + [find(ref) for ref in _mirrored(rule)]
+        resolved = next((one.condition for one in named if not one.condition.holds and resolved.holds), resolved)
         for match in matches:
-            treated = _treatment(rule, match, where)
-            made.append(Route(match, _destinations(found, treated, match, where), origin))
+            treated = _treatment(rule, match, where, find)
+            made.append(Route(match, _destinations(found, treated, match, where, find), origin))
     return Rules(tuple(made), resolved)
+
+
+def _mirrored(rule: Object) -> Iterable[Object]:
+    """The references of a rule's mirrors, its backends' own too."""
+    for holder in (rule, *(rule.get("backendRefs") or ())):
+        for entry in holder.get("filters") or ():
+            if entry["type"] == "RequestMirror":
+                yield entry["requestMirror"]["backendRef"]
 
 
 def compile_passthrough(route: Object, find: Find) -> tuple[tuple[tuple[int, Section], ...], Condition]:
@@ -140,16 +150,16 @@ def _values(given: Iterable[Object] | None, where: str) -> tuple[ValueMatch, ...
 # -- filters ----------------------------------------------------------------------------------------------------------
 
 
-def _treatment(rule: Object, match: Match, where: str) -> Section:
+def _treatment(rule: Object, match: Match, where: str, find: Find) -> Section:
     """What the rule does to a request, as a section that leads nowhere yet."""
-    section = _filtered(Section(), rule.get("filters") or (), match, f"{where}.filters")
+    section = _filtered(Section(), rule.get("filters") or (), match, f"{where}.filters", find)
     timeouts = rule.get("timeouts") or {}
     limits = [_milliseconds(timeouts[name]) for name in ("request", "backendRequest") if timeouts.get(name)]
     limits = [limit for limit in limits if limit]
     return msgspec.structs.replace(section, response_ms=min(limits)) if limits else section
 
 
-def _filtered(section: Section, filters: Iterable[Object], match: Match, where: str) -> Section:
+def _filtered(section: Section, filters: Iterable[Object], match: Match, where: str, find: Find) -> Section:
     for index, entry in enumerate(filters):
         kind, there = entry["type"], f"{where}[{index}]"
         if kind == "RequestHeaderModifier":
@@ -172,9 +182,26 @@ def _filtered(section: Section, filters: Iterable[Object], match: Match, where: 
             given = entry.get("urlRewrite") or {}
             path = _rewrite(given.get("path"), match, there)
             section = msgspec.structs.replace(section, host=given.get("hostname") or "", rewrite=path)
+        elif kind == "RequestMirror":
+            mirrors = _mirrors(entry["requestMirror"], there, find)
+            section = msgspec.structs.replace(section, mirrors=(*section.mirrors, *mirrors))
         else:
             raise Refused(f"{there}: filters of type {kind} are not served here")
     return section
+
+
+def _mirrors(given: Object, where: str, find: Find) -> tuple[Mirror, ...]:
+    """The one that a filter means; none if it can't be found, or gets nothing."""
+    share = (given["percent"], 100) if given.get("percent") is not None else (1, 1)
+    fraction = given.get("fraction")
+    if fraction is not None:
+        if given.get("percent") is not None:
+            raise Refused(f"{where}.requestMirror: percent and fraction together; give one of them")
+        share = fraction["numerator"], fraction.get("denominator", 100)
+        if share[0] > share[1]:
+            raise Refused(f"{where}.requestMirror.fraction: the numerator {share[0]} is above {share[1]}")
+    section = find(given["backendRef"]).section
+    return (Mirror(section, share),) if section is not None and share[0] else ()
 
 
 def _headers(given: Object, before: Headers, where: str) -> Headers:
@@ -209,7 +236,7 @@ def _milliseconds(text: str) -> int:
 
 
 def _destinations(
-    found: list[tuple[Object, Found]], treated: Section, match: Match, where: str
+    found: list[tuple[Object, Found]], treated: Section, match: Match, where: str, find: Find
 ) -> tuple[tuple[int, Section], ...]:
     if treated.redirect is not None:
         return ((1, Section(redirect=treated.redirect, response=treated.response)),)
@@ -221,7 +248,7 @@ def _destinations(
         if one.section is None:
             ways.append((weight, Section(status=500)))
             continue
-        own = _filtered(treated, ref.get("filters") or (), match, f"{where}.backendRefs[{index}].filters")
+        own = _filtered(treated, ref.get("filters") or (), match, f"{where}.backendRefs[{index}].filters", find)
         if own.redirect is not None:
             raise Refused(f"{where}.backendRefs[{index}].filters: a redirect belongs to the rule")
         ways.append((weight, _joined(one.section, own)))
@@ -236,4 +263,5 @@ def _joined(backend: Section, treated: Section) -> Section:
         host=treated.host,
         rewrite=treated.rewrite,
         response_ms=treated.response_ms,
+        mirrors=treated.mirrors,
     )

@@ -7,6 +7,7 @@ or a plain route changes is in server lines, certificate lists and maps only, ne
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import msgspec
 
@@ -30,6 +31,7 @@ from fairlead.ingress.table import (
 Destinations = tuple[tuple[int, Section], ...]
 
 _HEALTH = "fairlead-health"
+_MIRROR = Path(__file__).with_name("mirror.lua")
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -127,13 +129,15 @@ def _answer(destinations: Destinations, lent: Mapping[Section, str]) -> str:
 
 
 def _main(table: RouteTable, places: Mapping[str, tuple[Place, ...]], settings: Settings, loaded: Loaded) -> str:
-    lines = [*_global(settings), *_defaults(settings)]
+    mirrors = any(section.mirrors for section in loaded.sections)
+    lines = [*_global(settings, mirrors), *_defaults(settings)]
     lines += ["resolvers cluster", *(["    parse-resolv-conf"] if settings.resolvers else []), "    hold valid 5s", ""]
     for frontend in table.frontends:
         if frontend.passthrough is not None:
             lines += [*_tcp(frontend, settings, loaded.lent), ""]
         else:
             lines += [*_http(frontend, settings, loaded.lent), ""]
+    lines += _mirror(settings) if mirrors else []
     for section in sorted(loaded.sections, key=section_name):
         name = section_name(section)
         lines += [*render_section(section, name, places.get(name, ())), ""]
@@ -142,7 +146,7 @@ def _main(table: RouteTable, places: Mapping[str, tuple[Place, ...]], settings: 
     return "\n".join(lines)
 
 
-def _global(settings: Settings) -> list[str]:
+def _global(settings: Settings, mirrors: bool) -> list[str]:
     lines = [
         "global",
         f"    fd-hard-limit {2 * settings.connections + 100}",
@@ -153,7 +157,15 @@ def _global(settings: Settings) -> list[str]:
         "    tune.ssl.default-dh-param 2048",
         "    ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets",
         "    ssl-default-server-options ssl-min-ver TLSv1.2",
+        # Its client is used for copies of requests only, over a socket of our own: without this it reads all
+        # certificates of the system, at every check and reload.
+        "    httpclient.ssl.verify none",
     ]
+    if mirrors:
+        lines += [
+            f"    setenv FAIRLEAD_MIRROR unix@{settings.directory}/mirror.sock",
+            f"    lua-load {word(str(_MIRROR))}",
+        ]
     if settings.access_log:
         lines.append("    log stdout format raw local0")
     return [*lines, ""]
@@ -192,6 +204,22 @@ def _defaults(settings: Settings) -> list[str]:
             "",
         ]
     return lines
+
+
+def _mirror(settings: Settings) -> list[str]:
+    """Where copies of requests come in, and say which backend they are for. Of the answer nobody reads more than that
+    it came."""
+    return [
+        "frontend fairlead-mirror",
+        f"    bind unix@{settings.directory}/mirror.sock mode 600",
+        "    http-request set-var(txn.to) req.hdr(x-fairlead-mirror)",
+        "    http-request set-method %[req.hdr(x-fairlead-method)]",
+        "    http-request del-header x-fairlead-mirror",
+        "    http-request del-header x-fairlead-method",
+        "    http-response return status 204",
+        "    use_backend %[var(txn.to)]",
+        "",
+    ]
 
 
 def _binds(settings: Settings, port: int, words: str = "") -> list[str]:

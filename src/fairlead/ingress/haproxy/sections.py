@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fairlead.ingress.haproxy.text import literal, word
 from fairlead.ingress.servers import Place, server_name
-from fairlead.ingress.table import PathRewrite, Redirect, Section
+from fairlead.ingress.table import Mirror, PathRewrite, Redirect, Section, section_name
 
 _SAYS = {403: "forbidden", 404: "no route for this host and path", 500: "no valid backend", 503: "no backend"}
 
@@ -28,6 +28,7 @@ def render_section(section: Section, name: str, places: Sequence[Place]) -> list
     lines += _headers(section)
     if section.redirect is not None:
         return lines + _redirect(section.redirect)
+    lines += _mirrors(section.mirrors)
     lines += _times(section)
     lines.append("    balance roundrobin")
     if section.cookie:
@@ -42,6 +43,18 @@ def render_section(section: Section, name: str, places: Sequence[Place]) -> list
         lines.append(_external(section))
     for index, place in enumerate(places):
         lines.append(_server(section, index, place))
+    return lines
+
+
+def _mirrors(mirrors: Sequence[Mirror]) -> list[str]:
+    """Where copies of a request go, by the dice, for `mirror.lua`."""
+    if not mirrors:
+        return []
+    lines = ["    filter lua.fairlead-mirror", f"    http-request set-var(txn.mirrors) int({len(mirrors)})"]
+    for number, mirror in enumerate(mirrors, 1):
+        share, of = mirror.share
+        dice = f" if {{ rand({of}) lt {share} }}" if share < of else ""
+        lines.append(f"    http-request set-var(txn.mirror{number}) str({word(section_name(mirror.section))}){dice}")
     return lines
 
 
