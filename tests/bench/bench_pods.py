@@ -1,16 +1,21 @@
 """Pods: what one costs to start with each runtime, two hundred at once, and what a thousand leave behind.
 
+A start is measured from outside: when the request is answered, when a watch shows the pod bound, when its program's
+first line is in the log, when the watch shows it Running. From bound to the line is what the node takes.
+
 Needs root. `python -m tests.bench pods`; PODS and CHURN in the environment make it shorter.
 """
 
 from __future__ import annotations
 
 import asyncio
+import datetime
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +32,7 @@ BATCH = 50
 
 
 def pod(name: str, image: str) -> dict[str, Any]:
-    command = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 3600 & wait; done"]
+    command = ["sh", "-c", "echo here; trap 'exit 0' TERM; while :; do sleep 3600 & wait; done"]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -45,6 +50,7 @@ class Seen:
 
     def __init__(self, client: Client) -> None:
         self.phases: dict[str, str] = {}
+        self.bound: dict[str, float] = {}
         self._client, self._changed = client, asyncio.Event()
         self._task = asyncio.create_task(self._follow())
 
@@ -56,6 +62,8 @@ class Seen:
                     self.phases.pop(name, None)
                 else:
                     self.phases[name] = (event.object.get("status") or {}).get("phase", "")
+                    if event.object["spec"].get("nodeName"):
+                        self.bound.setdefault(name, time.time())
             self._changed.set()
 
     async def until(self, condition: Callable[[dict[str, str]], bool], seconds: float = 300.0) -> None:
@@ -68,17 +76,39 @@ class Seen:
         self._task.cancel()
 
 
-async def one_by_one(client: Client, seen: Seen, image: str) -> list[float]:
-    """Milliseconds from the request until the pod is known to run, each pod alone."""
+STAGES = ("written", "bound", "its program runs", "known to run", "all")
+
+
+async def one_by_one(lab: Lab, client: Client, seen: Seen, image: str) -> list[list[float]]:
+    """Milliseconds of each of STAGES, by pod, each pod alone."""
     taken = []
+    seen.bound.clear()
     for number in range(ONE_BY_ONE):
         name = f"one-{number}"
-        begun = time.perf_counter()
+        begun = time.time()
         await client.create(kinds.PODS, pod(name, image))
+        written = time.time()
         await seen.until(lambda phases, name=name: phases.get(name) == "Running")  # type: ignore[misc]
-        taken.append((time.perf_counter() - begun) * 1000)
+        known = time.time()
+        times = [begun, written, max(written, seen.bound[name]), first_line(lab, name), known]
+        taken.append([(after - before) * 1000 for before, after in pairwise(times)] + [(known - begun) * 1000])
     await remove(client, seen)
     return taken
+
+
+def first_line(lab: Lab, name: str) -> float:
+    """When the shim read the first line that the pod wrote."""
+    (file,) = (lab.directory / "state" / lab.name / "nodes").glob(f"*/logs/default_{name}_*/c/0.log")
+    while not (line := file.read_text()):
+        time.sleep(0.001)
+    stamp, fraction = line.split("Z", 1)[0].split(".")
+    return datetime.datetime.fromisoformat(stamp + "+00:00").timestamp() + float(f"0.{fraction}")
+
+
+def processor(lab: Lab) -> float:
+    """Seconds of processor time that the cluster's processes took, those that ended included."""
+    (group,) = Path("/sys/fs/cgroup").rglob(f"fairlead/{lab.name}/cpu.stat")
+    return int(group.read_text().split()[1]) / 1e6
 
 
 async def many(client: Client, seen: Seen, count: int, image: str) -> float:
@@ -105,18 +135,22 @@ async def measure(lab: Lab) -> None:
     async with lab.client() as client:
         seen = Seen(client)
         await asyncio.sleep(1)
-        print("| Image | Runtime | One pod, median | Slowest of 20 |")
-        print("|---|---|---|---|")
+        print(f"| Image | Runtime | {' | '.join(STAGES)} | slowest of {ONE_BY_ONE} |")
+        print("|---" * (len(STAGES) + 3) + "|")
         for image, runtime in (("fairlead/host", "fairlead"), ("bench/box:1", "crun")):
-            taken = await one_by_one(client, seen, image)
-            print(f"| {image} | {runtime} | {statistics.median(taken):.0f} ms | {max(taken):.0f} ms |", flush=True)
+            taken = await one_by_one(lab, client, seen, image)
+            medians = " | ".join(f"{statistics.median(stage):.1f}" for stage in zip(*taken, strict=True))
+            print(f"| {image} | {runtime} | {medians} | {max(pod[-1] for pod in taken):.0f} |", flush=True)
         await asyncio.sleep(1)  # until the nodes have forgotten the pods that are gone
         before = held(lab.name, lab.directory / "state")
         memory, _ = lab.memory()
+        busy = processor(lab)
         seconds = await many(client, seen, PODS, "fairlead/host")
+        busy = (processor(lab) - busy) / PODS * 1000
         after, _ = lab.memory()
         each = (after - memory) / PODS
-        print(f"\n{PODS} pods run after {seconds:.1f} s ({PODS / seconds:.0f} a second), {each:.1f} MB each;", end=" ")
+        print(f"\n{PODS} pods run after {seconds:.1f} s ({PODS / seconds:.0f} a second), {each:.1f} MB each,", end=" ")
+        print(f"{busy:.0f} ms of processor time each;", end=" ")
         print(f"gone after {await remove(client, seen):.1f} s\n", flush=True)
         begun = time.perf_counter()
         for round_number in range(CHURN // BATCH):
