@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,3 +68,72 @@ def test_a_loaded_image_serves(cluster: Cluster, tmp_path: Path) -> None:
     refused = cluster.fairlead("image", "rm", "test/box:1", check=False)
     assert refused.returncode == 1
     assert "there is no image docker.io/test/box:1" in refused.stderr
+
+
+# bcrypt of "secret"
+PASSWORDS = "user:$2b$05$K81AEGpFx3wlFxTX8Vculuo70jSHHIW.1mOAaKaFKSWBXRi8SxZKG\n"
+REGISTRY = """
+version: 0.1
+log: {level: error}
+http: {addr: "127.0.0.1:5000"}
+auth: {htpasswd: {realm: test, path: /config/passwords}}
+storage: {filesystem: {rootdirectory: /data}}
+"""
+PUSH = (
+    "skopeo --insecure-policy copy --quiet --dest-tls-verify=false --dest-creds user:secret "
+    "oci:/layout:box docker://127.0.0.1:5000/team/box:1"
+)
+
+
+def on_first_node(name: str, container: dict[str, Any], **spec: Any) -> str:
+    """A pod there, as a manifest."""
+    spec = {"nodeSelector": {"kubernetes.io/hostname": "n1"}, "containers": [{"name": "main", **container}], **spec}
+    return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
+
+
+def test_a_private_registry(cluster: Cluster, tmp_path: Path) -> None:
+    """A registry in the node's network that asks for a password: a pod without it is refused, and kubectl says so; one
+    with an imagePullSecret runs; the registry's image by its digest is pulled again although it is there."""
+    make.layout(tmp_path / "layout", "box", [make.busybox()], {"Cmd": ["echo", "from the registry"]})
+    cluster.kubectl("create", "configmap", "registry", f"--from-literal=config.yml={REGISTRY}",
+                    f"--from-literal=passwords={PASSWORDS}")  # fmt: skip
+    volumes = [
+        {"name": "config", "configMap": {"name": "registry"}},
+        {"name": "data", "emptyDir": {}},
+        {"name": "layout", "hostPath": {"path": str(tmp_path / "layout")}},
+    ]
+    serves = {
+        "image": "fairlead/host",
+        "command": [make.registry_program(), "serve", "/config/config.yml"],
+        "volumeMounts": [{"name": volume["name"], "mountPath": f"/{volume['name']}"} for volume in volumes],
+    }
+    cluster.apply(on_first_node("registry", serves, hostNetwork=True, volumes=volumes))
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/registry", "--timeout=60s")
+    cluster.wait_for(lambda: cluster.kubectl("exec", "registry", "--", "sh", "-c", f"{PUSH} && echo pushed"), "a push")
+
+    box = {"image": "127.0.0.1:5000/team/box:1"}
+    cluster.apply(on_first_node("stranger", box))
+    shown: list[str] = []
+
+    def is_shown(reason: str) -> bool:
+        shown.append(cluster.kubectl("get", "pod", "stranger", "--no-headers"))
+        return reason in shown[-1]
+
+    cluster.wait_for(lambda: is_shown("ErrImagePull") or is_shown("ImagePullBackOff"), f"ErrImagePull in {shown}")
+    cluster.wait_for(lambda: is_shown("ImagePullBackOff"), f"ImagePullBackOff in {shown}")
+    cluster.wait_for(lambda: "Back-off pulling image" in cluster.kubectl("describe", "pod", "stranger"), "the events")
+    described = cluster.kubectl("describe", "pod", "stranger")
+    assert "authentication required" in described
+    assert "Error: ErrImagePull" in described
+
+    cluster.kubectl("create", "secret", "docker-registry", "key", "--docker-server=127.0.0.1:5000",
+                    "--docker-username=user", "--docker-password=secret")  # fmt: skip
+    secrets = [{"name": "key"}]
+    cluster.apply(on_first_node("friend", box, restartPolicy="Never", imagePullSecrets=secrets))
+    cluster.wait_for(lambda: cluster.kubectl("logs", "friend") == "from the registry\n", "the friend's log")
+    cluster.wait_for(lambda: "Successfully pulled image" in cluster.kubectl("describe", "pod", "friend"), "its event")
+    digest = cluster.get("pod", "friend")["status"]["containerStatuses"][0]["imageID"].partition("@")[2]
+    exact = {"image": f"127.0.0.1:5000/team/box@{digest}", "imagePullPolicy": "Always"}
+    cluster.apply(on_first_node("exact", exact, restartPolicy="Never", imagePullSecrets=secrets))
+    cluster.wait_for(lambda: cluster.kubectl("logs", "exact") == "from the registry\n", "the log of the digest's pod")
+    cluster.kubectl("delete", "pod", "stranger", "friend", "exact", "registry", "--grace-period=1")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -276,13 +278,47 @@ ROWS = {
 }
 
 
+LIVE = "cat /config/a /secret/a /all/a /all/b /down/labels; tail -c 20 /all/token"
+"""What shows of a running pod's volumes."""
+
+
+def live() -> list[Object]:
+    """A pod that shows its volumes, with what they are of."""
+    labels = {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}}
+    token = {"serviceAccountToken": {"path": "token", "expirationSeconds": 600}}
+    both = [{"configMap": {"name": "live"}}, {"secret": {"name": "live", "items": [{"key": "a", "path": "b"}]}}, token]
+    volumes = [
+        {"name": "config", "configMap": {"name": "live"}},
+        {"name": "secret", "secret": {"secretName": "live"}},
+        {"name": "all", "projected": {"sources": both}},
+        {"name": "down", **labels},
+    ]
+    mounts = [{"name": volume["name"], "mountPath": f"/{volume['name']}"} for volume in volumes]
+    container = {"name": "main", "image": "fairlead/host", **sh(WAIT), "volumeMounts": mounts}
+    spec = {"containers": [container], "volumes": volumes, "terminationGracePeriodSeconds": 1}
+    metadata = {"name": "live", "labels": {"is": "old"}}
+    return [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "live"}, "data": {"a": "old-map "}},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "live"}, "stringData": {"a": "old-secret "}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec},
+    ]
+
+
+def crashing() -> Object:
+    """A pod of which one container writes down when it starts, and ends; the other lets that be read."""
+    one = {"name": "main", "image": "fairlead/host", **sh("date +%s.%N >> /v/starts; exit 3"), **MOUNT}
+    other = {"name": "look", "image": "fairlead/host", **sh(WAIT), **MOUNT}
+    spec = {**SCRATCH, "containers": [one, other], "terminationGracePeriodSeconds": 1}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "crashing"}, "spec": spec}
+
+
 @pytest.fixture(scope="module")
 def pods(cluster: Cluster) -> Iterator[Cluster]:
     """The cluster with the pods of all rows."""
     cluster.kubectl("label", "node", "n1", "topology.kubernetes.io/zone=west", "topology.kubernetes.io/region=far")
     cluster.kubectl("create", "configmap", "settings", "--from-literal=a=one")
     cluster.kubectl("create", "secret", "generic", "keys", "--from-literal=b=two")
-    items = []
+    items = [*live(), crashing()]
     for name, row in ROWS.items():
         main = {"name": "main", **row.container}
         spec: Object = {"containers": [main], **row.spec}
@@ -301,6 +337,17 @@ def test_a_row(pods: Cluster, name: str) -> None:
     if row.says is not None:
         log = pods.kubectl("logs", name, "-c", "main")
         assert row.says(log), log
+
+
+def test_content_of_volumes_changes(pods: Cluster) -> None:
+    """A pod sees its labels change; what it sees of ConfigMaps and Secrets is looked at once a minute, see below."""
+    pods.wait_for(lambda: ready(pods.get("pod", "live")), "the pod")
+    before = pods.kubectl("exec", "live", "--", "sh", "-c", LIVE)
+    assert before.startswith('old-map old-secret old-map old-secret is="old"'), before
+    pods.kubectl("patch", "configmap", "live", "-p", '{"data": {"a": "new-map "}}')
+    pods.kubectl("patch", "secret", "live", "-p", '{"stringData": {"a": "new-secret "}}')
+    pods.kubectl("label", "pod", "live", "is=new", "--overwrite")
+    pods.wait_for(lambda: 'is="new"' in pods.kubectl("exec", "live", "--", "cat", "/down/labels"), "the label")
 
 
 def test_readiness_gates(pods: Cluster) -> None:
@@ -377,6 +424,70 @@ def test_debug_a_pod(pods: Cluster) -> None:
     debugger = pods.get("pod", name)
     assert debugger["spec"]["hostPID"]
     assert debugger["status"]["podIP"] == pods.get("node", "n1")["status"]["addresses"][0]["address"]
+
+
+def test_a_pod_waits_for_its_services(pods: Cluster) -> None:
+    """By annotation: until one is there, and until another has a ready endpoint; meanwhile kubectl says for what."""
+    wanted = {"fairlead.dev/wait-for-services": "there, backed=ready"}
+    spec = {"containers": [{"name": "main", "image": "fairlead/host", **sh("echo $THERE_SERVICE_HOST; " + WAIT)}]}
+    metadata = {"name": "later", "annotations": wanted}
+    pods.apply(json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}))
+    pods.wait_for(lambda: "WaitingForServices" in pods.kubectl("get", "pod", "later"), "the reason")
+    found = condition(pods.get("pod", "later"), "fairlead.dev/ServicesFound")
+    assert found["status"] == "False"
+    assert "there" in found["message"]
+    pods.kubectl("create", "service", "clusterip", "there", "--tcp=80")
+    pods.kubectl("create", "service", "clusterip", "backed", "--tcp=80:8080")
+
+    def missing() -> str:
+        return str(condition(pods.get("pod", "later"), "fairlead.dev/ServicesFound").get("message"))
+
+    pods.wait_for(lambda: "there" not in missing() and "backed" in missing(), f"one of them: {missing()}")
+    assert "WaitingForServices" in pods.kubectl("get", "pod", "later")
+    pods.kubectl("set", "selector", "service", "backed", "app=backed")
+    pods.kubectl("label", "pod", "status", "app=backed")
+    pods.wait_for(lambda: ready(pods.get("pod", "later")), "the other")
+    address = pods.get("service", "there")["spec"]["clusterIP"]
+    pods.wait_for(lambda: pods.kubectl("logs", "later") == f"{address}\n", "the variable of the one")
+    pods.wait_for(lambda: "WaitingForServices" in pods.kubectl("describe", "pod", "later"), "the event")
+
+
+def test_a_crash_loop_slows_down(pods: Cluster) -> None:
+    """The first start after a failure comes at once, the second after 10 s, the third after 20 s."""
+
+    def starts() -> list[float]:
+        return list(map(float, pods.kubectl("exec", "crashing", "-c", "look", "--", "cat", "/v/starts").split()))
+
+    pods.wait_for(lambda: len(starts()) >= 4, "the third start after a failure", 120)
+    first, second, third, fourth = starts()[:4]
+    assert third - second >= 9.9
+    assert fourth - third >= 19.9
+    assert first < second
+    uid = pods.get("pod", "crashing")["metadata"]["uid"]
+    waits = f"back-off 40s restarting failed container=main pod=crashing_default({uid})"
+    pods.wait_for(lambda: waits in json.dumps(state(pods.get("pod", "crashing"))), "the next wait")
+
+
+def test_content_of_volumes_has_changed(pods: Cluster) -> None:
+    """Within the minute (and what a busy machine takes on top) after `test_content_of_volumes_changes`."""
+    expected = 'new-map new-secret new-map new-secret is="new"'
+    pods.wait_for(lambda: pods.kubectl("exec", "live", "--", "sh", "-c", LIVE).startswith(expected), "the changes", 120)
+    assert state(pods.get("pod", "live"))["restartCount"] == 0
+
+
+def test_a_token_is_renewed(pods: Cluster) -> None:
+    """A node's agent that began anew knows no tokens: the running pod gets another one, and both are good."""
+    read = ("exec", "live", "--", "cat", "/all/token")
+    before = pods.kubectl(*read)
+    os.kill(pods.status()["processes"][f"node-{pods.get('pod', 'live')['spec']['nodeName']}"], signal.SIGKILL)
+    pods.wait_for(lambda: pods.kubectl(*read, check=False) not in ("", before), "another token")
+    url = "https://kubernetes.default.svc/apis/authentication.k8s.io/v1/selfsubjectreviews"
+    who = json.dumps({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"})
+    for token in (before, pods.kubectl(*read)):
+        headers = ("-H", f"Authorization: Bearer {token}", "-H", "Content-Type: application/json")
+        said = pods.kubectl("exec", "live", "--", "curl", "-sSk", *headers, "-d", who, url)
+        assert "system:serviceaccount:default:default" in said, said
+    assert state(pods.get("pod", "live"))["restartCount"] == 0
 
 
 def test_nothing_of_them_is_left(pods: Cluster) -> None:

@@ -114,6 +114,11 @@ class PodSandbox:
         self._volumes.update((volume["name"], path) for volume, path in zip(wanted, made, strict=True))
         self.volumes_made = asyncio.get_running_loop().time()
 
+    def refresh_downward(self) -> None:
+        """What the pod says of itself is something else: its volumes that show it are made again at the next step."""
+        if shows_itself(self._pod()):
+            self.volumes_made = float("-inf")
+
     def _write_etc(self, hostname: str, in_kernel: str, domain: str) -> None:
         options, pod = self._around.options, self._pod()
         spec = pod["spec"]
@@ -130,6 +135,13 @@ class PodSandbox:
         (etc / "resolv.conf").write_text(resolvconf.render(conf))
         for reason, message in warnings:
             self._around.recorder.event(pod, "Warning", reason, message)
+
+
+def shows_itself(pod: Object) -> bool:
+    """Whether a volume shows fields of the pod."""
+    volumes = pod["spec"].get("volumes") or ()
+    parts = [part for volume in volumes for part in (volume, *((volume.get("projected") or {}).get("sources") or ()))]
+    return any("downwardAPI" in part for part in parts)
 
 
 def _read(path: Path | str) -> str:

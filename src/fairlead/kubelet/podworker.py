@@ -90,6 +90,8 @@ class PodWorker:
         """The API has this state of the pod. An answer to our own status is no news."""
         before, self.pod = self.pod, pod
         self._know_containers()
+        if _wish(before, "metadata") != _wish(pod, "metadata"):
+            self._own.refresh_downward()
         gates = pod["spec"].get("readinessGates")
         if gates or any(_wish(before, key) != _wish(pod, key) for key in ("metadata", "spec")):
             self.wake()
