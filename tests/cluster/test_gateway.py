@@ -170,6 +170,55 @@ def test_tls_routes(cluster: Cluster, address: str) -> None:
     assert subject("other.test") == ""
 
 
+MIRRORED = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: trusted}
+spec:
+  parentRefs: [{name: front, sectionName: http}]
+  hostnames: [trusted.test]
+  rules:
+  - backendRefs: [{name: raw, port: 80}]
+  - matches: [{path: {value: /mirrored}}]
+    filters: [{type: RequestMirror, requestMirror: {backendRef: {name: raw, port: 80}}}]
+    backendRefs: [{name: web, port: 80}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: raw}
+spec:
+  targetRefs: [{group: "", kind: Service, name: raw}]
+  validation: {hostname: raw-server, caCertificateRefs: [{group: "", kind: ConfigMap, name: raw-ca}]}
+"""
+
+
+def test_backends_that_must_be_trusted_and_mirrors(cluster: Cluster, address: str) -> None:
+    """A policy whose authorities are missing serves nobody and says so; with them its backend is reached, by requests
+    and by their copies."""
+    container = cluster.get("deploy", "raw")["spec"]["template"]["spec"]["containers"][0]
+    (pem,) = (entry["value"] for entry in container["env"] if entry["name"] == "PEM")
+    cluster.apply(MIRRORED)
+
+    def said() -> dict[str, str]:
+        (one,) = cluster.get("backendtlspolicy", "raw")["status"]["ancestors"]
+        return _conditions(one)
+
+    cluster.wait_for(lambda: curl(address, "http://trusted.test/").endswith(" 502"), "nobody is served")
+    refused = {"Accepted": "False NoValidCACertificate", "ResolvedRefs": "False InvalidCACertificateRef"}
+    cluster.wait_for(lambda: said() == refused, "the policy says why")
+    authorities = pem[: pem.index("-----BEGIN PRIVATE")]
+    apply(
+        cluster,
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "raw-ca"}, "data": {"ca.crt": authorities}},
+    )
+    cluster.wait_for(lambda: curl(address, "http://trusted.test/").endswith(" 200"), "the backend is trusted")
+    cluster.wait_for(lambda: said() == {"Accepted": "True Accepted", "ResolvedRefs": "True ResolvedRefs"}, "it says so")
+    assert curl(address, "http://trusted.test/mirrored/x") == "web /mirrored/x http 200"
+    cluster.wait_for(lambda: "GET /mirrored/x" in cluster.kubectl("logs", "deploy/raw"), "the copy arrives")
+    cluster.kubectl("delete", "httproute", "trusted")
+    cluster.kubectl("delete", "backendtlspolicy", "raw")
+
+
 def _conditions(obj: dict[str, Any]) -> dict[str, str]:
     return {c["type"]: f"{c['status']} {c['reason']}" for c in obj["conditions"]}
 

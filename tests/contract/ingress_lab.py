@@ -32,21 +32,28 @@ def to(name: str, **given: Any) -> Section:
     return Section(ServiceKey("t", name), "", 80, **given)
 
 
-def certificate(*names: str) -> str:
-    """A self-signed one for these names, with its key, in PEM."""
+def certificate(*names: str, authority: str = "") -> str:
+    """One for these names, with its key, in PEM: signed by an authority's key, or by itself."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0])])
+    subject = issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0])])
+    signing = key
+    if authority:
+        issuer = x509.load_pem_x509_certificate(authority.encode()).subject
+        loaded = serialization.load_pem_private_key(authority[authority.index("-----BEGIN PRIVATE") :].encode(), None)
+        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
+        signing = loaded
     now = datetime.datetime.now(datetime.UTC)
     made = (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .issuer_name(subject)
+        .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=30))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
-        .sign(key, hashes.SHA256())
+        .add_extension(x509.BasicConstraints(ca=not authority, path_length=None), critical=True)
+        .sign(signing, hashes.SHA256())
     )
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

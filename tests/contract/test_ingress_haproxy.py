@@ -27,6 +27,7 @@ from fairlead.ingress.table import (
     Route,
     RouteTable,
     Section,
+    Trust,
     ValueMatch,
     arrange,
     decide,
@@ -397,3 +398,30 @@ async def test_a_mirror_harms_nobody(lab: Lab) -> None:
     for _ in range(200):  # more than there are copies under way at most
         assert await lab.who("a.test/", method="POST", data=b"x") == "a"
     silent.close()
+
+
+async def test_backends_that_must_be_trusted(lab: Lab, tmp_path: Path) -> None:
+    """By who signed their certificate and by the name in it, and asked for by that name; others get no request."""
+    import ssl
+
+    ours, theirs = certificate("ours"), certificate("theirs")
+    seen: list[str | None] = []
+    file = tmp_path / "server.pem"
+    file.write_text(certificate("inside.test", "other.test", authority=ours))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    context.sni_callback = lambda _, name, __: seen.append(name)
+    lab.servers["a"] = await lab.start_server("a", context)
+    trusts = {
+        "right.test": Trust("inside.test", ours[: ours.index("-----BEGIN PRIVATE")]),
+        "other.test": Trust("other.test", ours[: ours.index("-----BEGIN PRIVATE")]),
+        "name.test": Trust("else.test", ours[: ours.index("-----BEGIN PRIVATE")]),
+        "signed.test": Trust("inside.test", theirs[: theirs.index("-----BEGIN PRIVATE")]),
+        "system.test": Trust("inside.test"),
+    }
+    routes = [(host, route(to("a", protocol="https", trust=trust))) for host, trust in trusts.items()]
+    await lab.serve(arrange(routes, False))
+    got = dict(zip(trusts, await asyncio.gather(*(lab.who(f"{host}/") for host in trusts)), strict=True))
+    refused = dict.fromkeys(("name.test", "signed.test", "system.test"), "503")
+    assert got == {"right.test": "a", "other.test": "a", **refused}
+    assert {"inside.test", "other.test", "else.test"} <= set(seen) and lab.log["a"].qsize() == 2

@@ -1,4 +1,4 @@
-"""Secrets of type kubernetes.io/tls → chains that the data plane will take.
+"""Secrets of type kubernetes.io/tls, and authorities in ConfigMaps → certificates that the data plane will take.
 
 Certificates are tried with the TLS library before HAProxy sees them, so that one that is broken concerns its author
 alone. Invariant: what passes here, `haproxy -c` passes.
@@ -65,6 +65,46 @@ class CertificateBook:
         """Forget certificates that no Secret holds any more."""
         held = set(self._secrets.values())
         self._tried = {parts: known for parts, known in self._tried.items() if parts in held}
+
+
+class AuthorityBook:
+    """The ConfigMaps that hold authorities, in PEM under `ca.crt`. Nothing else of ConfigMaps is kept."""
+
+    def __init__(self) -> None:
+        self._texts: dict[tuple[str, str], str] = {}
+        self._asked: set[tuple[str, str]] = set()
+
+    def take(self, configmap: Object, gone: bool) -> bool:
+        """A ConfigMap came, changed or went. Returns whether that matters to who asked for it before."""
+        metadata = configmap["metadata"]
+        key = (metadata.get("namespace", ""), metadata["name"])
+        before = self._texts.pop(key, None)
+        text = None if gone else _text_of(configmap)
+        if text is not None:
+            self._texts[key] = text
+        return key in self._asked and before != text
+
+    def pem_of(self, namespace: str, name: str) -> tuple[str, str]:
+        """The authorities in PEM, or empty and why not."""
+        self._asked.add((namespace, name))
+        text = self._texts.get((namespace, name))
+        if text is None:
+            return "", "is not there, or has no ca.crt"
+        pem = "\n".join(line.strip() for line in text.splitlines() if line.strip()) + "\n"
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
+        except (ssl.SSLError, ValueError) as error:
+            reason = (getattr(error, "reason", None) or "no certificate").replace("_", " ").lower()
+            return "", f"holds no certificates that can be used in ca.crt ({reason})"
+        return pem, ""
+
+
+def _text_of(configmap: Object) -> str | None:
+    text = (configmap.get("data") or {}).get("ca.crt")
+    binary = (configmap.get("binaryData") or {}).get("ca.crt")
+    if text is None and binary is not None:
+        return base64.b64decode(binary).decode("latin-1")
+    return text
 
 
 def _try(certificate: str, key: str) -> Known:

@@ -18,7 +18,13 @@ from fairlead.api.kinds import SERVICES, Resource
 from fairlead.client import Client
 from fairlead.client.rest import is_gone
 from fairlead.client.workqueue import WorkQueue, work
-from fairlead.ingress.gateway.conditions import CONTROLLER, class_status, gateway_status, route_status
+from fairlead.ingress.gateway.conditions import (
+    CONTROLLER,
+    class_status,
+    gateway_status,
+    policy_status,
+    route_status,
+)
 from fairlead.ingress.gateway.gateways import CompiledGateways, differs
 from fairlead.ingress.gateway.kinds import GROUP, served
 from fairlead.ingress.world import World
@@ -76,6 +82,8 @@ class GatewayWriter:
         for kind, found in objects.routes.items():
             for namespace, name in found:
                 self._queue.add((f"{kind.lower()}s", namespace, name))
+        for namespace, name in objects.policies:
+            self._queue.add(("backendtlspolicies", namespace, name))
 
     async def _write(self, key: Key) -> None:
         plural, namespace, name = key
@@ -110,12 +118,17 @@ class GatewayWriter:
             if gateway is None or says is None:
                 return None
             return gateway, gateway_status(gateway, says.conditions, says.listeners, [*says.addresses], self._now())
+        if resource.plural == "backendtlspolicies":
+            policy = objects.policies.get((namespace, name))
+            ancestors = self._said.policies.get((namespace, name), ())
+            if policy is None or not (ancestors or _ours(policy, "ancestors")):
+                return None
+            return policy, policy_status(policy, ancestors, self._now())
         route = objects.routes.get(resource.kind, {}).get((namespace, name))
         if route is None:
             return None
         parents = self._said.routes.get((resource.kind, namespace, name), ())
-        shown = (route.get("status") or {}).get("parents") or ()
-        if not parents and all(entry.get("controllerName") != CONTROLLER for entry in shown):
+        if not parents and not _ours(route, "parents"):
             return None
         return route, route_status(route, parents, self._now())
 
@@ -140,3 +153,8 @@ class GatewayWriter:
         except StatusError as error:
             if not is_gone(error) and error.reason != "AlreadyExists":
                 raise
+
+
+def _ours(obj: Object, field: str) -> bool:
+    """Whether a status has an entry of ours."""
+    return any(entry.get("controllerName") == CONTROLLER for entry in (obj.get("status") or {}).get(field) or ())

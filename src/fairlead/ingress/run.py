@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fairlead.api.errors import StatusError
-from fairlead.api.kinds import INGRESSCLASSES, INGRESSES, SECRETS
+from fairlead.api.kinds import CONFIGMAPS, INGRESSCLASSES, INGRESSES, SECRETS
 from fairlead.client import Batch, Client, Watched, follow
 from fairlead.client.backoff import Backoff
 from fairlead.client.election import Election
@@ -40,6 +40,7 @@ log = logging.getLogger("fairlead.ingress")
 Object = dict[str, Any]
 COMPONENT = "fairlead-ingress"
 _QUIET = 3.0  # s without a change before a reload is worth its while
+_PATIENCE = 2.0  # s that what is there waits for ConfigMaps to be listed
 _LOOK = 10.0  # s between looks whether the cluster has Gateway API by now
 _FIRST_RETRY, _LAST_RETRY = 0.5, 30.0  # s until what HAProxy refused is tried again
 
@@ -60,6 +61,7 @@ class Ingress:
         self._gateways = GatewayWriter(client, self._world)
         self._with_gateways = options.gateways and options.publish is not None
         self._listed = {"ingresses": False, "gateways": not self._with_gateways}
+        self._policed = asyncio.Event()  # there is a policy, which may name ConfigMaps
         self._routes, self._changed = False, asyncio.Event()
         self.ready = asyncio.Event()
 
@@ -73,6 +75,7 @@ class Ingress:
                 group.create_task(self._keep_said(), name="ingress-writer")
                 if self._with_gateways:
                     group.create_task(self._follow_gateways(), name="gateway-follower")
+                    group.create_task(self._follow_authorities(), name="authority-follower")
         finally:
             await self._recorder.stop()
 
@@ -117,8 +120,22 @@ class Ingress:
         log.info("serving Gateway API: %s", ", ".join(kind.plural for kind in self._gateways.kinds))
         async for batch in follow(self._client, *(Watched(kind) for kind in self._gateways.kinds)):
             self._routes |= self._world.take(batch.events, self._world.snapshot.synced).routes
+            if self._world.gateways.policies and not self._policed.is_set():
+                self._policed.set()
+                self._listed["authorities"] = False
+                asyncio.get_running_loop().call_later(_PATIENCE, self._begin, "authorities")
             if batch.synced:
                 self._begin("gateways")
+                if self._routes:
+                    self._changed.set()
+
+    async def _follow_authorities(self) -> None:
+        """Most clusters have no policy, and many ConfigMaps."""
+        await self._policed.wait()
+        async for batch in follow(self._client, Watched(CONFIGMAPS)):
+            self._routes |= self._world.take(batch.events, self._world.snapshot.synced).routes
+            if batch.synced:
+                self._begin("authorities")
                 if self._routes:
                     self._changed.set()
 

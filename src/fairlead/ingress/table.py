@@ -87,6 +87,14 @@ class Redirect(msgspec.Struct, frozen=True):
     to: str = ""
 
 
+class Trust(msgspec.Struct, frozen=True):
+    """How a backend that speaks TLS is known: the server name it is asked for, which its certificate must have, and the
+    authorities, in PEM, one of which must have signed it; without them the system's."""
+
+    hostname: str
+    authorities: str = ""
+
+
 class Mirror(msgspec.Struct, frozen=True):
     """Of `share[1]` requests `share[0]` go to this section, too, whose answers interest nobody."""
 
@@ -116,6 +124,7 @@ class Section(msgspec.Struct, frozen=True):
     redirect: Redirect | None = None
     status: int = 0
     mirrors: tuple[Mirror, ...] = ()
+    trust: Trust | None = None  # without it, certificates of backends are not checked
 
 
 class Route(msgspec.Struct, frozen=True):

@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from fairlead.api.events import WatchEvent
-from fairlead.api.kinds import INGRESSCLASSES, INGRESSES, NAMESPACES, SECRETS, SERVICES
+from fairlead.api.kinds import CONFIGMAPS, INGRESSCLASSES, INGRESSES, NAMESPACES, SECRETS, SERVICES
 from fairlead.discovery.fold import fold
 from fairlead.discovery.model import Changes, Service, ServiceKey, ServiceSnapshot
-from fairlead.ingress.certificates import DEFAULT, CertificateBook
+from fairlead.ingress.certificates import DEFAULT, AuthorityBook, CertificateBook
 from fairlead.ingress.gateway.gateways import LABEL, CompiledGateways, GatewayObjects, compile_gateways
 from fairlead.ingress.gateway.kinds import GROUP
 from fairlead.ingress.ingresses import Compiled, Problem, compile_ingresses
@@ -44,6 +44,7 @@ class World:
         self.ingresses: dict[tuple[str, str], Object] = {}
         self.classes: dict[str, Object] = {}
         self.certificates = CertificateBook()
+        self.authorities = AuthorityBook()
         self.gateways = GatewayObjects()
         self.fronts: dict[tuple[str, str], Object] = {}  # the Services that Gateways are reached by
         self._fallback_pem = fallback_pem
@@ -65,6 +66,8 @@ class World:
                 routes = True
             elif event.resource is SECRETS:
                 routes |= self.certificates.take(event.object, gone)
+            elif event.resource is CONFIGMAPS:
+                routes |= self.authorities.take(event.object, gone)
             elif event.resource is SERVICES:
                 routes |= self._take_service(event.object, gone)
             elif event.resource is NAMESPACES:
@@ -116,6 +119,8 @@ class World:
                 objects = self.gateways.gateways
             elif plural == "referencegrants":
                 objects = self.gateways.grants
+            elif plural == "backendtlspolicies":
+                objects = self.gateways.policies
             else:
                 objects = self.gateways.routes.setdefault(kind, {})
         before = objects.get(place)
@@ -135,7 +140,8 @@ class World:
         options = self.options
         settings = options.settings
         taken = (options.http_port, options.https_port, settings.health_port, settings.metrics_port)
-        gateways = compile_gateways(self.gateways, self.certificates.pem_of, self.snapshot, taken)
+        books = self.certificates.pem_of, self.authorities.pem_of
+        gateways = compile_gateways(self.gateways, *books, self.snapshot, taken)
         self._services = compiled.services | gateways.backends
         self.certificates.prune()
         default, problems = self._default_certificate()

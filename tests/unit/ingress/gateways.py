@@ -55,6 +55,7 @@ def compiled(
     text: str,
     services: ServiceSnapshot = SERVED,
     secrets: PemOf = no_secret,
+    authorities: PemOf = no_secret,
     labels: dict[str, dict[str, str]] | None = None,
 ) -> CompiledGateways:
     """What these documents make."""
@@ -65,11 +66,13 @@ def compiled(
             objects.gateways[key] = obj
         elif obj["kind"] == "ReferenceGrant":
             objects.grants[key] = obj
+        elif obj["kind"] == "BackendTLSPolicy":
+            objects.policies[key] = obj
         elif obj["kind"] == "GatewayClass":
             objects.classes[obj["metadata"]["name"]] = obj
         else:
             objects.routes.setdefault(obj["kind"], {})[key] = obj
-    return compile_gateways(objects, secrets, services, (80, 443))
+    return compile_gateways(objects, secrets, authorities, services, (80, 443))
 
 
 def port(found: CompiledGateways, public: int = 80) -> Frontend:

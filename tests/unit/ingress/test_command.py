@@ -39,4 +39,4 @@ def test_what_is_wrong(arguments: list[str], environment: dict[str, str], code: 
 def test_the_definitions_can_be_printed() -> None:
     """As documents for kubectl."""
     found = list(yaml.safe_load_all(run("--print-gateway-definitions").stdout))
-    assert [crd["kind"] for crd in found] == ["CustomResourceDefinition"] * 6
+    assert [crd["kind"] for crd in found] == ["CustomResourceDefinition"] * 7

@@ -274,7 +274,7 @@ ROLES: dict[str, tuple[Rule, ...]] = {
         ("list watch", "discovery.k8s.io", "endpointslices"),
     ),
     "system:fairlead:ingress": (
-        ("list watch", "core", "namespaces nodes secrets services"),
+        ("list watch", "core", "configmaps namespaces nodes secrets services"),
         ("list watch", "discovery.k8s.io", "endpointslices"),
         ("list watch", "networking.k8s.io", "ingressclasses ingresses"),
         ("patch", "networking.k8s.io", "ingresses/status"),
@@ -282,12 +282,13 @@ ROLES: dict[str, tuple[Rule, ...]] = {
         (
             "list watch",
             "gateway.networking.k8s.io",
-            "gatewayclasses gateways grpcroutes httproutes referencegrants tlsroutes",
+            "backendtlspolicies gatewayclasses gateways grpcroutes httproutes referencegrants tlsroutes",
         ),
         (
             "patch",
             "gateway.networking.k8s.io",
-            "gatewayclasses/status gateways/status grpcroutes/status httproutes/status tlsroutes/status",
+            "backendtlspolicies/status gatewayclasses/status gateways/status grpcroutes/status httproutes/status"
+            " tlsroutes/status",
         ),
     ),
     # The Services that Gateways are reached by, beside the ingress; bound in its namespace only.

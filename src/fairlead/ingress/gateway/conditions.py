@@ -89,16 +89,26 @@ class Listening(msgspec.Struct, frozen=True):
 def route_status(route: Object, parents: Iterable[tuple[Object, tuple[Condition, ...]]], now: str) -> Object:
     """The status of a route: our entries, one for each parentRef; those of other controllers stay."""
     shown = (route.get("status") or {}).get("parents") or ()
-    others = [entry for entry in shown if entry.get("controllerName") != CONTROLLER]
-    generation = route["metadata"].get("generation", 0)
-    ours = []
-    for ref, conditions in parents:
-        before: Object = next(
-            (e for e in shown if e.get("controllerName") == CONTROLLER and e.get("parentRef") == ref), {}
-        )
-        entry = {"parentRef": ref, "controllerName": CONTROLLER}
-        ours.append({**entry, "conditions": render(conditions, generation, before.get("conditions") or (), now)})
-    return {"parents": [*others, *ours]}
+    return {"parents": _with_ours(route, shown, "parentRef", parents, now)}
+
+
+def policy_status(policy: Object, ancestors: Iterable[tuple[Object, tuple[Condition, ...]]], now: str) -> Object:
+    """The status of a policy: our entries, one for each Gateway that it has to do with; those of others stay."""
+    shown = (policy.get("status") or {}).get("ancestors") or ()
+    return {"ancestors": _with_ours(policy, shown, "ancestorRef", ancestors, now)}
+
+
+def _with_ours(
+    obj: Object, shown: Iterable[Object], field: str, wanted: Iterable[tuple[Object, tuple[Condition, ...]]], now: str
+) -> list[Object]:
+    shown = list(shown)
+    generation = obj["metadata"].get("generation", 0)
+    made = [entry for entry in shown if entry.get("controllerName") != CONTROLLER]
+    for ref, conditions in wanted:
+        before: Object = next((e for e in shown if e.get("controllerName") == CONTROLLER and e.get(field) == ref), {})
+        rendered = render(conditions, generation, before.get("conditions") or (), now)
+        made.append({field: ref, "controllerName": CONTROLLER, "conditions": rendered})
+    return made
 
 
 def _is_ip(text: str) -> bool:
@@ -106,6 +116,7 @@ def _is_ip(text: str) -> bool:
 
 
 FEATURES = (
+    "BackendTLSPolicy",
     "GRPCRoute",
     "Gateway",
     "GatewayHTTPListenerIsolation",

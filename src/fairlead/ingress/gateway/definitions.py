@@ -6,286 +6,16 @@ Rules between fields are stated in our own words. Invariant: what upstream's def
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
+from fairlead.ingress.gateway import routeschemas as routes
+from fairlead.ingress.gateway import schemas as s
 from fairlead.ingress.gateway.kinds import GROUP
-
-Schema = dict[str, Any]
-
-_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
-_TOKEN = r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$"
-_UNTIL = "1970-01-01T00:00:00Z"
-_METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
-_CONTROLLER = rf"^{_SUBDOMAIN}\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$"
-
-
-def _text(longest: int, pattern: str = "", shortest: int = 1, default: str | None = None) -> Schema:
-    made: Schema = {"type": "string", "maxLength": longest}
-    if shortest:
-        made["minLength"] = shortest
-    if pattern:
-        made["pattern"] = pattern
-    if default is not None:
-        made["default"] = default
-    return made
-
-
-def _choice(*values: Any, default: Any = None) -> Schema:
-    made: Schema = {"type": "integer" if isinstance(values[0], int) else "string", "enum": list(values)}
-    return made if default is None else {**made, "default": default}
-
-
-def _number(lowest: int, highest: int | None = None, default: int | None = None) -> Schema:
-    made: Schema = {"type": "integer", "format": "int32", "minimum": lowest}
-    if highest is not None:
-        made["maximum"] = highest
-    return made if default is None else {**made, "default": default}
-
-
-def _object(required: str = "", rules: Iterable[tuple[str, str]] = (), /, **properties: Schema) -> Schema:
-    made: Schema = {"type": "object", "properties": properties}
-    if required:
-        made["required"] = required.split()
-    found = [{"rule": rule, "message": message} for rule, message in rules]
-    return {**made, "x-kubernetes-validations": found} if found else made
-
-
-def _list(items: Schema, most: int, least: int = 0, kind: str = "atomic", keys: str = "") -> Schema:
-    made: Schema = {"type": "array", "items": items, "maxItems": most, "x-kubernetes-list-type": kind}
-    if least:
-        made["minItems"] = least
-    if keys:
-        made["x-kubernetes-list-map-keys"] = keys.split()
-    return made
-
-
-def _map(most: int, value: Schema) -> Schema:
-    return {"type": "object", "maxProperties": most, "additionalProperties": value}
-
-
-_NAME = _text(253)
-_SECTION = _text(253, f"^{_SUBDOMAIN}$")
-_NAMESPACE = _text(63, f"^{_LABEL}$")
-_KIND = "^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$"
-_GROUPS = f"^$|^{_SUBDOMAIN}$"
-_PORT = _number(1, 65535)
-_HOST = _text(253, rf"^(\*\.)?{_SUBDOMAIN}$")
-_EXACT_HOST = _text(253, f"^{_SUBDOMAIN}$")
-_DURATION = {"type": "string", "pattern": "^([0-9]{1,5}(h|m|s|ms)){1,4}$"}
-
-
-def _group(default: str | None = None) -> Schema:
-    return _text(253, _GROUPS, 0, default)
-
-
-def _kind(default: str | None = None) -> Schema:
-    return _text(63, _KIND, 1, default)
-
-
-def _condition() -> Schema:
-    return _object(
-        "lastTransitionTime message reason status type",
-        lastTransitionTime={"type": "string", "format": "date-time"},
-        message=_text(32768, shortest=0),
-        observedGeneration={"type": "integer", "format": "int64", "minimum": 0},
-        reason=_text(1024, "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"),
-        status=_choice("True", "False", "Unknown"),
-        type=_text(316, shortest=0),
-    )
-
-
-def _conditions(*waiting: str, least: int = 0) -> Schema:
-    made = _list(_condition(), 8, least, "map", "type")
-    return {**made, "default": _waiting(waiting)} if waiting else made
-
-
-def _waiting(types: Iterable[str]) -> list[dict[str, str]]:
-    common = {"lastTransitionTime": _UNTIL, "message": "Waiting for controller", "reason": "Pending"}
-    return [{**common, "status": "Unknown", "type": name} for name in types]
-
-
-def _parent() -> Schema:
-    return _object(
-        "name",
-        group=_group(GROUP),
-        kind=_kind("Gateway"),
-        name=_NAME,
-        namespace=_NAMESPACE,
-        port=_PORT,
-        sectionName=_SECTION,
-    )
-
-
-def _route_status() -> Schema:
-    entry = _object(
-        "conditions controllerName parentRef",
-        conditions=_conditions(least=1),
-        controllerName=_text(253, _CONTROLLER),
-        parentRef=_parent(),
-    )
-    return _object("parents", parents=_list(entry, 32))
-
-
-def _header(longest: int = 4096) -> Schema:
-    return _object("name value", name=_text(256, _TOKEN), value=_text(longest))
-
-
-def _headers() -> Schema:
-    return _object(
-        add=_list(_header(), 16, kind="map", keys="name"),
-        remove=_list({"type": "string"}, 16, kind="set"),
-        set=_list(_header(), 16, kind="map", keys="name"),
-    )
-
-
-def _value_match(longest: int = 4096) -> Schema:
-    made = _header(longest)
-    made["properties"]["type"] = _choice("Exact", "RegularExpression", default="Exact")
-    return _list(made, 16, kind="map", keys="name")
-
-
-def _path_change() -> Schema:
-    return _object(
-        "type",
-        [
-            ("self.type != 'ReplaceFullPath' || has(self.replaceFullPath)", "ReplaceFullPath needs replaceFullPath"),
-            (
-                "self.type != 'ReplacePrefixMatch' || has(self.replacePrefixMatch)",
-                "ReplacePrefixMatch needs replacePrefixMatch",
-            ),
-        ],
-        replaceFullPath=_text(1024, shortest=0),
-        replacePrefixMatch=_text(1024, shortest=0),
-        type=_choice("ReplaceFullPath", "ReplacePrefixMatch"),
-    )
-
-
-def _service_ref() -> Schema:
-    return _object(
-        "name",
-        [("self.kind != 'Service' || self.group != '' || has(self.port)", "a Service needs a port")],
-        group=_group(""),
-        kind=_kind("Service"),
-        name=_NAME,
-        namespace=_NAMESPACE,
-        port=_PORT,
-    )
-
-
-_FIELD_OF = {
-    "RequestHeaderModifier": "requestHeaderModifier",
-    "ResponseHeaderModifier": "responseHeaderModifier",
-    "RequestMirror": "requestMirror",
-    "RequestRedirect": "requestRedirect",
-    "URLRewrite": "urlRewrite",
-    "CORS": "cors",
-    "ExtensionRef": "extensionRef",
-}
-
-
-def _filters(*types: str) -> Schema:
-    fields: dict[str, Schema] = {
-        "requestHeaderModifier": _headers(),
-        "responseHeaderModifier": _headers(),
-        "requestMirror": _object(
-            "backendRef",
-            backendRef=_service_ref(),
-            fraction=_object("numerator", denominator=_number(1, default=100), numerator=_number(0)),
-            percent=_number(0, 100),
-        ),
-        "requestRedirect": _object(
-            hostname=_EXACT_HOST,
-            path=_path_change(),
-            port=_PORT,
-            scheme=_choice("http", "https"),
-            statusCode=_choice(301, 302, 303, 307, 308, default=302),
-        ),
-        "urlRewrite": _object(hostname=_EXACT_HOST, path=_path_change()),
-        "cors": _object(
-            allowCredentials={"type": "boolean"},
-            allowHeaders=_list(_text(256, _TOKEN), 64, kind="set"),
-            allowMethods=_list(_choice(*_METHODS, "*"), 9, kind="set"),
-            allowOrigins=_list(_text(253), 64, kind="set"),
-            exposeHeaders=_list(_text(256, _TOKEN), 64, kind="set"),
-            maxAge=_number(1, default=5),
-        ),
-        "extensionRef": _object("group kind name", group=_group(), kind=_kind(), name=_NAME),
-    }
-    own = {_FIELD_OF[name]: fields[_FIELD_OF[name]] for name in types}
-    rules = [(f"(self.type == '{t}') == has(self.{_FIELD_OF[t]})", f"{_FIELD_OF[t]} goes with {t}") for t in types]
-    return _list(_object("type", rules, type=_choice(*types), **own), 16)
-
-
-def _backends(filters: Schema | None, least: int = 0) -> Schema:
-    made = _service_ref()
-    made["properties"]["weight"] = _number(0, 1_000_000, 1)
-    if filters is not None:
-        made["properties"]["filters"] = filters
-    return _list(made, 16, least)
-
-
-def _http_route() -> Schema:
-    filters = _filters(*_FIELD_OF)
-    everything = {"path": {"type": "PathPrefix", "value": "/"}}
-    path = _object(
-        "",
-        [("self.type == 'RegularExpression' || self.value.startsWith('/')", "a path begins with /")],
-        type=_choice("Exact", "PathPrefix", "RegularExpression", default="PathPrefix"),
-        value=_text(1024, shortest=0, default="/"),
-    )
-    match = _object(
-        headers=_value_match(),
-        method=_choice(*_METHODS),
-        path={**path, "default": everything["path"]},
-        queryParams=_value_match(1024),
-    )
-    rule = _object(
-        backendRefs=_backends(filters),
-        filters=filters,
-        matches={**_list(match, 64), "default": [everything]},
-        name=_SECTION,
-        timeouts=_object(backendRequest=_DURATION, request=_DURATION),
-    )
-    return _object(
-        "",
-        hostnames=_list(_HOST, 16),
-        parentRefs=_list(_parent(), 32),
-        rules={**_list(rule, 16, 1), "default": [{"matches": [everything]}]},
-    )
-
-
-def _grpc_route() -> Schema:
-    filters = _filters("RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror", "ExtensionRef")
-    method = _object(
-        "",
-        [("has(self.service) || has(self.method)", "service, method or both must be given")],
-        method=_text(1024, shortest=0),
-        service=_text(1024, shortest=0),
-        type=_choice("Exact", "RegularExpression", default="Exact"),
-    )
-    rule = _object(
-        backendRefs=_backends(filters),
-        filters=filters,
-        matches=_list(_object(headers=_value_match(), method=method), 64),
-        name=_SECTION,
-    )
-    return _object("", hostnames=_list(_HOST, 16), parentRefs=_list(_parent(), 32), rules=_list(rule, 16))
-
-
-def _tls_route() -> Schema:
-    rule = _object("backendRefs", backendRefs=_backends(None, 1), name=_SECTION)
-    return _object(
-        "hostnames rules",
-        hostnames=_list(_HOST, 1024, 1),
-        parentRefs=_list(_parent(), 32),
-        rules=_list(rule, 1, 1),
-    )
+from fairlead.ingress.gateway.schemas import Schema
 
 
 def _selector() -> Schema:
-    expression = _object(
+    expression = s.structure(
         "key operator",
         key={"type": "string"},
         operator={"type": "string"},
@@ -293,32 +23,34 @@ def _selector() -> Schema:
     )
     expressions = {"type": "array", "items": expression, "x-kubernetes-list-type": "atomic"}
     labels = {"type": "object", "additionalProperties": {"type": "string"}}
-    return {**_object(matchExpressions=expressions, matchLabels=labels), "x-kubernetes-map-type": "atomic"}
+    return {**s.structure(matchExpressions=expressions, matchLabels=labels), "x-kubernetes-map-type": "atomic"}
 
 
 def _address(value: Schema) -> Schema:
-    return _list(_object("", type=_text(253, default="IPAddress"), value=value), 16)
+    return s.array(s.structure("", type=s.text(253, default="IPAddress"), value=value), 16)
 
 
 def _secret_ref() -> Schema:
-    return _object("name", group=_group(""), kind=_kind("Secret"), name=_NAME, namespace=_NAMESPACE)
+    return s.structure("name", group=s.group(""), kind=s.kind("Secret"), name=s.NAME, namespace=s.NAMESPACE)
 
 
 def _validation() -> Schema:
-    ref = _object("group kind name", group=_group(), kind=_kind(), name=_NAME, namespace=_NAMESPACE)
-    return _object(
-        validation=_object(
+    ref = s.structure("group kind name", group=s.group(), kind=s.kind(), name=s.NAME, namespace=s.NAMESPACE)
+    return s.structure(
+        validation=s.structure(
             "caCertificateRefs",
-            caCertificateRefs=_list(ref, 16, 1),
-            mode=_choice("AllowValidOnly", "AllowInsecureFallback", default="AllowValidOnly"),
+            caCertificateRefs=s.array(ref, 16, 1),
+            mode=s.choice("AllowValidOnly", "AllowInsecureFallback", default="AllowValidOnly"),
         )
     )
 
 
 def _gateway() -> Schema:
-    kind = _object("kind", group=_group(GROUP), kind=_kind())
-    namespaces = _object("", {}, **{"from": _choice("All", "Selector", "Same", default="Same")}, selector=_selector())
-    listener = _object(
+    kind = s.structure("kind", group=s.group(GROUP), kind=s.kind())
+    namespaces = s.structure(
+        "", {}, **{"from": s.choice("All", "Selector", "Same", default="Same")}, selector=_selector()
+    )
+    listener = s.structure(
         "name port protocol",
         [
             ("self.protocol in ['HTTPS', 'TLS'] || !has(self.tls)", "tls is for the protocols HTTPS and TLS"),
@@ -326,81 +58,127 @@ def _gateway() -> Schema:
             ("!(self.protocol in ['TCP', 'UDP']) || !has(self.hostname)", "TCP and UDP know no hostname"),
         ],
         allowedRoutes={
-            **_object(kinds=_list(kind, 8), namespaces={**namespaces, "default": {"from": "Same"}}),
+            **s.structure(kinds=s.array(kind, 8), namespaces={**namespaces, "default": {"from": "Same"}}),
             "default": {"namespaces": {"from": "Same"}},
         },
-        hostname=_HOST,
-        name=_SECTION,
-        port=_PORT,
-        protocol=_text(255),
-        tls=_object(
-            certificateRefs=_list(_secret_ref(), 64),
-            mode=_choice("Terminate", "Passthrough", default="Terminate"),
-            options=_map(16, _text(4096, shortest=0)),
+        hostname=s.HOST,
+        name=s.SECTION,
+        port=s.PORT,
+        protocol=s.text(255),
+        tls=s.structure(
+            certificateRefs=s.array(_secret_ref(), 64),
+            mode=s.choice("Terminate", "Passthrough", default="Terminate"),
+            options=s.mapping(16, s.text(4096, shortest=0)),
         ),
     )
-    listener_sets = _object(
-        "", {}, **{"from": _choice("All", "Selector", "Same", "None", default="None")}, selector=_selector()
+    listener_sets = s.structure(
+        "", {}, **{"from": s.choice("All", "Selector", "Same", "None", default="None")}, selector=_selector()
     )
-    return _object(
+    return s.structure(
         "gatewayClassName listeners",
-        addresses=_address(_text(253, shortest=0)),
-        allowedListeners=_object(namespaces={**listener_sets, "default": {"from": "None"}}),
-        gatewayClassName=_NAME,
-        infrastructure=_object(
-            annotations=_map(16, _text(4096, shortest=0)),
-            labels=_map(8, _text(63, shortest=0)),
-            parametersRef=_object("group kind name", group=_group(), kind=_kind(), name=_NAME),
+        addresses=_address(s.text(253, shortest=0)),
+        allowedListeners=s.structure(namespaces={**listener_sets, "default": {"from": "None"}}),
+        gatewayClassName=s.NAME,
+        infrastructure=s.structure(
+            annotations=s.mapping(16, s.text(4096, shortest=0)),
+            labels=s.mapping(8, s.text(63, shortest=0)),
+            parametersRef=s.structure("group kind name", group=s.group(), kind=s.kind(), name=s.NAME),
         ),
-        listeners=_list(listener, 64, 1, "map", "name"),
-        tls=_object(
-            backend=_object(clientCertificateRef=_secret_ref()),
-            frontend=_object(
+        listeners=s.array(listener, 64, 1, "map", "name"),
+        tls=s.structure(
+            backend=s.structure(clientCertificateRef=_secret_ref()),
+            frontend=s.structure(
                 "default",
                 default=_validation(),
-                perPort=_list(_object("port tls", port=_PORT, tls=_validation()), 64, kind="map", keys="port"),
+                perPort=s.array(s.structure("port tls", port=s.PORT, tls=_validation()), 64, kind="map", keys="port"),
             ),
         ),
     )
 
 
 def _gateway_status() -> Schema:
-    listener = _object(
+    listener = s.structure(
         "attachedRoutes conditions name",
         attachedRoutes={"type": "integer", "format": "int32"},
-        conditions=_conditions(),
-        name=_SECTION,
-        supportedKinds=_list(_object("kind", group=_group(GROUP), kind=_kind()), 8),
+        conditions=s.conditions(),
+        name=s.SECTION,
+        supportedKinds=s.array(s.structure("kind", group=s.group(GROUP), kind=s.kind()), 8),
     )
-    return _object(
-        addresses=_address(_text(253)),
+    return s.structure(
+        addresses=_address(s.text(253)),
         attachedListenerSets={"type": "integer", "format": "int32"},
-        conditions=_conditions("Accepted", "Programmed"),
-        listeners=_list(listener, 64, kind="map", keys="name"),
+        conditions=s.conditions("Accepted", "Programmed"),
+        listeners=s.array(listener, 64, kind="map", keys="name"),
     )
 
 
 def _gateway_class() -> Schema:
-    return _object(
+    return s.structure(
         "controllerName",
         [("self.controllerName == oldSelf.controllerName", "controllerName can't be changed")],
-        controllerName=_text(253, _CONTROLLER),
-        description=_text(64, shortest=0),
-        parametersRef=_object("group kind name", group=_group(), kind=_kind(), name=_NAME, namespace=_NAMESPACE),
+        controllerName=s.text(253, s.CONTROLLER),
+        description=s.text(64, shortest=0),
+        parametersRef=s.structure(
+            "group kind name", group=s.group(), kind=s.kind(), name=s.NAME, namespace=s.NAMESPACE
+        ),
     )
 
 
 def _class_status() -> Schema:
-    return _object(
-        conditions=_conditions("Accepted"),
-        supportedFeatures=_list(_object("name", name={"type": "string"}), 64, kind="map", keys="name"),
+    return s.structure(
+        conditions=s.conditions("Accepted"),
+        supportedFeatures=s.array(s.structure("name", name={"type": "string"}), 64, kind="map", keys="name"),
     )
 
 
 def _reference_grant() -> Schema:
-    source = _object("group kind namespace", group=_group(), kind=_kind(), namespace=_NAMESPACE)
-    target = _object("group kind", group=_group(), kind=_kind(), name=_NAME)
-    return _object("from to", {}, **{"from": _list(source, 16, 1)}, to=_list(target, 16, 1))
+    source = s.structure("group kind namespace", group=s.group(), kind=s.kind(), namespace=s.NAMESPACE)
+    target = s.structure("group kind", group=s.group(), kind=s.kind(), name=s.NAME)
+    return s.structure("from to", {}, **{"from": s.array(source, 16, 1)}, to=s.array(target, 16, 1))
+
+
+def _backend_tls_policy() -> Schema:
+    local = {"group": s.group(), "kind": s.kind(), "name": s.NAME}
+    name = s.structure(
+        "type",
+        [
+            ("(self.type == 'Hostname') == has(self.hostname)", "hostname goes with Hostname"),
+            ("(self.type == 'URI') == has(self.uri)", "uri goes with URI"),
+        ],
+        hostname=s.HOST,
+        type=s.choice("Hostname", "URI"),
+        uri=s.text(253, "^[a-zA-Z][a-zA-Z0-9+.-]*:.+$"),
+    )
+    validation = s.structure(
+        "hostname",
+        [
+            (
+                "(has(self.caCertificateRefs) && size(self.caCertificateRefs) > 0)"
+                " != has(self.wellKnownCACertificates)",
+                "give either caCertificateRefs or wellKnownCACertificates",
+            )
+        ],
+        caCertificateRefs=s.array(s.structure("group kind name", **local), 8),
+        hostname=s.EXACT_HOST,
+        subjectAltNames=s.array(name, 5),
+        wellKnownCACertificates=s.choice("System"),
+    )
+    return s.structure(
+        "targetRefs validation",
+        options=s.mapping(16, s.text(4096, shortest=0)),
+        targetRefs=s.array(s.structure("group kind name", **local, sectionName=s.SECTION), 16, 1),
+        validation=validation,
+    )
+
+
+def _policy_status() -> Schema:
+    entry = s.structure(
+        "ancestorRef conditions controllerName",
+        ancestorRef=routes.parent(),
+        conditions=s.conditions(least=1),
+        controllerName=s.text(253, s.CONTROLLER),
+    )
+    return s.structure("ancestors", ancestors=s.array(entry, 16))
 
 
 _AGE = ("Age", "date", ".metadata.creationTimestamp", 0)
@@ -408,7 +186,7 @@ _HOSTNAMES = ("Hostnames", "string", ".spec.hostnames", 0)
 
 
 def definitions() -> list[dict[str, Any]]:
-    """The six, as objects to be created."""
+    """All of them, as objects to be created."""
     accepted = '.status.conditions[?(@.type=="Accepted")].status'
     programmed = '.status.conditions[?(@.type=="Programmed")].status'
     return [
@@ -416,7 +194,7 @@ def definitions() -> list[dict[str, Any]]:
             "GatewayClass",
             "gatewayclasses",
             _gateway_class(),
-            {**_class_status(), "default": {"conditions": _waiting(["Accepted"])}},
+            {**_class_status(), "default": {"conditions": s.waiting(["Accepted"])}},
             (
                 ("Controller", "string", ".spec.controllerName", 0),
                 ("Accepted", "string", accepted, 0),
@@ -431,7 +209,7 @@ def definitions() -> list[dict[str, Any]]:
             "Gateway",
             "gateways",
             _gateway(),
-            {**_gateway_status(), "default": {"conditions": _waiting(["Accepted", "Programmed"])}},
+            {**_gateway_status(), "default": {"conditions": s.waiting(["Accepted", "Programmed"])}},
             (
                 ("Class", "string", ".spec.gatewayClassName", 0),
                 ("Address", "string", ".status.addresses[*].value", 0),
@@ -441,11 +219,22 @@ def definitions() -> list[dict[str, Any]]:
             short="gtw",
             older="v1beta1",
         ),
-        _definition("HTTPRoute", "httproutes", _http_route(), _route_status(), (_HOSTNAMES, _AGE), older="v1beta1"),
-        _definition("GRPCRoute", "grpcroutes", _grpc_route(), _route_status(), (_HOSTNAMES, _AGE)),
-        _definition("TLSRoute", "tlsroutes", _tls_route(), _route_status(), (_AGE,)),
+        _definition(
+            "HTTPRoute", "httproutes", routes.http_route(), routes.route_status(), (_HOSTNAMES, _AGE), older="v1beta1"
+        ),
+        _definition("GRPCRoute", "grpcroutes", routes.grpc_route(), routes.route_status(), (_HOSTNAMES, _AGE)),
+        _definition("TLSRoute", "tlsroutes", routes.tls_route(), routes.route_status(), (_AGE,)),
         _definition(
             "ReferenceGrant", "referencegrants", _reference_grant(), None, (_AGE,), short="refgrant", older="v1beta1"
+        ),
+        _definition(
+            "BackendTLSPolicy",
+            "backendtlspolicies",
+            _backend_tls_policy(),
+            _policy_status(),
+            (_AGE,),
+            short="btlspolicy",
+            labels={f"{GROUP}/policy": "Direct"},
         ),
     ]
 
@@ -460,6 +249,7 @@ def _definition(
     short: str = "",
     older: str = "",
     scope: str = "Namespaced",
+    labels: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     anything = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"}}
     schema = {"type": "object", "required": ["spec"], "properties": {**anything, "spec": spec}}
@@ -487,6 +277,7 @@ def _definition(
         "kind": "CustomResourceDefinition",
         "metadata": {
             "name": f"{plural}.{GROUP}",
+            **({"labels": labels} if labels else {}),
             "annotations": {
                 "api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/gateway-api",
                 f"{GROUP}/bundle-version": "v1.5.0",

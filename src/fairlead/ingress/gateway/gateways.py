@@ -15,8 +15,10 @@ import msgspec
 from fairlead.discovery.model import ServiceKey, ServiceSnapshot
 from fairlead.ingress import status
 from fairlead.ingress.gateway.conditions import CONTROLLER, Condition, Listening
+from fairlead.ingress.gateway.kinds import GROUP
 from fairlead.ingress.gateway.listeners import Attachment, Listener, attach, judge
-from fairlead.ingress.gateway.references import RESOLVED, Grants, find_backend
+from fairlead.ingress.gateway.policies import CaOf, Policies
+from fairlead.ingress.gateway.references import RESOLVED, Grants, Known, find_backend
 from fairlead.ingress.gateway.rules import Refused, Rules, compile_passthrough, compile_rules
 from fairlead.ingress.ingresses import PemOf, age
 from fairlead.ingress.table import ANY, Frontend, Host, Passthrough, Route, Section, arrange, covers, exactness, mark
@@ -26,6 +28,7 @@ Key = tuple[str, str]
 
 LABEL = "ingress.fairlead.dev/gateway"
 _FIRST_PORT, _PORTS = 20_000, 10_000
+_ANCESTORS = 16  # as many as a policy's status has room for
 
 
 class GatewayObjects(msgspec.Struct):
@@ -36,6 +39,7 @@ class GatewayObjects(msgspec.Struct):
     gateways: dict[Key, Object] = {}
     routes: dict[str, dict[Key, Object]] = {}
     grants: dict[Key, Object] = {}
+    policies: dict[Key, Object] = {}
     labels: dict[str, dict[str, str]] = {}
     publish: Object | None = None
 
@@ -52,12 +56,14 @@ Parents = tuple[tuple[Object, tuple[Condition, ...]], ...]
 
 
 class CompiledGateways(msgspec.Struct, frozen=True):
-    """`routes`: kind, namespace and name → what its status says of each parentRef. `services`: those that Gateways are
-    reached by. `backends`: the Services whose ports were read."""
+    """`routes`: kind, namespace and name → what its status says of each parentRef. `policies`: the same of each Gateway
+    that a policy has to do with. `services`: those that Gateways are reached by. `backends`: the Services whose ports
+    were read."""
 
     frontends: tuple[Frontend, ...] = ()
     gateways: Mapping[Key, GatewaySays] = {}
     routes: Mapping[tuple[str, str, str], Parents] = {}
+    policies: Mapping[Key, Parents] = {}
     services: tuple[Object, ...] = ()
     backends: frozenset[ServiceKey] = frozenset()
 
@@ -71,10 +77,11 @@ class _Route(msgspec.Struct, frozen=True):
     passthrough: tuple[tuple[int, Section], ...] = ()
     accepted: Condition = Condition("Accepted", True, "Accepted")
     resolved: Condition = RESOLVED
+    services: frozenset[ServiceKey] = frozenset()
 
 
 def compile_gateways(
-    objects: GatewayObjects, pem_of: PemOf, snapshot: ServiceSnapshot, taken_ports: Iterable[int]
+    objects: GatewayObjects, pem_of: PemOf, ca_of: CaOf, snapshot: ServiceSnapshot, taken_ports: Iterable[int]
 ) -> CompiledGateways:
     """Everything that the Gateways of our classes, and the routes that name them, ask for."""
     classes = {
@@ -84,11 +91,9 @@ def compile_gateways(
     }
     ours = sorted((g for g in objects.gateways.values() if g["spec"].get("gatewayClassName") in classes), key=age)
     grants = Grants(objects.grants.values())
-    backends: set[ServiceKey] = set()
+    known = Known(grants, snapshot, Policies(objects.policies.values(), ca_of, snapshot))
     routes = [
-        _compile(kind, found, grants, snapshot, backends)
-        for kind in sorted(objects.routes)
-        for found in objects.routes[kind].values()
+        _compile(kind, found, known) for kind in sorted(objects.routes) for found in objects.routes[kind].values()
     ]
     routes.sort(key=lambda route: age(route.found))
     ports = _ports(ours, taken_ports)
@@ -96,10 +101,12 @@ def compile_gateways(
     says: dict[Key, GatewaySays] = {}
     services = []
     parents: dict[tuple[str, str, str], list[tuple[Object, tuple[Condition, ...]]]] = {}
+    policies: dict[Key, list[tuple[Object, tuple[Condition, ...]]]] = {}
     for gateway in ours:
         key = _key(gateway)
         listeners = judge(gateway, pem_of, grants)
         attached = _attach(gateway, listeners, routes, objects.labels, parents)
+        _concern(gateway, attached, known.policies, policies)
         refused = _refused(gateway)
         if refused is None:
             numbers = {port: number for (own, port), number in ports.items() if own == key}
@@ -111,8 +118,9 @@ def compile_gateways(
         tuple(frontends),
         says,
         {name: tuple(found) for name, found in parents.items()},
+        {name: tuple(found[:_ANCESTORS]) for name, found in policies.items()},
         tuple(services),
-        frozenset(backends),
+        frozenset(service for route in routes for service in route.services),
     )
 
 
@@ -126,21 +134,22 @@ def service_key(gateway: Object, publish: Object) -> ServiceKey:
 # -- routes -----------------------------------------------------------------------------------------------------------
 
 
-def _compile(kind: str, found: Object, grants: Grants, snapshot: ServiceSnapshot, backends: set[ServiceKey]) -> _Route:
+def _compile(kind: str, found: Object, known: Known) -> _Route:
     namespace = found["metadata"]["namespace"]
+    services: set[ServiceKey] = set()
 
     def find(ref: Object) -> Any:
-        backends.add(ServiceKey(ref.get("namespace") or namespace, ref["name"]))
-        return find_backend(ref, kind, namespace, grants, snapshot)
+        services.add(ServiceKey(ref.get("namespace") or namespace, ref["name"]))
+        return find_backend(ref, kind, namespace, known)
 
     if kind == "TLSRoute":
         ways, resolved = compile_passthrough(found, find)
-        return _Route(kind, found, passthrough=ways, resolved=resolved)
+        return _Route(kind, found, passthrough=ways, resolved=resolved, services=frozenset(services))
     try:
         rules = compile_rules(found, kind, find)
     except Refused as refused:
         return _Route(kind, found, accepted=Condition("Accepted", False, "UnsupportedValue", str(refused)))
-    return _Route(kind, found, rules, resolved=rules.resolved)
+    return _Route(kind, found, rules, resolved=rules.resolved, services=frozenset(services))
 
 
 Attached = list[tuple[_Route, Listener, tuple[str, ...]]]
@@ -184,6 +193,21 @@ def _means(ref: Object, namespace: str, gateway: Object) -> bool:
     kind = (ref.get("group", "gateway.networking.k8s.io"), ref.get("kind", "Gateway"))
     named = (ref.get("namespace") or namespace, ref["name"])
     return kind == ("gateway.networking.k8s.io", "Gateway") and named == _key(gateway)
+
+
+def _concern(
+    gateway: Object,
+    attached: Attached,
+    policies: Policies,
+    concerned: dict[Key, list[tuple[Object, tuple[Condition, ...]]]],
+) -> None:
+    """What is said of the policies for Services that the routes of this Gateway lead to, unopened connections aside."""
+    services = {service for route, _, _ in attached if route.kind != "TLSRoute" for service in route.services}
+    namespace, name = _key(gateway)
+    ref = {"group": GROUP, "kind": "Gateway", "namespace": namespace, "name": name}
+    for policy in policies.all:
+        if any(service in services for service, _ in policy.targets):
+            concerned.setdefault(_key(policy.found), []).append((ref, (policy.accepted, policy.resolved)))
 
 
 # -- frontends --------------------------------------------------------------------------------------------------------

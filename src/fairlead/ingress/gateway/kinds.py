@@ -16,8 +16,11 @@ HTTPROUTES = Resource(GROUP, "v1", "HTTPRoute", "httproutes", True, (), (), ("st
 GRPCROUTES = Resource(GROUP, "v1", "GRPCRoute", "grpcroutes", True, (), (), ("status",))
 TLSROUTES = Resource(GROUP, "v1", "TLSRoute", "tlsroutes", True, (), (), ("status",))
 REFERENCEGRANTS = Resource(GROUP, "v1", "ReferenceGrant", "referencegrants", True, ("refgrant",))
+BACKENDTLSPOLICIES = Resource(
+    GROUP, "v1", "BackendTLSPolicy", "backendtlspolicies", True, ("btlspolicy",), (), ("status",)
+)
 
-KINDS = (GATEWAYCLASSES, GATEWAYS, HTTPROUTES, GRPCROUTES, TLSROUTES, REFERENCEGRANTS)
+KINDS = (GATEWAYCLASSES, GATEWAYS, HTTPROUTES, GRPCROUTES, TLSROUTES, REFERENCEGRANTS, BACKENDTLSPOLICIES)
 ROUTES = (HTTPROUTES, GRPCROUTES, TLSROUTES)
 
 
@@ -27,7 +30,7 @@ def served(found: Iterable[tuple[str, str]]) -> tuple[Resource, ...]:
     there = set(found)
     kinds = []
     for kind in KINDS:
-        for version in ("v1", "v1beta1"):
+        for version in ("v1", "v1beta1", "v1alpha3"):
             if (version, kind.plural) in there:
                 kinds.append(msgspec.structs.replace(kind, version=version))
                 break

@@ -14,6 +14,7 @@ import msgspec
 from fairlead.discovery.model import ServiceKey, ServiceSnapshot
 from fairlead.ingress.gateway.conditions import Condition
 from fairlead.ingress.gateway.kinds import GROUP
+from fairlead.ingress.gateway.policies import Policies
 from fairlead.ingress.ingresses import protocol_of
 from fairlead.ingress.table import Protocol, Section
 
@@ -58,17 +59,26 @@ def _not(reason: str, message: str) -> Found:
     return Found(None, Condition("ResolvedRefs", False, reason, message))
 
 
-def find_backend(ref: Object, kind: str, namespace: str, grants: Grants, snapshot: ServiceSnapshot) -> Found:
-    """The Service port that a backendRef of a `kind` in `namespace` names."""
+class Known(msgspec.Struct, frozen=True):
+    """What references are looked up in."""
+
+    grants: Grants
+    snapshot: ServiceSnapshot
+    policies: Policies
+
+
+def find_backend(ref: Object, kind: str, namespace: str, known: Known) -> Found:
+    """The Service port that a backendRef of a `kind` in `namespace` names, spoken to as a policy for it demands; a 502
+    where that can't be done."""
     name, there = ref["name"], ref.get("namespace") or namespace
     if (ref.get("group") or "", ref.get("kind") or "Service") != ("", "Service"):
         return _not(
             "InvalidKind", f"{ref.get('group') or 'core'} {ref.get('kind')} is no backend here: only Services are"
         )
-    if not grants.allow(kind, namespace, "", "Service", (there, name)):
+    if not known.grants.allow(kind, namespace, "", "Service", (there, name)):
         return _not("RefNotPermitted", f"no ReferenceGrant lets {namespace} refer to Service {there}/{name}")
     key = ServiceKey(there, name)
-    service = snapshot.services.get(key)
+    service = known.snapshot.services.get(key)
     if service is None:
         return _not("BackendNotFound", f"there is no Service {key}")
     number = ref.get("port")
@@ -87,4 +97,12 @@ def find_backend(ref: Object, kind: str, namespace: str, grants: Grants, snapsho
         affinity_seconds=service.affinity_seconds,
         tcp=kind == "TLSRoute",
     )
-    return Found(msgspec.structs.replace(section, protocol="http") if section.tcp else section)
+    if section.tcp:
+        return Found(msgspec.structs.replace(section, protocol="http"))
+    policy = known.policies.of(key, port.name)
+    if policy is None:
+        return Found(section)
+    if policy.trust is None:
+        return Found(Section(status=502))
+    secure: Protocol = "h2" if protocol in ("h2c", "h2") else "https"
+    return Found(msgspec.structs.replace(section, protocol=secure, trust=policy.trust))

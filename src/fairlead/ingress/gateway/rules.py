@@ -201,7 +201,7 @@ def _mirrors(given: Object, where: str, find: Find) -> tuple[Mirror, ...]:
         if share[0] > share[1]:
             raise Refused(f"{where}.requestMirror.fraction: the numerator {share[0]} is above {share[1]}")
     section = find(given["backendRef"]).section
-    return (Mirror(section, share),) if section is not None and share[0] else ()
+    return (Mirror(section, share),) if section is not None and not section.status and share[0] else ()
 
 
 def _headers(given: Object, before: Headers, where: str) -> Headers:
@@ -245,8 +245,8 @@ def _destinations(
         weight = ref.get("weight", 1)
         if not weight:
             continue
-        if one.section is None:
-            ways.append((weight, Section(status=500)))
+        if one.section is None or one.section.status:
+            ways.append((weight, one.section or Section(status=500)))
             continue
         own = _filtered(treated, ref.get("filters") or (), match, f"{where}.backendRefs[{index}].filters", find)
         if own.redirect is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from fairlead.ingress.haproxy.maps import Map, MapKind, has_any, maps_of, told
-from fairlead.ingress.haproxy.sections import render_section
+from fairlead.ingress.haproxy.sections import authorities_file, render_section
 from fairlead.ingress.haproxy.spares import FREE, RESERVES, Loaded, afresh
 from fairlead.ingress.haproxy.text import word
 from fairlead.ingress.servers import Place
@@ -62,6 +62,7 @@ class Configuration(msgspec.Struct, frozen=True):
     maps: Mapping[str, Map]
     lists: Mapping[str, tuple[tuple[str, str], ...]]  # certificate file, its server names
     certificates: Mapping[str, str]
+    authorities: Mapping[str, str]
     places: Mapping[str, tuple[Place, ...]]
 
 
@@ -85,8 +86,15 @@ def render(
         if frontend.tls:
             lists[list_file(frontend)] = tuple((certificate_file(c), " ".join(c.names)) for c in frontend.certificates)
             certificates |= {certificate_file(c): c.pem for c in frontend.certificates}
+    trusts = [section.trust for section in loaded.sections if section.trust is not None]
     return Configuration(
-        _main(table, empty, settings, loaded), _main(table, places, settings, loaded), maps, lists, certificates, places
+        _main(table, empty, settings, loaded),
+        _main(table, places, settings, loaded),
+        maps,
+        lists,
+        certificates,
+        {authorities_file(trust): trust.authorities for trust in trusts if trust.authorities},
+        places,
     )
 
 

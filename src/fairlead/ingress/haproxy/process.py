@@ -224,7 +224,7 @@ class Haproxy:
 def _write(home: Path, configuration: Configuration) -> None:
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True, mode=0o700)
-    for name, pem in configuration.certificates.items():
+    for name, pem in (*configuration.certificates.items(), *configuration.authorities.items()):
         (home / name).write_text(pem)
     for name, entries in configuration.maps.items():
         (home / name).write_text(entries.render())

@@ -6,9 +6,15 @@ from collections.abc import Sequence
 
 from fairlead.ingress.haproxy.text import literal, word
 from fairlead.ingress.servers import Place, server_name
-from fairlead.ingress.table import Mirror, PathRewrite, Redirect, Section, section_name
+from fairlead.ingress.table import Mirror, PathRewrite, Redirect, Section, Trust, mark, section_name
 
-_SAYS = {403: "forbidden", 404: "no route for this host and path", 500: "no valid backend", 503: "no backend"}
+_SAYS = {
+    403: "forbidden",
+    404: "no route for this host and path",
+    500: "no valid backend",
+    502: "the backend can't be trusted",
+    503: "no backend",
+}
 
 
 def render_section(section: Section, name: str, places: Sequence[Place]) -> list[str]:
@@ -113,13 +119,20 @@ def _server(section: Section, index: int, place: Place) -> str:
     return f"    server {server_name(index)} {address}:{place.port or 1}{_speaks(section)}{words}"
 
 
+def authorities_file(trust: Trust) -> str:
+    """The name of the file of those who must have signed; what HAProxy calls the system's if none are given."""
+    return f"authorities-{mark(trust.authorities)}.pem" if trust.authorities else "@system-ca"
+
+
 def _speaks(section: Section) -> str:
-    return {
-        "http": "",
-        "h2c": " proto h2",
-        "https": " ssl verify none sni var(txn.host) alpn http/1.1",
-        "h2": " ssl verify none sni var(txn.host) alpn h2",
-    }[section.protocol]
+    if section.protocol in ("http", "h2c"):
+        return "" if section.protocol == "http" else " proto h2"
+    alpn = "h2" if section.protocol == "h2" else "http/1.1"
+    trust = section.trust
+    if trust is None:
+        return f" ssl verify none sni var(txn.host) alpn {alpn}"
+    name = f"sni str({word(trust.hostname)})"  # which is what the certificate is held to, whatever verifyhost says
+    return f" ssl verify required ca-file {authorities_file(trust)} {name} alpn {alpn}"
 
 
 def _external(section: Section) -> str:
