@@ -12,7 +12,7 @@ help:
 	@echo "make check  formatting, lint, types, order of packages"
 	@echo "make bench  measure; the tables go into docs/benchmarks.md"
 	@echo "make fuzz   10,000 malformed requests against every endpoint"
-	@echo "make peers  hold parts to other projects' programs: COREDNS=/path/to/coredns"
+	@echo "make peers  hold parts to other projects' programs: COREDNS=/path/to/coredns, KUBE_PROXY=/path/to/kube-proxy"
 	@echo "make soak   two hundred pods at once, a thousand that come and go, agents killed again and again: nothing is left (slow)"
 	@echo "make manifests  apply every manifest below MANIFESTS=DIR (a copy of the Kubernetes documentation's)"
 	@echo "make nodes  more tests of nodes outside the LAN (slow)"
@@ -49,7 +49,7 @@ fuzz: setup
 	@$(BIN)/python -m tests.fuzz --requests 10000
 
 peers: setup
-	@[ -n "$$COREDNS$$KUBE_PROXY" ] || { echo "peers: say which program: COREDNS=/path/to/coredns" >&2; exit 1; }
+	@[ -n "$$COREDNS$$KUBE_PROXY" ] || { echo "peers: say which program: COREDNS=/path/to/coredns, KUBE_PROXY=/path/to/kube-proxy" >&2; exit 1; }
 	@$(BIN)/pytest -q -s tests/peers
 
 manifests: setup

@@ -116,3 +116,23 @@ def test_restarts_under_traffic(lab: Lab, kind: str) -> None:
         apply(lab, kind)
     done, failed = traffic.stop()
     assert (failed, done > 3) == (0, True), (done, failed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kube_proxys_tables_go(lab: Lab, kind: str) -> None:
+    """What kube-proxy's mode nftables left, of either family, would send connections where its last endpoints were; a
+    clean-up leaves it to kube-proxy, which may be at work again."""
+    service = f"add rule ip kube-proxy hook-nat ip daddr {VIP} tcp dport 80 dnat to 10.244.1.99:8080"
+    for family in ("ip", "ip6"):
+        lab.nft(f"add table {family} kube-proxy")
+        lab.nft(f"add chain {family} kube-proxy hook-nat {{ type nat hook prerouting priority -100 ; }}")
+    lab.nft(service)
+    listening = {pod: lab.listen(pod) for pod in (POD_A, POD_B)}
+    apply(lab, kind)
+    lab.connect(POD_A, VIP)
+    assert accepted(listening)[0] in listening
+    assert "kube-proxy" not in lab.nft("list tables")
+    lab.nft("add table ip kube-proxy")
+    with lab.at("node"):
+        backends.cleanup()
+    assert "kube-proxy" in lab.nft("list tables")

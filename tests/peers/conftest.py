@@ -1,6 +1,6 @@
 """Tests beside another project's program, named by an environment variable; without it they are not collected.
 
-`COREDNS=/path/to/coredns make peers`
+`COREDNS=/path/to/coredns KUBE_PROXY=/path/to/kube-proxy make peers`
 """
 
 from __future__ import annotations
@@ -12,7 +12,11 @@ import pytest
 
 from tests.conformance.conftest import Cluster
 
-collect_ignore = [] if os.environ.get("COREDNS") else ["test_coredns.py"]
+collect_ignore = [
+    test
+    for test, variable in (("test_coredns.py", "COREDNS"), ("test_kube_proxy.py", "KUBE_PROXY"))
+    if not os.environ.get(variable)
+]
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,15 @@ def _shared(function: Any) -> Any:
     return function
 
 
+def _tuning(function: Any) -> Any:
+    """kube-proxy's flags that only tune what this proxy does otherwise: taken, so that its command line is."""
+    from fairlead.proxy.config import TUNING_FLAGS
+
+    for flag in TUNING_FLAGS:
+        function = click.option(f"--{flag}", hidden=True)(function)
+    return function
+
+
 @click.group(name="proxy", invoke_without_command=True)
 @_shared
 @click.option("--kubeconfig", type=click.Path(path_type=Path), help="Default: the pod's own service account.")
@@ -56,6 +65,7 @@ def _shared(function: Any) -> Any:
 @click.option("--healthz-bind-address", metavar="ADDRESS:PORT", help="Default: 0.0.0.0:10256; empty: none.")
 @click.option("--metrics-bind-address", metavar="ADDRESS:PORT", help="Default: 127.0.0.1:10249; empty: none.")
 @click.option("--bind-address-hard-fail", is_flag=True, default=None, help="End if one of these is taken.")
+@click.option("--oom-score-adj", type=click.IntRange(-1000, 1000), help="Of this process; default: as it was started.")
 @click.option("--conntrack-max-per-core", type=click.IntRange(0), help="0 leaves the kernel's.")
 @click.option("--conntrack-min", type=click.IntRange(0))
 @click.option("--conntrack-tcp-timeout-established", metavar="DURATION")
@@ -63,6 +73,7 @@ def _shared(function: Any) -> Any:
 @click.option("--conntrack-tcp-be-liberal", is_flag=True, default=None)
 @click.option("--conntrack-udp-timeout", metavar="DURATION")
 @click.option("--conntrack-udp-timeout-stream", metavar="DURATION")
+@_tuning
 @click.option(
     "-v", "--v", "verbosity", type=int, default=2, show_default=True, help="Log level; from 4 on every change."
 )
@@ -165,6 +176,9 @@ def _settings(flags: dict[str, Any]) -> Settings:
         change("healthz_bind_address", "health", lambda v: config.parse_bind("--healthz-bind-address", v, 10256))
         change("metrics_bind_address", "metrics", lambda v: config.parse_bind("--metrics-bind-address", v, 10249))
         change("bind_address_hard_fail", "must_bind")
+        change("oom_score_adj", "oom_score_adj")
+        given = [flag for flag in config.TUNING_FLAGS if flags.get(flag.replace("-", "_")) is not None]
+        changes["notes"] = (*settings.notes, *config.tuning_notes(given))
         settings = replace(settings, **changes)
         changes = {}
         change("conntrack_max_per_core", "per_core")

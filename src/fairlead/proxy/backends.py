@@ -17,6 +17,7 @@ log = logging.getLogger("fairlead.proxy")
 
 MODES: tuple[Mode, ...] = ("nftables", "iptables", "ipvs")
 ACCELERATORS: tuple[Accelerate, ...] = ("socket",)
+KUBE_PROXY_TABLE = "kube-proxy"
 
 
 class UnknownMode(ValueError):
@@ -77,17 +78,43 @@ def render(mode: str, options: ProxyOptions, families: tuple[Family, ...], table
 
 
 def clean_others(mode: str) -> None:
-    """Remove what other modes left in this network namespace: to be called when the rules of `mode` are there, so that
-    no packet meets neither. Established connections go on, but for those that went through ipvs: a line in the log says
-    so. Raises OSError."""
+    """Remove what other modes, and kube-proxy, left in this network namespace: to be called when the rules of `mode`
+    are there, so that no packet meets neither. Established connections go on, but for those that went through ipvs: a
+    line in the log says so. Raises OSError."""
+    _clean_all_but(mode)
+    _clean_kube_proxy()
+
+
+def cleanup() -> None:
+    """Remove every rule that any mode may have left in this network namespace; kube-proxy's own table of nftables
+    stays: it may be at work again. Raises OSError."""
+    _clean_all_but("")
+
+
+def _clean_all_but(mode: str) -> None:
     for other in MODES:
         if other != mode:
             _clean(other, mode)
 
 
-def cleanup() -> None:
-    """Remove every rule that any mode may have left in this network namespace. Raises OSError."""
-    clean_others("")
+def _clean_kube_proxy() -> None:
+    """Its mode nftables has tables of its own, which would go on to send connections where its last endpoints were.
+    (The chains of its mode iptables are those of ours.)"""
+    from fairlead.linux.netlink import is_absent
+    from fairlead.linux.nft.kernel import NftSocket
+    from fairlead.linux.nft.objects import TableName
+    from fairlead.linux.nft.transaction import DropTable
+
+    with NftSocket() as nft:
+        if not nft.chain_names(KUBE_PROXY_TABLE):
+            return
+        for family in ("ip", "ip6"):
+            try:
+                nft.commit(TableName(family, KUBE_PROXY_TABLE), (DropTable(),))
+            except OSError as error:
+                if not is_absent(error):
+                    raise
+    log.info("kube-proxy's tables of nftables are removed: this proxy's rules serve")
 
 
 def _clean(mode: str, beside: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -38,6 +38,7 @@ class Settings(msgspec.Struct, frozen=True):
     health: Bind = Bind("", HEALTHZ_PORT)
     metrics: Bind = Bind("127.0.0.1", METRICS_PORT)
     must_bind: bool = False
+    oom_score_adj: int | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -46,7 +47,6 @@ _REFUSED = {
     "featureGates": _NO_MEANING,
     "enableProfiling": "profiles are not served: set it to false",
     "showHiddenMetricsForVersion": "no metrics are hidden: remove it",
-    "oomScoreAdj": "set oomScoreAdj by the pod's or the service's manager: remove it",
     "portRange": _NO_MEANING,
     "winkernel": "this proxy runs on Linux: remove it",
     "windowsRunAsService": "this proxy runs on Linux: remove it",
@@ -62,6 +62,18 @@ _WITHOUT_EFFECT = {
     "logging": "logging is set by -v",
     "excludeCIDRs": "virtual servers of others are never touched",
     "bindAddress": "the addresses of node ports are nodePortAddresses",
+}
+TUNING_FLAGS = {  # → the field that says the same
+    "bind-address": "bindAddress",
+    "config-sync-period": "configSyncPeriod",
+    "iptables-sync-period": "syncPeriod",
+    "iptables-min-sync-period": "minSyncPeriod",
+    "ipvs-sync-period": "syncPeriod",
+    "ipvs-min-sync-period": "minSyncPeriod",
+    "ipvs-exclude-cidrs": "excludeCIDRs",
+    "kube-api-burst": "burst",
+    "kube-api-qps": "qps",
+    "kube-api-content-type": "contentType",
 }
 
 
@@ -105,18 +117,17 @@ class _Reader:
             node_port_addresses=check_addresses(self._take(document, "nodePortAddresses", list, [])),
         )
         options = self._by_mode(mode, options)
+        # Empty addresses are the defaults, of the family of bindAddress, as in kube-proxy: only flags can turn it off.
+        six = ":" in self._keep("bindAddress")
         settings = Settings(
             options=options,
             mode=mode,
             kubeconfig=self._take(client, "kubeconfig", str, "", "clientConnection"),
             tracking=self._tracking(self._object("conntrack")),
-            health=parse_bind(
-                "healthzBindAddress", self._take(document, "healthzBindAddress", str, "0.0.0.0"), HEALTHZ_PORT
-            ),
-            metrics=parse_bind(
-                "metricsBindAddress", self._take(document, "metricsBindAddress", str, "127.0.0.1"), METRICS_PORT
-            ),
+            health=self._bind("healthzBindAddress", "[::]" if six else "0.0.0.0", HEALTHZ_PORT),
+            metrics=self._bind("metricsBindAddress", "[::1]" if six else "127.0.0.1", METRICS_PORT),
             must_bind=self._take(document, "bindAddressHardFail", bool, False),
+            oom_score_adj=check_oom_score("oomScoreAdj", self._take(document, "oomScoreAdj", int, None)),
         )
         self._rest(client, "clientConnection.")
         self._rest(local, "detectLocal.")
@@ -153,6 +164,13 @@ class _Reader:
         )
         self._rest(section, "conntrack.")
         return found
+
+    def _keep(self, name: str) -> str:
+        """A field that `_rest` will still speak of."""
+        return str(self._document.get(name) or "")
+
+    def _bind(self, name: str, default: str, port: int) -> Bind:
+        return parse_bind(name, self._take(self._document, name, str, "") or default, port)
 
     def _seconds(self, section: dict[str, Any], name: str, default: int) -> int:
         value = section.pop(name, None)
@@ -191,6 +209,11 @@ def _zero(value: object) -> bool:
     if isinstance(value, str):
         return value in ("", "0s")
     return value is None or value is False or value in (0, [])
+
+
+def tuning_notes(flags: Iterable[str]) -> tuple[str, ...]:
+    """What is said of flags that only tune."""
+    return tuple(f"--{flag} has no effect: {_WITHOUT_EFFECT[TUNING_FLAGS[flag]]}" for flag in flags)
 
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s)")
@@ -239,6 +262,13 @@ def check_accelerate(kind: str) -> Any:
             f"--accelerate {kind!r} is not supported: use {', '.join(ACCELERATORS)}, or leave it out"
         )
     return kind
+
+
+def check_oom_score(name: str, score: int | None) -> int | None:
+    """oomScoreAdj, or None to leave it. Raises ConfigurationError."""
+    if score is not None and not -1000 <= score <= 1000:
+        raise ConfigurationError(f"{name} {score} is not in -1000 to 1000")
+    return score
 
 
 def check_detect_local(mode: str) -> Any:

@@ -55,6 +55,8 @@ async def serving(settings: Settings) -> AsyncIterator[Proxy]:
     for note in settings.notes:
         log.warning(note)
     options = settings.options
+    if settings.oom_score_adj is not None:
+        _set_oom_score(settings.oom_score_adj)
     proxy = _proxy(settings)
     servers = ProxyServers(proxy, settings.mode, settings.health, settings.metrics, settings.must_bind)
     if options.manage_sysctls:
@@ -64,6 +66,13 @@ async def serving(settings: Settings) -> AsyncIterator[Proxy]:
         yield proxy
     finally:
         await servers.stop()
+
+
+def _set_oom_score(score: int) -> None:
+    try:
+        Path("/proc/self/oom_score_adj").write_text(str(score))
+    except OSError as error:
+        log.warning("oomScoreAdj %d cannot be set (%s): when memory is short, this proxy may be ended", score, error)
 
 
 async def serve(settings: Settings, client: Client) -> None:

@@ -67,7 +67,14 @@ def test_what_kubeadm_writes_is_taken() -> None:
     assert settings.options.node_port_addresses == ("primary",)
     assert settings.kubeconfig == "/var/lib/kube-proxy/kubeconfig.conf"
     assert (settings.tracking.tcp_established, settings.tracking.tcp_close_wait) == (43200, 3600)
-    assert settings.health == Bind("", None)
+    assert (settings.health, settings.metrics) == (Bind("", 10256), Bind("127.0.0.1", 10249))
+
+
+def test_empty_addresses_are_the_defaults() -> None:
+    """Of the family of bindAddress, as in kube-proxy."""
+    settings = parse_configuration(HEAD + 'bindAddress: "::"\nhealthzBindAddress: ""\noomScoreAdj: -999')
+    assert (settings.health, settings.metrics) == (Bind("", 10256), Bind("::1", 10249))
+    assert settings.oom_score_adj == -999
 
 
 @pytest.mark.parametrize(
@@ -75,7 +82,7 @@ def test_what_kubeadm_writes_is_taken() -> None:
     [
         ("mode: userspace", "mode 'userspace' is not supported"),
         ("featureGates: {X: true}", "featureGates: has no meaning"),
-        ("oomScoreAdj: -999", "oomScoreAdj: set oomScoreAdj by"),
+        ("oomScoreAdj: -1001", "oomScoreAdj -1001 is not in -1000 to 1000"),
         ("nftables: {colour: red}", "nftables.colour: unknown field"),
         ("clusterCIDR: nonsense", "clusterCIDR 'nonsense' is no network"),
         ("detectLocalMode: Guess", "detectLocalMode 'Guess' is not supported"),
