@@ -5,12 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
-from fairlead.api.kinds import SERVICES
+from fairlead.api.kinds import PODS, SERVICES
 from fairlead.linux.namespaces import entered
 from fairlead.survey import sight
 from tests.cluster.explain_faults import client, fault, web_pod
-from tests.cluster.explain_lab import Lab, pod, service
+from tests.cluster.explain_lab import Lab, Object, is_ready, pod, service
 
 # -- kernel ----------------------------------------------------------------------------------------------------------
 
@@ -271,3 +272,47 @@ def _control_plane_stopped(lab: Lab) -> Iterator[None]:
     with lab.stopped_process("control-plane"):
         yield
     lab.until(lambda: lab.explain("svc/web").works, "the API again")
+
+
+# -- ports of a node -------------------------------------------------------------------------------------------------
+
+
+def ported(name: str, port: int = 31999, **more: Any) -> Object:
+    """A pod of n1 with a port of its node."""
+    ports = [{"containerPort": 8080, "hostPort": port}]
+    return pod(name, "n1", name, container={"ports": ports}, **more)
+
+
+@fault("FL086", "pod/ported")
+def _rules_of_a_host_port_gone(lab: Lab) -> Iterator[None]:
+    with lab.made(PODS, ported("ported")):
+        lab.until(lambda: is_ready(lab, "ported"), "the pod")
+        with lab.stopped_process("node-n1"):
+            lab.on_node("n1", "nft", "delete", "table", "ip", "fairlead-hostports")
+            yield
+
+
+@fault("FL087", "svc/second")
+def _host_port_taken_on_its_node(lab: Lab) -> Iterator[None]:
+    with lab.made(PODS, ported("first")), lab.made(SERVICES, service("second")):
+        lab.until(lambda: is_ready(lab, "first"), "the pod")
+        with lab.made(PODS, ported("second")):
+            lab.until(lambda: lab.events("second", "FailedCreatePodSandBox"), "an Event")
+            yield
+
+
+@fault("FL087", "svc/second", quick=False)
+def _host_port_taken_on_every_node(lab: Lab) -> Iterator[None]:
+    second = ported("second")
+    second["spec"] |= {"nodeName": None, "nodeSelector": {"kubernetes.io/hostname": "n1"}}
+    with lab.made(PODS, ported("first")), lab.made(SERVICES, service("second")), lab.made(PODS, second):
+        lab.until(lambda: lab.events("second", "FailedScheduling"), "an Event")
+        yield
+
+
+@fault("FL088", "svc/web", "pod/client-1", via="nodeport", quick=False)
+def _host_port_on_the_node_port(lab: Lab) -> Iterator[None]:
+    number = lab.get(SERVICES, "web")["spec"]["ports"][0]["nodePort"]
+    with lab.made(PODS, ported("greedy", number)):
+        lab.until(lambda: is_ready(lab, "greedy"), "the pod")
+        yield

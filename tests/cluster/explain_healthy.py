@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from fairlead.api.kinds import ENDPOINTSLICES, INGRESSES, PODS, SERVICES
-from tests.cluster.explain_lab import Lab, endpoint_slice, pod, service
+from tests.cluster.explain_lab import Lab, endpoint_slice, is_ready, pod, service
 
 
 class Setup(NamedTuple):
@@ -181,4 +181,27 @@ def _beside_a_host_port(lab: Lab) -> Iterator[None]:
     ports = [{"containerPort": 8080, "hostPort": 8888}]
     with lab.made(PODS, pod("hosted", "n1", container={"ports": ports})):
         lab.until(lambda: lab.pod("hosted")["status"].get("podIP"), "the pod")
+        yield
+
+
+@works("svc/bare")
+def _headless_without_ports(lab: Lab) -> Iterator[None]:
+    with lab.made(SERVICES, service("bare", {"clusterIP": "None", "ports": [], "selector": {"app": "web"}})):
+        lab.until(lambda: len(lab.endpoints("bare")) == 2, "endpoints")
+        lab.until(lambda: lab.explain("svc/bare").works, "its name")
+        yield
+
+
+@works("svc/host", probe=2)
+def _pods_on_the_nodes_networks(lab: Lab) -> Iterator[None]:
+    pods = [pod(f"host-{n}", f"n{n}", "host", "tcp:0.0.0.0:18080", hostNetwork=True) for n in (1, 2)]
+    spec = {"ports": [{"port": 80, "targetPort": 18080}]}
+    with lab.serving("host", spec, pods):
+        yield
+
+
+@works("pod/hosted")
+def _a_host_port(lab: Lab) -> Iterator[None]:
+    with lab.made(PODS, pod("hosted", "n1", container={"ports": [{"containerPort": 8080, "hostPort": 8888}]})):
+        lab.until(lambda: is_ready(lab, "hosted"), "the pod")
         yield

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from fairlead.api.errors import StatusError
-from fairlead.api.kinds import DEPLOYMENTS, ENDPOINTSLICES, NAMESPACES, PODS, SERVICES, Resource
+from fairlead.api.kinds import DEPLOYMENTS, ENDPOINTSLICES, EVENTS, NAMESPACES, PODS, SERVICES, Resource
 from fairlead.client import Client
 from fairlead.cluster import config as configuration
 from fairlead.cluster.eyes import LocalEyes
@@ -138,6 +138,11 @@ class Lab:
             yield
         finally:
             self.run(self.client.patch(resource, name, undo, SPACE))
+
+    def events(self, pod: str, reason: str) -> list[Object]:
+        """What was told of a pod, of that kind."""
+        listed = self.run(self.client.list(EVENTS, SPACE, field_selector=f"involvedObject.name={pod},reason={reason}"))
+        return list(listed["items"])
 
     def endpoints(self, service: str, namespace: str = SPACE) -> set[str]:
         """The ready addresses in a Service's slices."""
@@ -333,6 +338,11 @@ def healthy(cluster: Cluster) -> Iterator[Lab]:
         yield lab
     finally:
         lab.close()
+
+
+def is_ready(lab: Lab, name: str) -> bool:
+    """By its condition."""
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in lab.pod(name)["status"]["conditions"])
 
 
 def scale(lab: Lab, name: str, namespace: str, replicas: int) -> None:

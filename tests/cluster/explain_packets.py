@@ -9,7 +9,7 @@ from typing import Any
 
 from fairlead.api.kinds import PODS, SERVICES
 from fairlead.survey.nodeside import Request
-from tests.cluster.explain_lab import Lab, pod, service
+from tests.cluster.explain_lab import Lab, is_ready, pod, service
 
 COLORS = ("red", "green", "blue")
 _PODS = 6
@@ -28,11 +28,6 @@ def six_pods(lab: Lab) -> Iterator[None]:
         for number in range(_PODS):
             lab.until(lambda number=number: is_ready(lab, f"p{number}"), f"p{number}")  # type: ignore[misc]
         yield
-
-
-def is_ready(lab: Lab, name: str) -> bool:
-    """By its condition."""
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in lab.pod(name)["status"]["conditions"])
 
 
 def spec_of(dice: random.Random) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import pytest
 from fairlead.api.nodenetworks import inner_address
 from fairlead.podnetwork.wireguard import program
 from tests.cluster.conftest import Cluster
+from tests.cluster.outside_explain import explain, held
 from tests.cluster.outside_lab import API, N1, N2, SITES, WAN, Lab
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster-outside")]
@@ -297,7 +298,53 @@ def test_pods_elsewhere_reach_the_api_server(outside: Outside, node: str) -> Non
     assert "gitVersion" in "".join(outside.from_pod(node, "-k https://kubernetes.default/version")), answer
 
 
-# ---- what breaks, heals
+@pytest.mark.parametrize("node", ["n1", "b"])
+def test_explain_follows_packets_to_other_networks(outside: Outside, node: str) -> None:
+    """To pods, to processes on nodes, and to another node's port: no alarm, the tunnels are shown, and real requests
+    go where it says."""
+    for target in ("svc/web", "svc/host", "svc/each"):
+        report = explain(outside, target, node, "--probe")
+        assert report.works and not set(report.found) - {"FL030"}, report.verdict
+    far = "b" if node == "n1" else "n1"
+    report = explain(outside, "svc/web", node, "--via", "nodeport", "--to", outside.internal(far), "--probe")
+    assert report.works and not report.found, report.verdict
+    assert f"{node}: {outside.internal(far)} of {far} is {outside.inner(far)} here" in report.lines
+    assert any(line.startswith(f"{node}: tunnel {outside.tunnel(node)} to {far} at ") for line in report.lines)
+
+
+# ---- what breaks, is explained, and heals
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause", "says"),
+    [
+        ("ip link set {link} down", "FL064", "on n1 the tunnels' link"),
+        ("{wg} set {link} peer {key} remove", "FL065", "does not know node b"),
+        ("ip route delete {pods}", "FL070", "node n1 has no route to"),
+        ("nft flush chain ip fairlead-nodes prerouting", "FL066", "is not translated to"),
+    ],
+)
+def test_explain_names_what_is_broken_between_networks(outside: Outside, fault: str, cause: str, says: str) -> None:
+    """Broken for real on n1, while its agent can't put it back; it does as soon as it can."""
+    key = outside.cluster.get("node", "b")["metadata"]["annotations"]["fairlead.dev/wireguard-public-key"]
+    pods = f"{outside.ip('b').rpartition('.')[0]}.0/24"
+    command = fault.format(link=outside.tunnel("n1"), wg=outside.wg("n1")[0], key=key, pods=pods)
+    with held(outside, "n1"):
+        outside.lab.run(outside.lab.machine("n1"), *command.split())
+        report = explain(outside, "svc/web", "n1", "--via", "nodeport", "--to", outside.internal("b"))
+        if cause == "FL070":  # of b's pods; the node itself is still reached
+            report = explain(outside, "svc/web", "n1")
+    assert report.cause == cause and says in report.verdict, report.verdict
+    outside.wait_for(lambda: explain(outside, "svc/web", "n1").works, "it works again")
+
+
+def test_explain_says_that_an_agent_elsewhere_does_not_answer(outside: Outside) -> None:
+    """What is on that node is not seen, which is no proof that it is broken."""
+    with held(outside, "b"):
+        report = explain(outside, "svc/web", "n1")
+    assert report.works and "the agent of b does not answer" in report.verdict, report.verdict
+    assert "FL067" in report.found
+    outside.wait_for(lambda: not explain(outside, "svc/web", "n1").found, "it is seen again")
 
 
 def test_rules_and_routes_that_somebody_removes_come_back(outside: Outside) -> None:
@@ -345,6 +392,14 @@ def test_without_encryption_by_vxlan(outside: Outside) -> None:
     cluster.kubectl("annotate", "node", "n1", "b", "fairlead.dev/encryption=off")
     outside.wait_for(lambda: (outside.paths("n1")["b"], outside.paths("b")["n1"]) == ("vxlan", "vxlan"), "VXLAN")
     assert outside.paths("b")["n2"] == "wireguard"
+    outside.wait_for(outside.all_reach_all, "every pod reaches every other")
+    report = explain(outside, "svc/web", "n1")
+    assert report.works and f"n1: fl-vx to b at {outside.address('b', 'ExternalIP')}" in report.lines, report.verdict
+    with held(outside, "n1"):
+        fdb = outside.lab.run(outside.lab.machine("n1"), "bridge", "fdb", "show", "dev", "fl-vx").stdout.split()
+        outside.lab.run(outside.lab.machine("n1"), "bridge", "fdb", "del", fdb[0], "dev", "fl-vx", "dst", fdb[2])
+        report = explain(outside, "svc/web", "n1")
+    assert report.cause == "FL065" and "no forwarding entry for node b" in report.verdict, report.verdict
     outside.wait_for(outside.all_reach_all, "every pod reaches every other")
     url = f"http://{outside.ip('n1')}:8080/big"
     script = f"head -c 300000 /dev/zero | curl -sS --max-time 10 --data-binary @- {url} | wc -c"

@@ -12,7 +12,7 @@ from typing import Any
 
 from fairlead.discovery.choose import Backend, Choice, backends, categorize, choose
 from fairlead.discovery.model import ServicePort
-from fairlead.explain import policies
+from fairlead.explain import hostports, policies
 from fairlead.explain.evidence import Object
 from fairlead.explain.report import Hop
 from fairlead.explain.scene import Scene, Target, backend_text, label, port_text
@@ -30,6 +30,10 @@ _CANNOT_START = frozenset(
         "ContainerCannotRun",
     }
 )
+
+
+_NO_SANDBOX = ("FailedCreatePodSandBox", "FailedMount")
+_MOVE = "take another hostPort, or none: a Service of type NodePort gives one on every node"
 
 
 def expected(scene: Scene, port: ServicePort, target: Target) -> Choice:
@@ -83,6 +87,19 @@ def examine(scene: Scene, port: ServicePort, target: Target, hop: Hop) -> Choice
         )
     policies.examine(scene, port, choice, hop)
     return choice
+
+
+def portless(scene: Scene, hop: Hop) -> list[str]:
+    """The ready addresses of a Service without ports; findings if there is none."""
+    every = [e for s in scene.service.slices if s.address_type == scene.family for e in s.endpoints]
+    pods = selected_pods(scene)
+    for endpoint in every:
+        mark = "✓" if endpoint.ready else "-"
+        hop.say(f"{mark} {endpoint.address} ({endpoint.target[2] or 'no pod'} on {endpoint.node or 'no node'})")
+    ready_ones = sorted(endpoint.address for endpoint in every if endpoint.ready)
+    if not ready_ones:
+        _explain_none(scene, ServicePort("", "TCP", 0, 0), pods, (), hop)
+    return ready_ones
 
 
 def _why_not(scene: Scene, backend: Backend) -> str:
@@ -222,6 +239,8 @@ def reason(scene: Scene, pod: Object) -> tuple[str, str, str]:
     node = (pod.get("spec") or {}).get("nodeName") or ""
     if not node:
         why = _condition(pod, "PodScheduled").get("message") or "no node was chosen yet"
+        if hostports.TAKEN[0] in why and hostports.wanted(pod):
+            return "FL087", f"not scheduled: {_host_ports(pod)} is another pod's on every node that would do", _MOVE
         return "FL014", f"not scheduled: {why}", f"kubectl -n {namespace} describe pod {name}"
     known = scene.evidence.snapshot.nodes.get(node)
     if known is not None and not known.ready:
@@ -244,8 +263,14 @@ def reason(scene: Scene, pod: Object) -> tuple[str, str, str]:
             return "FL013", text, f"see why: kubectl -n {namespace} logs {name} --previous"
     if agent != "running" and not statuses:
         return "FL061", f"the agent of its node {node} is {agent}", f"start it again (node-{node})"
+    if not any((status.get("state") or {}).get("running") or status.get("restartCount") for status in statuses):
+        told = _last_event(scene, pod, _NO_SANDBOX)
+        if hostports.TAKEN[1] in told:
+            return "FL087", f"{told.partition(': ')[2] or told} ({node})", _MOVE
+        if told:
+            return "FL015", told, f"kubectl -n {namespace} describe pod {name}"
     probe = _probe(pod)
-    said = _last_probe_output(scene, pod)
+    said = _last_event(scene, pod, saying="eadiness probe")
     if probe:
         text = f"readiness probe ({probe}) fails" + (f": {said}" if said else "")
     else:
@@ -269,15 +294,22 @@ def _probe(pod: Object) -> str:
     return ""
 
 
-def _last_probe_output(scene: Scene, pod: Object) -> str:
+def _host_ports(pod: Object) -> str:
+    return "hostPort " + ", ".join(f"{port.port}/{port.protocol}" for port in hostports.wanted(pod))
+
+
+def _last_event(scene: Scene, pod: Object, reasons: tuple[str, ...] = (), saying: str = "") -> str:
+    """The newest Event about a pod with such a reason (if some are given) and that in its message; empty if none."""
     uid = pod["metadata"].get("uid")
     told = [
         e
         for e in scene.evidence.events
-        if (e.get("involvedObject") or {}).get("uid") == uid and "eadiness probe" in (e.get("message") or "")
+        if (e.get("involvedObject") or {}).get("uid") == uid
+        and (not reasons or e.get("reason") in reasons)
+        and saying in (e.get("message") or "")
     ]
     told.sort(key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
-    return " ".join(told[-1]["message"].split())[:160] if told else ""
+    return " ".join(str(told[-1].get("message") or "").split())[:160] if told else ""
 
 
 def _ports(pod: Object) -> list[Object]:

@@ -65,6 +65,17 @@ class RouteAnswer(NamedTuple):
     error: str = ""
 
 
+class TunnelPeer(NamedTuple):
+    """Whom a link to other networks sends to. `key`: WireGuard's, or for VXLAN the link-layer address; `endpoint`:
+    where it is; `networks`: what is for it; `age`: seconds since the last handshake, -1 for never (VXLAN has none)."""
+
+    link: str
+    key: str
+    endpoint: str
+    networks: tuple[str, ...] = ()
+    age: int = -1
+
+
 class FlowView(NamedTuple):
     """A tracked connection: the client's packet as sent, and where it was sent on to (the reply's source)."""
 
@@ -109,7 +120,9 @@ class PlainKernel(msgspec.Struct, frozen=True, kw_only=True):
     sysctls: dict[str, str] = {}
     flows: tuple[FlowView, ...] = ()
     conntrack: tuple[int, int] = (0, 0)  # entries, maximum
+    tunnels: tuple[TunnelPeer, ...] = ()
     problem: str = ""  # why it could not be read
+    silent: bool = False  # there should be an agent, and it does not answer
 
 
 class NodeKernel(PlainKernel, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from fairlead.discovery.choose import Backend
 from fairlead.discovery.model import ServicePort
 from fairlead.explain.evidence import Listener
 from fairlead.explain.report import Hop
-from fairlead.explain.scene import Scene, host, label, on_node_network
+from fairlead.explain.scene import Scene, host, label
 
 
 def examine(scene: Scene, port: ServicePort, backend: Backend, hop: Hop) -> None:
@@ -19,8 +19,8 @@ def examine(scene: Scene, port: ServicePort, backend: Backend, hop: Hop) -> None
         hop.state = "unseen"
         return
     kernel = scene.evidence.kernel_of(pod)
-    if on_node_network(pod) or kernel is None or kernel.problem:
-        why = kernel.problem if kernel else "it is on the node's own network" if on_node_network(pod) else ""
+    if kernel is None or kernel.problem:
+        why = kernel.problem if kernel else ""
         hop.say(f"what listens in {label(pod)} was not seen" + (f": {why}" if why else ""))
         hop.state = "unseen"
         return

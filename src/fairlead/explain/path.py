@@ -10,7 +10,7 @@ import msgspec
 
 from fairlead.discovery.choose import Backend, Choice
 from fairlead.discovery.model import Service, ServiceKey, ServicePort
-from fairlead.explain import endpoints, entrance, listening, names, rules, service, way
+from fairlead.explain import elsewhere, endpoints, entrance, listening, names, rules, service, way
 from fairlead.explain.evidence import Evidence, Object
 from fairlead.explain.question import Origin, Question, Via
 from fairlead.explain.report import Finding, Hop, Report
@@ -65,6 +65,8 @@ def explain(evidence: Evidence, question: Question) -> Report:
         _check_family(scene, place)
     if known.type == "ExternalName" and not place.broken and not settled:
         return _report(evidence, question, hops, answer=f"{known.external_name} is another name for it")
+    if known.headless and not known.ports and not place.broken and not settled:
+        return _portless(scene, hops)
     if place.broken or settled or not ports or known.type == "ExternalName":
         return _report(evidence, question, hops)
     return _follow(scene, ports, hops)
@@ -166,6 +168,7 @@ def _cluster_warnings(scene: Scene, hop: Hop) -> None:
     known = scene.evidence.snapshot.nodes.get(scene.client.node)
     if known is not None and not known.ready:
         hop.find("FL060", f"the client's node {known.name} is not ready", severity="warning")
+    elsewhere.silent(scene, scene.client.node, hop)
 
 
 def _check_family(scene: Scene, hop: Hop) -> None:
@@ -253,10 +256,12 @@ def _targets(scene: Scene, port: ServicePort) -> list[Target]:
     """Where the packet is sent: one, or every node's address from outside."""
     evidence, question = scene.evidence, scene.question
     if scene.via == "nodeport":
-        owner = {ip: n.name for n in evidence.snapshot.nodes.values() for ip in n.internal_ips}
+        every = evidence.snapshot.nodes
+        owner = {ip: n.name for n in every.values() for ip in n.internal_ips}
         if question.to:
             return [Target(question.to, port.node_port, owner.get(question.to, ""))]
-        nodes = [scene.client.node] if scene.client.node else sorted(evidence.snapshot.nodes)
+        # From outside: whose InternalIPs mean something there.
+        nodes = [scene.client.node] if scene.client.node else sorted(n.name for n in every.values() if not n.network)
         found = [(n, primary_address(evidence, n, scene.family)) for n in nodes]
         return [Target(address, port.node_port, n) for n, address in found if address]
     if scene.via == "lb":
@@ -332,18 +337,18 @@ def _one(scene: Scene, port: ServicePort, target: Target, hops: list[Hop], mark:
     hops += [passage, process]
     if not scene.direct:
         way.leave_client(scene, port, target, passage)
+    if not scene.direct and not passage.broken:
+        way.to_the_node(scene, target, passage)
+    ends_at = rules.leads(scene, target, choice)
     masks = {(o.destination, o.port): o.masquerade for o in found or ()}
     if not scene.direct:
-        wanted = {(b.endpoint.address, b.port) for b in choice.endpoints}
-        way.stale_flows(scene, port, target, wanted, passage)
+        way.stale_flows(scene, port, target, set(ends_at), passage)
     if passage.broken:
         return 0, len(choice.endpoints), set(), what
     good = 0
-    for backend in choice.endpoints:
-        good += _leg(
-            scene, port, target, backend, hops, masked=masks.get((backend.endpoint.address, backend.port), False)
-        )
-    reached = {f"{host(b.endpoint.address)}:{b.port}" for b in choice.endpoints}
+    for backend, end in zip(choice.endpoints, ends_at, strict=True):
+        good += _leg(scene, port, target, backend, hops, masked=masks.get(end, False))
+    reached = {f"{host(address)}:{number}" for address, number in ends_at}
     return good, len(choice.endpoints) - good, reached, what
 
 
@@ -364,6 +369,16 @@ def _leg(scene: Scene, port: ServicePort, target: Target, backend: Backend, hops
         order = ("ok", "skipped", "unseen", "warning", "partly", "broken")
         whole.state = max(whole.state, part.state, key=order.index)
     return not (passage.broken or process.broken)
+
+
+def _portless(scene: Scene, hops: list[Hop]) -> Report:
+    """A headless Service without ports: its name is all there is to it."""
+    hop = Hop("endpoints")
+    hops.append(hop)
+    ready = endpoints.portless(scene, hop)
+    answer = f"the name of {scene.service.key} gives {', '.join(ready[:4])}"
+    answer += f" and {len(ready) - 4} more" if len(ready) > 4 else ""
+    return _report(scene.evidence, scene.question, hops, answer=answer)
 
 
 def _headless(scene: Scene, port: ServicePort, choice: Choice, hop: Hop) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fairlead.discovery.model import Service, ServiceKey
-from fairlead.explain import endpoints
+from fairlead.explain import endpoints, hostports
 from fairlead.explain.evidence import Evidence, Object, PodKernel
 from fairlead.explain.question import Question
 from fairlead.explain.report import Hop, Report
@@ -30,6 +30,8 @@ def explain(evidence: Evidence, question: Question) -> Report:
     _status(evidence, question, pod, start)
     kernel = evidence.kernel_of(pod)
     hops = [start, _network(evidence, pod, kernel), _resolver(evidence, pod, kernel), _listening(kernel)]
+    if (ports := hostports.examine(evidence, pod)) is not None:
+        hops.append(ports)
     hops.append(_variables(evidence, pod, kernel))
     hops.append(_services(evidence, pod))
     return Report(
@@ -141,7 +143,8 @@ def _services(evidence: Evidence, pod: Object) -> Hop:
             for endpoint in entry.endpoints:
                 if endpoint.address == address and address:
                     state = "ready" if endpoint.ready else "not ready"
-                    hop.say(f"{key}: {state}, port {', '.join(str(p.port) for p in entry.ports)}")
+                    ports = ", ".join(str(p.port) for p in entry.ports)
+                    hop.say(f"{key}: {state}, port {ports}" if ports else f"{key}: {state}")
     if not hop.lines:
         hop.say("none")
     return hop

@@ -10,7 +10,8 @@ from fairlead.discovery.choose import Choice
 from fairlead.discovery.confirmed import revision_of
 from fairlead.discovery.model import ServicePort
 from fairlead.discovery.parse import slice_owner
-from fairlead.explain import in_iptables, in_ipvs, in_nftables
+from fairlead.discovery.reach import translated
+from fairlead.explain import hostports, in_iptables, in_ipvs, in_nftables
 from fairlead.explain.evidence import NodeKernel
 from fairlead.explain.report import Hop
 from fairlead.explain.scene import Scene, Target, host
@@ -35,6 +36,7 @@ def examine(scene: Scene, port: ServicePort, target: Target, choice: Choice, hop
         hop.state = "unseen"
         hop.say(f"the rules on {target.at or 'the node'} were not seen" + (f": {kernel.problem}" if kernel else ""))
         return None
+    hostports.takes_node_port(scene, kernel, port, target, hop)
     if scene.client.address:
         _strangers(scene, kernel, port, target, hop)
     reader = _READERS.get(mode_of(scene, kernel))
@@ -80,7 +82,7 @@ def _missing(scene: Scene, target: Target, text: str, hop: Hop) -> None:
 
 
 def _compare(scene: Scene, target: Target, choice: Choice, outcomes: frozenset[Outcome], hop: Hop) -> None:
-    wanted = {(b.endpoint.address, b.port) for b in choice.endpoints}
+    wanted = set(leads(scene, target, choice))
     found = {(o.destination, o.port) for o in outcomes if o.verdict == "forward"}
     if found:
         hop.say("→ " + ", ".join(f"{host(a)}:{p}" for a, p in sorted(found)))
@@ -103,6 +105,14 @@ def _compare(scene: Scene, target: Target, choice: Choice, outcomes: frozenset[O
             f"let it run again: the supervisor starts it when it is killed (node-{target.at})",
         )
     hop.find("FL051", f"the rules on {target.at} {told}", f"see the proxy's log on {target.at}")
+
+
+def leads(scene: Scene, target: Target, choice: Choice) -> list[tuple[str, int]]:
+    """Where packets for the chosen endpoints are sent from the target's node, in the endpoints' order: a node in
+    another network has an address of its own here."""
+    nodes = scene.evidence.snapshot.nodes
+    own = nodes.get(target.at) if not scene.direct else None
+    return [(translated(b.endpoint.address, b.endpoint.node, own, nodes), b.port) for b in choice.endpoints]
 
 
 def _behind(scene: Scene, target: Target) -> str:

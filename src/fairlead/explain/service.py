@@ -75,6 +75,9 @@ def chosen_ports(scene: Scene, hop: Hop) -> list[ServicePort]:
     every = [p for p in scene.service.ports if not wanted or wanted in (p.name, str(p.port))]
     ports = [p for p in every if not protocol or p.protocol == protocol]
     has = ", ".join(port_text(p) for p in scene.service.ports) or "none"
+    if scene.service.headless and not scene.service.ports:
+        hop.say("no ports: its name gives the pods' addresses, and the client chooses the port")
+        return []
     if ports:
         for port in ports:
             at = f", node port {port.node_port}" if port.node_port else ""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from fairlead.discovery.choose import Backend
 from fairlead.discovery.model import ServicePort
+from fairlead.discovery.reach import inner_address, translated
+from fairlead.explain import elsewhere
 from fairlead.explain.evidence import Evidence, LinkView, NodeKernel, Object, PodKernel, RouteAnswer
 from fairlead.explain.report import Hop
 from fairlead.explain.rules import ruleset_of, stranger
@@ -39,14 +41,36 @@ def leave_client(scene: Scene, port: ServicePort, target: Target, hop: Hop) -> N
     link_problems(scene.evidence, pod, hop)
 
 
+def to_the_node(scene: Scene, target: Target, hop: Hop) -> None:
+    """From the client's node to another that translates, if that is in another network."""
+    here, there = scene.client.node, target.at
+    if not elsewhere.apart(scene, here, there):
+        return
+    elsewhere.silent(scene, there, hop)
+    elsewhere.translation(scene, here, there, hop)
+    if not hop.broken:
+        nodes = scene.evidence.snapshot.nodes
+        elsewhere.leg(scene, here, there, translated(target.address, there, nodes[here], nodes), hop)
+
+
 def examine(scene: Scene, port: ServicePort, target: Target, backend: Backend, hop: Hop, *, masqueraded: bool) -> None:
     """From the translating node to the endpoint, and its answer back."""
     here, there = target.at, backend.endpoint.node
     pod = scene.evidence.pod_at(backend.endpoint.address)
-    address = backend.endpoint.address
+    nodes = scene.evidence.snapshot.nodes
+    address = translated(backend.endpoint.address, there, nodes.get(here), nodes)
     through_bridge = scene.client.pod is not None
     source = scene.client.address
     kernel = scene.evidence.kernels.get(here)
+    if elsewhere.apart(scene, here, there):
+        elsewhere.silent(scene, there, hop)
+        if scene.direct and address != backend.endpoint.address:
+            elsewhere.translation(scene, here, there, hop)
+        elsewhere.leg(scene, here, there, address, hop)
+        if not hop.broken:
+            elsewhere.leg(scene, there, here, _seen_from(scene, here, hidden=masqueraded), hop)
+        if hop.broken:
+            return
     if kernel is not None and not kernel.problem:
         local = there == here and pod is not None and not on_node_network(pod)
         _node(
@@ -80,6 +104,13 @@ def examine(scene: Scene, port: ServicePort, target: Target, backend: Backend, h
     if pod is not None and not on_node_network(pod):
         _arrive(scene, port, backend, pod, hop, source="" if masqueraded else source)
     _same_bridge(scene, here, backend, pod, hop, masqueraded=masqueraded)
+
+
+def _seen_from(scene: Scene, node: str, *, hidden: bool) -> str:
+    """What a node elsewhere answers to: the client's address, or, if it is hidden or a node's, that of the tunnel."""
+    if scene.client.pod is not None and not hidden:
+        return scene.client.address
+    return inner_address(scene.evidence.snapshot.nodes[node])
 
 
 def _node(scene: Scene, name: str, kernel: NodeKernel, packet: Packet, *, starts_here: bool, hop: Hop) -> None:
@@ -143,6 +174,8 @@ def missing_peer_route(scene: Scene, target: Target, backend: Backend, hop: Hop)
     pod = scene.evidence.pod_at(backend.endpoint.address)
     route = kernel.routes.get(backend.endpoint.address)
     if pod is None or on_node_network(pod) or route is None or route.error:
+        return
+    if elsewhere.apart(scene, target.at, peer.name):
         return
     if route.gateway not in peer.internal_ips and scene.evidence.facts.local:
         via = f"via {route.gateway}" if route.gateway else f"to {route.device}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import ipaddress
 import socket
 import struct
 
@@ -80,6 +81,17 @@ class Overlays:
         forwarding += attribute(_NDA_LLADDR, raw) + attribute(_NDA_DST, remote.packed)
         for payload in (neighbor, forwarding):
             self._netlink.request(Message(_RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, payload))
+
+    def vxlan_peers(self, index: int) -> dict[str, Address]:
+        """Link-layer address → the machine it is sent to."""
+        found: dict[str, Address] = {}
+        payload = _NDMSG.pack(socket.AF_BRIDGE, 0, 0, 0, 0)
+        for message in self._netlink.query(Message(_RTM_GETNEIGH, NLM_F_DUMP, payload)):
+            _, device, _, _, _ = _NDMSG.unpack_from(message.payload)
+            values = attribute_map(message.payload[_NDMSG.size :])
+            if device == index and _NDA_DST in values and _NDA_LLADDR in values:
+                found[values[_NDA_LLADDR].hex(":")] = ipaddress.ip_address(values[_NDA_DST])
+        return found
 
     def drop_vxlan_peers(self, index: int, keep: set[str]) -> None:
         """Forget whoever is not in `keep` (link-layer addresses)."""

@@ -26,13 +26,13 @@ from fairlead.linux.overlays import Overlays
 from fairlead.podnetwork.chainkeeper import ChainKeeper
 from fairlead.podnetwork.keeper import TableKeeper
 from fairlead.podnetwork.overlay import Overlay, Seen, plan_overlay
-from fairlead.podnetwork.plan import mac_address
+from fairlead.podnetwork.plan import VXLAN_LINK, mac_address
 from fairlead.podnetwork.translations import CHAINS, TABLE, Translations, iptables_rules, nft_table, plan_translations
 from fairlead.podnetwork.wireguard import KEEPALIVE, Known, Wireguard, WireguardMissing
 
 log = logging.getLogger("fairlead.podnetwork")
 
-VXLAN_LINK, VXLAN_MTU = "fl-vx", 1450
+VXLAN_MTU = 1450
 _VNI = _VXLAN_PORT = 4789
 _WHAT = "the translations of nodes' addresses were"
 LOOK = 2.0  # s between two looks at the tunnels

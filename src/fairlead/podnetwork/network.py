@@ -29,7 +29,7 @@ from fairlead.podnetwork.elsewhere import Elsewhere
 from fairlead.podnetwork.hostports import HostPort
 from fairlead.podnetwork.keeper import TableKeeper, drop
 from fairlead.podnetwork.nat import NAT_TABLE, nat_tables
-from fairlead.podnetwork.plan import BRIDGE, Network, NodePlan, gateway, link_name, mac_address, plan
+from fairlead.podnetwork.plan import BRIDGE, VXLAN_LINK, Network, NodePlan, gateway, link_name, mac_address, plan
 from fairlead.podnetwork.portbook import PortBook
 from fairlead.podnetwork.translations import CHAINS, TABLE
 
@@ -253,7 +253,7 @@ def clean(state_dir: Path, cluster_cidrs: Iterable[str]) -> None:
                 if link.master == bridge.index:
                     links.delete(link.name)
             links.delete(BRIDGE)
-        links.delete(elsewhere.VXLAN_LINK)
+        links.delete(VXLAN_LINK)
         for route in [r for r in links.routes() if r.ours and _is_pods(r.destination, pods)]:
             links.delete_route(route)
 

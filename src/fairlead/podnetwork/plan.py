@@ -16,6 +16,7 @@ from fairlead.discovery.model import Node
 from fairlead.discovery.reach import is_elsewhere
 
 BRIDGE = "fl0"
+TUNNEL_PREFIX, VXLAN_LINK = "fl-wg", "fl-vx"  # links to nodes in other networks
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -25,6 +25,7 @@ from fairlead.linux import namespaces
 from fairlead.linux.links import Links
 from fairlead.linux.overlays import Overlays
 from fairlead.podnetwork.overlay import TunnelPeer
+from fairlead.podnetwork.plan import TUNNEL_PREFIX
 
 log = logging.getLogger("fairlead.podnetwork")
 
@@ -49,7 +50,7 @@ class Known(msgspec.Struct, frozen=True):
 
 def link_name(state_dir: Path) -> str:
     """The name of the link of the node with that state: its own on this machine."""
-    return "fl-wg" + hashlib.sha256(str(state_dir).encode()).hexdigest()[:8]
+    return TUNNEL_PREFIX + hashlib.sha256(str(state_dir).encode()).hexdigest()[:8]
 
 
 def parse_dump(text: str) -> dict[str, Known]:

@@ -21,7 +21,23 @@ from fairlead.survey.eyes import Eyes
 from fairlead.survey.gather import gather
 from fairlead.survey.nodeside import Request
 
-_FLEETING = frozenset({"FL017", "FL019", "FL044", "FL050", "FL051", "FL070", "FL076", "FL080", "FL090"})
+_FLEETING = frozenset(
+    {
+        "FL017",
+        "FL019",
+        "FL044",
+        "FL050",
+        "FL051",
+        "FL064",
+        "FL065",
+        "FL066",
+        "FL070",
+        "FL076",
+        "FL080",
+        "FL086",
+        "FL090",
+    }
+)
 _LOOK_AGAIN = (0.2, 0.5)  # seconds before the second and the third look
 _EXPLAIN = {"svc": path.explain, "pod": pod.explain, "dns": lookups.explain}
 

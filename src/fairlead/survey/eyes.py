@@ -24,6 +24,7 @@ from fairlead.survey.wire import NodeDocument, read_node
 
 T = TypeVar("T")
 DEADLINE = 5.0
+_REST = 10.0  # s in which an agent that did not answer is not asked again: one question asks several times
 _MOST = 150  # values in one request's URL
 
 
@@ -60,7 +61,11 @@ class Eyes(Protocol):
 
 
 class NoAgent(Exception):
-    """The node's agent can't be asked; the text says why."""
+    """The node's agent can't be asked; the text says why. `silent`: there may be one, and it does not answer."""
+
+    def __init__(self, text: str, silent: bool = False) -> None:
+        super().__init__(text)
+        self.silent = silent
 
 
 class AgentEyes:
@@ -68,6 +73,7 @@ class AgentEyes:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._silent: dict[str, tuple[float, str]] = {}  # node → until when it is not asked again, what is said of it
         self.facts = Facts()
 
     def processes(self) -> dict[str, ProcessState]:
@@ -83,7 +89,7 @@ class AgentEyes:
             )
             kernels = [read_node(document) for document in documents]
         except (NoAgent, ValueError) as error:
-            return NodeKernel(problem=str(error))
+            return NodeKernel(problem=str(error), silent=getattr(error, "silent", False))
         self.facts = documents[0].facts
         routes = {target: answer for kernel in kernels for target, answer in kernel.routes.items()}
         return msgspec.structs.replace(kernels[0], routes=routes)
@@ -154,13 +160,19 @@ class AgentEyes:
 
     async def _get(self, node: str, what: str, kind: type[T], **query: tuple[str, ...]) -> T:
         path = f"{self._path(node)}/{what}?{urlencode(query, doseq=True)}"
+        now = asyncio.get_running_loop().time()
+        until, said = self._silent.get(node, (0.0, ""))
+        if now < until:
+            raise NoAgent(said, True)
         try:
             async with asyncio.timeout(DEADLINE):
                 return msgspec.json.decode(await self._client.get_raw(path), type=kind)
         except TimeoutError:
-            raise NoAgent(f"the agent of {node} does not answer within {DEADLINE:.0f} s") from None
+            said = f"the agent of {node} does not answer within {DEADLINE:.0f} s"
+            self._silent[node] = (now + DEADLINE + _REST, said)
+            raise NoAgent(said, True) from None
         except StatusError as error:
-            raise NoAgent(_why(node, error)) from None
+            raise NoAgent(_why(node, error), error.code not in (403, 404, 405, 501)) from None
         except msgspec.MsgspecError as error:
             raise NoAgent(f"what answers for {node} speaks otherwise than this fairlead: {error}") from None
 

@@ -29,7 +29,8 @@ from fairlead.api.kinds import (
 from fairlead.client import Client
 from fairlead.discovery import confirmed
 from fairlead.discovery.fold import fold
-from fairlead.discovery.model import ServiceKey, ServiceSnapshot
+from fairlead.discovery.model import Node, ServiceKey, ServiceSnapshot
+from fairlead.discovery.reach import inner_address
 from fairlead.explain import entrance, names, path
 from fairlead.explain.evidence import DNSAnswer, Evidence, Facts, NodeKernel, Object, PodKernel
 from fairlead.explain.question import Origin, Question
@@ -242,8 +243,14 @@ def _nodes(evidence: Evidence, question: Question, pods: list[Object]) -> list[s
 def _addresses(evidence: Evidence, pods: list[Object]) -> set[str]:
     """The addresses whose routes matter."""
     return {ip for pod in pods for ip in pod_ips(pod)} | {
-        ip for node in evidence.snapshot.nodes.values() for ip in node.internal_ips
+        ip for node in evidence.snapshot.nodes.values() for ip in (*node.internal_ips, *_tunnelled(node))
     }
+
+
+def _tunnelled(node: Node) -> tuple[str, ...]:
+    """The node's address in tunnels, if there are some."""
+    inner = inner_address(node) if node.tunnel_key else ""
+    return (inner,) if inner else ()
 
 
 def _destinations(evidence: Evidence, question: Question) -> tuple[str, ...]:

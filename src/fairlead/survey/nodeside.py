@@ -59,14 +59,15 @@ class NodeSide:
                     for family, dialect in DIALECTS.items():
                         tape = tapes.setdefault(family, []) if tapes is not None else None
                         tables[str(family)] = nft.read(dialect.table, tape)
-                listing = sight.ruleset()
+                listing, links = sight.ruleset(), sight.links()
                 return NodeKernel(
                     mode=self._mode,
                     tables=tables,
                     iptables=sight.iptables(listing),
                     ipvs=sight.ipvs(),
                     ruleset=listing,
-                    links=sight.links(),
+                    links=links,
+                    tunnels=sight.tunnels(links),
                     routes=sight.routes(targets),
                     sysctls=sight.sysctls(),
                     flows=sight.flows(("TCP", "UDP"), destinations),
@@ -92,7 +93,7 @@ class NodeSide:
         except (OSError, ValueError):
             return PodKernel(present=False, resolv_conf=conf)
         if shared:
-            return PodKernel(resolv_conf=conf)
+            return PodKernel(listeners=sight.listeners(pid, own), resolv_conf=conf)
         try:
             with entered(f"/proc/{pid}/ns/net"):
                 found, answers, rules = sight.links(), sight.routes(toward), sight.ruleset()

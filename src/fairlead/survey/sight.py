@@ -12,17 +12,20 @@ import json
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fairlead.explain.evidence import FlowView, IpvsView, LinkView, Listener, RouteAnswer
+from fairlead.explain.evidence import FlowView, IpvsView, LinkView, Listener, RouteAnswer, TunnelPeer
 from fairlead.linux import netlink
 from fairlead.linux.conntrack import ConntrackSocket
 from fairlead.linux.ipset import IpsetSocket
 from fairlead.linux.iptables import Family, IptablesTools, Saved
 from fairlead.linux.ipvs import IpvsSocket
 from fairlead.linux.netlink import NLM_F_DUMP, Message, NetlinkSocket, attribute, attribute_map
+from fairlead.linux.overlays import Overlays
+from fairlead.podnetwork.plan import TUNNEL_PREFIX, VXLAN_LINK
 from fairlead.proxy.ipvs.backend import may_have_servers
 
 _GETLINK, _GETADDR, _GETROUTE = 18, 22, 26
@@ -143,6 +146,35 @@ def ipvs() -> IpvsView | None:
     finally:
         servers.close()
         sets.close()
+
+
+def tunnels(known: Iterable[LinkView]) -> tuple[TunnelPeer, ...]:
+    """Whom the links to nodes in other networks send to; of a link that does not tell, nothing."""
+    found: list[TunnelPeer] = []
+    for link in known:
+        with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError):
+            if link.name.startswith(TUNNEL_PREFIX):
+                found += _wireguard_peers(link.name)
+            elif link.name == VXLAN_LINK:
+                overlays = Overlays()
+                try:
+                    there = overlays.vxlan_peers(socket.if_nametoindex(link.name))
+                finally:
+                    overlays.close()
+                found += [TunnelPeer(link.name, mac, str(remote)) for mac, remote in sorted(there.items())]
+    return tuple(found)
+
+
+def _wireguard_peers(link: str) -> list[TunnelPeer]:
+    from fairlead.podnetwork.wireguard import parse_dump, program
+
+    command = (program("wg") or "wg", "show", link, "dump")
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=2, stdin=subprocess.DEVNULL)
+    now = int(time.time())
+    return [
+        TunnelPeer(link, key, p.endpoint, tuple(sorted(p.networks)), max(0, now - p.handshake) if p.handshake else -1)
+        for key, p in sorted(parse_dump(done.stdout).items())
+    ]
 
 
 def sysctls() -> dict[str, str]:
