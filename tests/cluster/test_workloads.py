@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,6 +129,29 @@ def test_jobs_run_to_their_end(cluster: Cluster) -> None:
     cluster.wait_for(lambda: "brief" not in cluster.kubectl("get", "jobs"), "the end of the Job with a TTL of 0")
     cluster.kubectl("delete", "jobs", "--all", "--timeout=60s")
     cluster.wait_for(lambda: not cluster.get("pods", "-l", "job-name")["items"], "the end of the Jobs' pods")
+
+
+@pytest.mark.parametrize("policy", ["Failed", "TerminatingOrFailed"])
+def test_a_pod_that_ends_is_replaced_then_or_before(cluster: Cluster, tmp_path: Path, policy: str) -> None:
+    """podReplacementPolicy: a Job's pod that is deleted has its successor when it has ended, or as soon as it is told
+    to; the first pod of the latter waits for that."""
+    others = "while [ $(grep -c begun /out/log) -lt 2 ]; do sleep 0.1; done" if policy != "Failed" else "sleep 1"
+    first = f"trap '{others}; echo ended >> /out/log; exit 1' TERM; while true; do sleep 0.1; done"
+    text = f"echo begun >> /out/log; [ $(grep -c begun /out/log) -gt 1 ] && exit 0; {first}"
+    mounts = [{"name": "out", "mountPath": "/out"}]
+    main = {"name": "main", "image": "fairlead/host", "command": ["sh", "-c", text], "volumeMounts": mounts}
+    volumes = [{"name": "out", "hostPath": {"path": str(tmp_path)}}]
+    spec = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 60, "containers": [main], "volumes": volumes}
+    made = {"podReplacementPolicy": policy, "template": {"spec": spec}}
+    name = policy.lower()
+    cluster.apply(json.dumps({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": made}))
+    cluster.wait_for(lambda: (tmp_path / "log").read_text() == "begun\n", "the first pod")
+    cluster.kubectl("delete", "pod", "-l", f"job-name={name}", "--wait=false")
+    cluster.kubectl("wait", "--for=condition=complete", f"job/{name}", "--timeout=60s")
+    cluster.wait_for(lambda: (tmp_path / "log").read_text().count("\n") == 3, "both ends")
+    order = ["begun", "ended", "begun"] if policy == "Failed" else ["begun", "begun", "ended"]
+    assert (tmp_path / "log").read_text().split() == order
+    cluster.kubectl("delete", "job", name)
 
 
 def test_a_cronjob_makes_jobs(cluster: Cluster) -> None:

@@ -90,6 +90,23 @@ def test_a_failure_is_followed_by_a_pause() -> None:
     assert job_plan.plan(job(), [pod("a", "Failed", ended=11)], NOW).create == [None]
 
 
+def test_a_pod_that_goes_is_replaced_at_once_or_when_it_has_ended() -> None:
+    """podReplacementPolicy; of an Indexed Job the index is free at once, or then."""
+    there = [pod("a", going=True)]
+    assert job_plan.plan(job(podReplacementPolicy="TerminatingOrFailed"), there, NOW).create == [None]
+    waits = job_plan.plan(job(podReplacementPolicy="Failed"), there, NOW)
+    assert (waits.create, waits.status["terminating"], waits.status.get("failed")) == ([], 1, None)
+    ended = [pod("a", "Failed", going=True)]
+    assert job_plan.plan(job(podReplacementPolicy="Failed"), ended, NOW).create == [None]
+    indexed: Object = {"completionMode": "Indexed", "completions": 3, "parallelism": 2}
+    there = [pod("a", going=True, index=0), pod("b", index=1)]
+    plan = job_plan.plan(job(podReplacementPolicy="TerminatingOrFailed", **indexed), there, NOW)
+    assert plan.create == [0]
+    assert job_plan.plan(job(podReplacementPolicy="Failed", **indexed), there, NOW).create == []
+    more = job_plan.plan(job(podReplacementPolicy="Failed", **{**indexed, "parallelism": 3}), there, NOW)
+    assert more.create == [2]
+
+
 def test_a_deadline_ends_it() -> None:
     """Counted from the start."""
     plan = job_plan.plan(job(activeDeadlineSeconds=60), [pod("a")], NOW)
