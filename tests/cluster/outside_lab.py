@@ -16,6 +16,7 @@ from tests.cluster.conftest import Cluster
 
 WAN = "203.0.113"
 API, N1, N2 = f"{WAN}.2", f"{WAN}.11", f"{WAN}.12"
+SYSCTLS = ("net.ipv4.ip_forward", "net.ipv4.conf.all.rp_filter", "net.bridge.bridge-nf-call-iptables")
 
 
 class Site(NamedTuple):
@@ -47,6 +48,8 @@ class Lab:
         self._name = f"o{secrets.token_hex(3)}"
         self._made: list[str] = []
         self._joined: set[str] = set()
+        self.found: dict[str, dict[str, str]] = {}
+        """The sysctls of sites' machines as they were before: a node that leaves puts them back."""
 
     def machine(self, site: str) -> str:
         """The network namespace of a site's machine, or of a node on the cluster's LAN."""
@@ -82,6 +85,13 @@ class Lab:
             machine, "link set eth0 up", f"addr add {place.host}/24 dev eth0", f"route add default via {place.lan}.1"
         )
         self.translate(site, place.public)
+        self.run(machine, "sysctl", "-q", "-w", "net.ipv4.ip_forward=0", "net.ipv4.conf.all.rp_filter=2")
+        self.found[site] = self.sysctls(site)
+
+    def sysctls(self, site: str) -> dict[str, str]:
+        """Those that nodes set, by name."""
+        said = self.run(self.machine(site), "sysctl", *SYSCTLS).stdout
+        return dict(line.split(" = ") for line in said.splitlines())
 
     def add_on_lan(self, name: str, place: int) -> str:
         """One more machine on the cluster's own LAN; its address."""

@@ -3,6 +3,7 @@ are one cluster. The lab is `outside_lab`'s."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,12 +13,14 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fairlead.api.nodenetworks import inner_address
+from fairlead.apiserver import pki
 from fairlead.podnetwork.wireguard import program
 from tests.cluster.conftest import Cluster
 from tests.cluster.outside_explain import explain, held
@@ -27,6 +30,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster-outside")]
 
 MANIFEST = Path(__file__).with_name("outside.yaml")
 NODES = ("n1", "n2", "b", "c")
+LIFE = "90s"
+"""Of nodes' certificates here: all that is tested goes on while they are renewed, every 60 s."""
 
 
 def fetch(url: str) -> bytes:
@@ -42,6 +47,8 @@ class Outside:
     def __init__(self, lab: Lab) -> None:
         self.lab, self.cluster = lab, lab.cluster
         self.pods: dict[str, Any] = {}
+        self.first: dict[str, dict[str, bytes]] = {}
+        """The certificates and keys that nodes began with: node → name of the file → what was in it."""
 
     def settle(self) -> None:
         """Every node's servers are ready."""
@@ -118,6 +125,12 @@ class Outside:
                 found.append(int(entry.name))
         return found
 
+    def credentials(self, node: str) -> dict[str, bytes]:
+        """What the node's process identifies itself with now."""
+        home = self.cluster.state / self.cluster.name if node in ("n1", "n2") else self.cluster.state / ".nodes" / node
+        files = (home / "kubeconfig" / f"{node}.yaml", home / "pki" / f"kubelet-{node}.crt")
+        return {file.name: file.read_bytes() for file in files}
+
     def wait_for(self, condition: Callable[[], Any], what: str) -> None:
         """As the cluster's, with the joined nodes' logs."""
         try:
@@ -139,13 +152,14 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
     cluster = Cluster(tmp_path_factory.mktemp("outside"))
     lab = Lab(cluster)
     try:
-        cluster.up("--no-egress", "--apiserver-cert-extra-sans", API)
+        cluster.up("--no-egress", "--apiserver-cert-extra-sans", API, "--cluster-signing-duration", LIFE)
         lab.build("b", "c")
         cluster.kubectl("annotate", "node", "n1", f"fairlead.dev/external-ip={N1}")
         cluster.kubectl("annotate", "node", "n2", f"fairlead.dev/external-ip={N2}")
         for site in ("b", "c"):
             assert "Ready in" in lab.join(site).stdout
         made = Outside(lab)
+        made.first = {node: made.credentials(node) for node in NODES}
         made.settle()
         yield made
     finally:
@@ -491,10 +505,25 @@ def test_two_nodes_with_the_same_internal_address(outside: Outside) -> None:
     assert "asked by" in outside.cluster.kubectl("logs", name)
 
 
+def test_a_node_that_is_started_again(outside: Outside) -> None:
+    """After a reboot (all its processes are gone, the API does not know yet): `start` is back when the node is."""
+    lab = outside.lab
+    reboot = "from fairlead.cluster import lifecycle, member; lifecycle.end(member.the_one('d')[0])"
+    lab.run(lab.machine("d"), sys.executable, "-c", reboot)
+    done = lab.fairlead("d", "node", "start", "--node-name", "d")
+    assert "is Ready" in done.stdout
+    assert "waiting for node d: its kubelet to register" in done.stderr
+    again = lab.fairlead("d", "node", "start", "--node-name", "d", check=False)
+    assert "node d is running" in again.stderr
+    outside.settle()
+    outside.wait_for(outside.all_reach_all, "every pod reaches every other")
+
+
 def test_a_node_that_leaves(outside: Outside) -> None:
     """Its Node is gone, others forget its tunnel, and nothing is left on its machine: links, routes, rules, files."""
     lab = outside.lab
     key = outside.cluster.get("node", "d")["metadata"]["annotations"]["fairlead.dev/wireguard-public-key"]
+    assert lab.sysctls("d")["net.ipv4.ip_forward"] == "1"
     before = outside.tunnel_processes("d")
     assert before
     lab.leave("d")
@@ -504,5 +533,50 @@ def test_a_node_that_leaves(outside: Outside) -> None:
     assert {line.split("@")[0].split()[0] for line in links.splitlines()} == {"lo", "eth0"}
     assert "proto 241" not in lab.run(lab.machine("d"), "ip", "route").stdout
     assert not re.search("fairlead|FAIRLEAD|KUBE", lab.run(lab.machine("d"), "nft", "list", "ruleset").stdout)
+    assert lab.sysctls("d") == lab.found["d"]
     assert not (outside.cluster.state / ".nodes" / "d").exists()
     assert not [p for p in before if Path(f"/proc/{p}/cmdline").exists() and Path(f"/proc/{p}/cmdline").read_bytes()]
+
+
+# ---- certificates, which were renewed all the while
+
+
+def test_nodes_renew_their_certificates(outside: Outside, tmp_path: Path) -> None:
+    """By requests of their own, before they end, and nothing is cut off: what a node began with has ended and is taken
+    by nobody, what it has now is; a log that is followed goes on, the node hears of new Services, pods are reached."""
+    cluster, lab, nodes = outside.cluster, outside.lab, ("n1", "b", "c")
+    names = {node: outside.pods[node]["metadata"]["name"] for node in nodes}
+
+    def let_in(node: str, credentials: bytes) -> bool:
+        file = tmp_path / "kubeconfig"
+        file.write_bytes(credentials)
+        command = ("kubectl", "--kubeconfig", str(file), "get", "node", node)
+        return not lab.run(lab.machine(node), *command, check=False).returncode
+
+    def renewed(node: str) -> bool:
+        now, ends = outside.credentials(node), pki.expires(outside.first[node][f"kubelet-{node}.crt"])
+        return all(now[file] != text for file, text in before[node].items()) and datetime.now(UTC) > ends
+
+    def goes_on(node: str, said: int) -> bool:
+        outside.from_pod("n1", f"http://{outside.ip(node)}:8080/")
+        return len(followed[node].read_text()) > said
+
+    with contextlib.ExitStack() as stack:
+        follow = ("logs", "--follow", "--tail=1")
+        followed = {node: stack.enter_context(cluster.running(*follow, names[node])) for node in nodes}
+        outside.wait_for(lambda: all(file.read_text() for file in followed.values()), "the logs' ends")
+        before = {node: outside.credentials(node) for node in nodes}
+        cluster.wait_for(lambda: all(map(renewed, nodes)), "renewals", deadline=180)
+        for node in nodes:
+            said = len(followed[node].read_text())
+            outside.wait_for(lambda node=node, said=said: goes_on(node, said), "the log goes on")
+    cluster.kubectl("create", "service", "clusterip", "late", "--tcp=80:8080")
+    cluster.kubectl("set", "selector", "service/late", "app=web")
+    requests = cluster.get("csr")["items"]
+    for node in nodes:
+        assert not let_in(node, outside.first[node][f"{node}.yaml"])
+        assert let_in(node, outside.credentials(node)[f"{node}.yaml"])
+        assert cluster.kubectl("exec", names[node], "--", "printenv", "NODE") == f"{node}\n"
+        signers = [r["spec"]["signerName"] for r in requests if r["spec"]["username"] == f"system:node:{node}"]
+        assert set(signers) == {f"kubernetes.io/{k}" for k in ("kube-apiserver-client-kubelet", "kubelet-serving")}
+        outside.wait_for(lambda node=node: outside.from_pod(node, "http://late")[0].split()[0] in NODES, "the Service")

@@ -20,9 +20,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-_CLOCK_SKEW = timedelta(minutes=5)
+CLOCK_SKEW = timedelta(minutes=5)
+"""So long before it was made a certificate is valid: clocks differ."""
 AUTHORITY_DAYS = 3650
-LEAF_DAYS = 365
+LEAF = timedelta(days=365)
 
 
 class BadCredentials(ValueError):
@@ -44,7 +45,7 @@ def create_authority(cn: str, *, days: int = AUTHORITY_DAYS, now: datetime | Non
     """A self-signed authority named `cn`, which may issue leaves but no further authorities."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name(cn, ())
-    start = (now or datetime.now(UTC)) - _CLOCK_SKEW
+    start = (now or datetime.now(UTC)) - CLOCK_SKEW
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     certificate = (
         x509.CertificateBuilder()
@@ -72,7 +73,7 @@ def issue(
     *,
     client: bool = False,
     server: bool = False,
-    days: int = LEAF_DAYS,
+    lasts: timedelta = LEAF,
     now: datetime | None = None,
 ) -> KeyPair:
     """A leaf signed by `ca`. As a client, `cn` is the user's name and `organizations` the groups (upstream's rule).
@@ -84,8 +85,7 @@ def issue(
         raise ValueError("a certificate needs a use: client, server or both")
     key = ec.generate_private_key(ec.SECP256R1())
     asked = Requested(cn, tuple(organizations), tuple(dns_names), tuple(ips), (), key.public_key())
-    seconds = days * 24 * 3600
-    return KeyPair(sign_request(ca, asked, client=client, server=server, seconds=seconds, now=now), _key_pem(key))
+    return KeyPair(sign_request(ca, asked, client=client, server=server, lasts=lasts, now=now), _key_pem(key))
 
 
 class Requested(msgspec.Struct, frozen=True):
@@ -99,13 +99,14 @@ class Requested(msgspec.Struct, frozen=True):
     public_key: Any
 
 
-def create_request(cn: str, organizations: Sequence[str] = (), dns_names: Sequence[str] = ()) -> tuple[bytes, bytes]:
+def create_request(
+    cn: str, organizations: Sequence[str] = (), dns_names: Sequence[str] = (), ips: Sequence[str] = ()
+) -> tuple[bytes, bytes]:
     """A new key and the certificate signing request for it, both PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     builder = x509.CertificateSigningRequestBuilder().subject_name(_name(cn, organizations))
-    if dns_names:
-        names = x509.SubjectAlternativeName([x509.DNSName(name) for name in dns_names])
-        builder = builder.add_extension(names, critical=False)
+    if names := _alternatives(dns_names, ips):
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return _key_pem(key), builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
@@ -140,12 +141,12 @@ def read_request(pem: bytes) -> Requested:
 
 
 def sign_request(
-    ca: KeyPair, asked: Requested, *, client: bool, server: bool, seconds: int, now: datetime | None = None
+    ca: KeyPair, asked: Requested, *, client: bool, server: bool, lasts: timedelta, now: datetime | None = None
 ) -> bytes:
     """The certificate (PEM) that was asked for, signed by `ca`, for those uses. As `issue`; whether it may be had is
     the caller's to decide."""
     issuer, issuer_key = _load(ca)
-    start = (now or datetime.now(UTC)) - _CLOCK_SKEW
+    start = (now or datetime.now(UTC)) - CLOCK_SKEW
     uses = [ExtendedKeyUsageOID.CLIENT_AUTH] * client + [ExtendedKeyUsageOID.SERVER_AUTH] * server
     identifier = x509.SubjectKeyIdentifier.from_public_key(issuer_key.public_key())
     builder = (
@@ -155,16 +156,14 @@ def sign_request(
         .public_key(asked.public_key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
-        .not_valid_after(min(start + _CLOCK_SKEW + timedelta(seconds=seconds), issuer.not_valid_after_utc))
+        .not_valid_after(min(start + CLOCK_SKEW + lasts, issuer.not_valid_after_utc))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(asked.public_key), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
     )
-    names: list[x509.GeneralName] = [x509.DNSName(name) for name in asked.dns_names]
-    names += [x509.IPAddress(ipaddress.ip_address(ip)) for ip in asked.ips]
-    if names:
+    if names := _alternatives(asked.dns_names, asked.ips):
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return builder.sign(issuer_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
@@ -247,6 +246,11 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+
+
+def _alternatives(dns_names: Sequence[str], ips: Sequence[str]) -> list[x509.GeneralName]:
+    names: list[x509.GeneralName] = [x509.DNSName(name) for name in dns_names]
+    return names + [x509.IPAddress(ipaddress.ip_address(ip)) for ip in ips]
 
 
 def _name(cn: str, organizations: Sequence[str]) -> x509.Name:

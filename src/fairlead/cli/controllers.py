@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--root-ca-file", type=_FILE, help="Goes into kube-root-ca.crt; default: the kubeconfig's authority.")
 @click.option("--cluster-signing-cert-file", type=_FILE, help="Signs approved CertificateSigningRequests.")
 @click.option("--cluster-signing-key-file", type=_FILE)
+@click.option("--cluster-signing-duration", metavar="DURATION", default="8760h", show_default=True)
 @click.option("--apiserver-address", metavar="IP:PORT", help="Of the API server; default: as its Lease says.")
 @click.option("-v", "--v", "verbosity", type=int, default=2, show_default=True, help="Log level.")
 def command(kubeconfig: Path | None, verbosity: int, **flags: Any) -> None:
@@ -70,6 +72,7 @@ def _connection(kubeconfig: Path | None) -> Connection:
 def _controlling(flags: dict[str, Any], connection: Connection) -> Controlling:
     from fairlead.apiserver.pki import BadCredentials, KeyPair, verify_pair
     from fairlead.client.lease import Timing
+    from fairlead.cluster.signing import Signer
     from fairlead.cluster.standalone import Controlling
     from fairlead.controllers import ControllerOptions
 
@@ -82,11 +85,15 @@ def _controlling(flags: dict[str, Any], connection: Connection) -> Controlling:
     certificate, key = flags["cluster_signing_cert_file"], flags["cluster_signing_key_file"]
     if bool(certificate) != bool(key):
         raise click.UsageError("--cluster-signing-cert-file and --cluster-signing-key-file go together")
+    lasts = flagged.seconds("--cluster-signing-duration", flags["cluster_signing_duration"])
+    if not lasts:
+        raise click.UsageError("--cluster-signing-duration must be more than 0s")
     signer = None
     if certificate:
-        signer = KeyPair(certificate.read_bytes(), key.read_bytes())
+        pair = KeyPair(certificate.read_bytes(), key.read_bytes())
+        signer = Signer(pair, timedelta(seconds=lasts))
         try:
-            verify_pair(signer)
+            verify_pair(pair)
         except BadCredentials as error:
             raise click.ClickException(f"{certificate} and {key}: {error}") from error
     services = flagged.networks("--service-cluster-ip-range", flags["service_cluster_ip_range"])

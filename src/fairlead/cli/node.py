@@ -61,7 +61,9 @@ def create(ttl: str, description: str, kubeconfig: Path | None) -> None:
 @click.option(
     "--no-encryption", is_flag=True, help="Pods' traffic may leave the LAN as it is, to nodes that say so too."
 )
-@click.option("--wait", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds until Ready.")
+@click.option(
+    "--wait", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds until Ready; 0: at once."
+)
 def join(server: str, node_name: str | None, no_encryption: bool, wait: float, **flags: Any) -> None:
     """Make this machine a node of a cluster that is elsewhere."""
     import fairlead.cli.dns  # noqa: F401  (DNS pods may come here: they are forked with it in memory)
@@ -76,13 +78,16 @@ def join(server: str, node_name: str | None, no_encryption: bool, wait: float, *
     except ClusterError as error:
         raise click.ClickException(str(error)) from error
     place = f"in network {made.network}" if made.network else "on the cluster's LAN"
-    print(f"This machine is node {name} of {made.server}, {place}, Ready in {time.monotonic() - began:.1f} s.")
+    state = "Ready in" if wait else "started in"
+    print(f"This machine is node {name} of {made.server}, {place}, {state} {time.monotonic() - began:.1f} s.")
     print(f"Leave again: fairlead node leave --node-name {name}")
 
 
 @command.command("start")
 @click.option("--node-name", default="", help="Which, if this machine is several.")
-@click.option("--wait", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds until Ready.")
+@click.option(
+    "--wait", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds until Ready; 0: at once."
+)
 def start(node_name: str, wait: float) -> None:
     """Start the node again, after a reboot: with the identity and the pods it had."""
     import fairlead.cli.dns  # noqa: F401
@@ -94,7 +99,7 @@ def start(node_name: str, wait: float) -> None:
             member.start(layout, which, wait, progress.step)
     except ClusterError as error:
         raise click.ClickException(str(error)) from error
-    print(f"Node {which.node} of {which.server} is Ready.")
+    print(f"Node {which.node} of {which.server} is {'Ready' if wait else 'started'}.")
 
 
 @command.command("leave")

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import click
 
+from fairlead.cli import flags as flagged
 from fairlead.cli.progress import Progress
 from fairlead.cluster.config import ClusterConfig
 from fairlead.cluster.errors import ClusterError
@@ -69,6 +70,14 @@ _DEFAULT = ClusterConfig()
 @click.option(
     "--apiserver-cert-extra-sans", "api_sans", default="", help="More names and addresses the API is reached by: A,B."
 )
+@click.option(
+    "--cluster-signing-duration",
+    "signing_duration",
+    metavar="DURATION",
+    default="8760h",
+    show_default=True,
+    help="How long certificates of nodes last; nodes renew them.",
+)
 @click.option("--egress/--no-egress", default=True, show_default=True, help="Pods reach what this machine reaches.")
 @click.option(
     "--load-balancer-pool",
@@ -94,7 +103,12 @@ _DEFAULT = ClusterConfig()
 @click.option("--host-routes", is_flag=True, help="This machine reaches ClusterIPs and pods by their addresses.")
 @click.option("--wait", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds until ready.")
 def command(
-    wait: float, node_port_range: str, api_port: int | None, accelerate: Literal["socket"] | None, **flags: Any
+    wait: float,
+    node_port_range: str,
+    api_port: int | None,
+    accelerate: Literal["socket"] | None,
+    signing_duration: str,
+    **flags: Any,
 ) -> None:
     """Start a cluster on this machine, or one that was stopped, with the state it had."""
     import fairlead.cli.dns
@@ -107,7 +121,11 @@ def command(
         pairs = _split_pairs(flags)
         flags["api_sans"] = tuple(name for name in flags["api_sans"].split(",") if name)
         config = ClusterConfig(
-            node_port_range=_range(node_port_range), api_port=api_port or 0, accelerate=accelerate or "", **flags
+            node_port_range=_range(node_port_range),
+            api_port=api_port or 0,
+            accelerate=accelerate or "",
+            signing_duration=int(flagged.seconds("--cluster-signing-duration", signing_duration)),
+            **flags,
         )
         given = pairs | {
             name

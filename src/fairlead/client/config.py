@@ -95,12 +95,13 @@ def client_ssl_context(
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if cert_pem:
-        _load_key_pair(context, cert_pem, key_pem)
+        load_key_pair(context, cert_pem, key_pem)
     return context
 
 
-def _load_key_pair(context: ssl.SSLContext, cert_pem: bytes, key_pem: bytes) -> None:
-    """Python only loads key pairs from files: give it one that lives in memory."""
+def load_key_pair(context: ssl.SSLContext, cert_pem: bytes, key_pem: bytes) -> None:
+    """New connections show this certificate; open ones stay. Python only loads key pairs from files: it is given one
+    that lives in memory."""
     descriptor = os.memfd_create("client-key-pair", os.MFD_CLOEXEC)
     try:
         with os.fdopen(descriptor, "wb", closefd=False) as file:

@@ -22,6 +22,7 @@ from fairlead.store.etcd_client import Address
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,28}[a-z0-9])?")
 _SAN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*|[0-9a-f:]+")
 MAX_NODES = 200
+MIN_SIGNING_SECONDS = 60
 _FIRST_BALANCER, _LAST_BALANCER = 211, 254  # of the LAN: after the last node, before the broadcast address
 _BALANCERS6 = 1 << 16  # of the LAN's IPv6 network: the second 65536 addresses
 
@@ -61,6 +62,7 @@ class ClusterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     api_address: str = "127.0.0.1"
     api_port: int = 0
     api_sans: tuple[str, ...] = ()
+    signing_duration: int = 365 * 24 * 3600  # s
 
     @property
     def node_names(self) -> tuple[str, ...]:
@@ -195,6 +197,11 @@ def check(config: ClusterConfig) -> None:
     low, high = config.node_port_range
     if not 1 <= low <= high <= 65535:
         raise ClusterError(f"--service-node-port-range {low}-{high} is no range of ports", "use e.g. 30000-32767")
+    if config.signing_duration < MIN_SIGNING_SECONDS:
+        raise ClusterError(
+            f"--cluster-signing-duration {config.signing_duration}s is too short to renew certificates in time",
+            f"use {MIN_SIGNING_SECONDS}s or more, e.g. 8760h",
+        )
     _check_store(config)
     _check_api(config)
     _check_pool(config)

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal
 import socket
+from datetime import timedelta
 from hashlib import sha256
 
 import uvloop
@@ -105,11 +106,17 @@ async def _serve(layout: Layout, config: ClusterConfig, host_socket: socket.sock
             ca_pem=credentials.authority.cert_pem.decode(),
         )
         authority, told = credentials.authority, invitation.Settings.of(config, API_PORT)
+        signer = signing.Signer(
+            authority,
+            timedelta(seconds=config.signing_duration),
+            credentials.api_names,
+            {node: config.addresses_of(config.node_ip(node)) for node in config.node_names},
+        )
         work = [
             asyncio.create_task(run_controllers(client, options), name="controllers"),
             asyncio.create_task(addons.keep(client, config), name="addons"),
             asyncio.create_task(routes.keep(client), name="routes"),
-            asyncio.create_task(signing.keep(client, authority, credentials.api_names), name="signing"),
+            asyncio.create_task(signing.keep(client, signer), name="signing"),
             asyncio.create_task(Provisioner(client, layout.volumes).run(), name="provisioner"),
             asyncio.create_task(invitation.keep(client, told, authority.cert_pem, config.join_url), name="invitation"),
         ]

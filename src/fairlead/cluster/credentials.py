@@ -8,10 +8,12 @@ from __future__ import annotations
 import ipaddress
 import secrets
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import yaml
 
+from fairlead.apiserver import pki
 from fairlead.cluster.config import ClusterConfig
 from fairlead.cluster.issuing import Issued, write_private
 from fairlead.cluster.layout import Layout
@@ -50,6 +52,7 @@ class Credentials(Issued):
         inside = f"https://{config.api_ip}:6443"
         self._user("admin", "kubernetes-admin", ["system:masters"], config.api_url)
         self._user("controllers", "system:kube-controller-manager", [], inside)
+        lasts = timedelta(seconds=config.signing_duration)  # of what the nodes renew by themselves
         for node in config.node_names:
             self._leaf(
                 f"kubelet-{node}",
@@ -58,16 +61,17 @@ class Credentials(Issued):
                 [node],
                 list(config.addresses_of(config.node_ip(node))),
                 server=True,
+                lasts=lasts,
             )
-            self._user(node, f"system:node:{node}", ["system:nodes"], inside)
+            self._user(node, f"system:node:{node}", ["system:nodes"], inside, lasts)
 
     def user_document(self, name: str) -> dict[str, Any]:
         """The kubeconfig of a user, parsed."""
         document: dict[str, Any] = yaml.safe_load(self._layout.kubeconfig(name).read_bytes())
         return document
 
-    def _user(self, name: str, cn: str, organizations: Sequence[str], server: str) -> None:
-        self._user_file(self._layout.kubeconfig(name), cn, organizations, server)
+    def _user(self, name: str, cn: str, organizations: Sequence[str], server: str, lasts: timedelta = pki.LEAF) -> None:
+        self._user_file(self._layout.kubeconfig(name), cn, organizations, server, lasts)
 
 
 def _is_address(text: str) -> bool:

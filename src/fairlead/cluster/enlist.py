@@ -15,6 +15,7 @@ import ipaddress
 import socket
 import ssl
 import time
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -107,12 +108,12 @@ async def enlist(server: str, token: str, ca_hash: str, node: str) -> Enlisted:
     return Enlisted(authority, settings, mine, serving, network)
 
 
-async def obtain(client: Client, node: str, signer: str) -> KeyPair:
-    """A certificate of that signer for the node, with a new key. Raises ClusterError (denied, or nobody signs it) and
-    StatusError."""
+async def obtain(client: Client, node: str, signer: str, ips: Sequence[str] = ()) -> KeyPair:
+    """A certificate of that signer for the node, with a new key; one to serve with bears the node's name and `ips`.
+    Raises ClusterError (denied, or nobody signs it) and StatusError."""
     serving = signer == KUBELET_SERVING
     user = f"system:node:{node}"
-    key, request = pki.create_request(user, ["system:nodes"], [node] if serving else [])
+    key, request = pki.create_request(user, ["system:nodes"], [node] if serving else [], ips if serving else [])
     wanted = {
         "apiVersion": CERTIFICATESIGNINGREQUESTS.api_version,
         "kind": CERTIFICATESIGNINGREQUESTS.kind,

@@ -63,12 +63,13 @@ class Issued:
         *,
         client: bool = False,
         server: bool = False,
+        lasts: timedelta = pki.LEAF,
     ) -> None:
         """A certificate for that subject, which names at least these hosts, is there with its key."""
         certificate = self._folder / f"{name}.crt"
         if certificate.exists() and _is_of(certificate.read_bytes(), cn, organizations, (*dns_names, *ips)):
             return
-        pair = pki.issue(self.authority, cn, organizations, dns_names, ips, client=client, server=server)
+        pair = pki.issue(self.authority, cn, organizations, dns_names, ips, client=client, server=server, lasts=lasts)
         write_private(self._folder / f"{name}.key", pair.key_pem)
         write_private(certificate, pair.cert_pem)
 
@@ -78,11 +79,13 @@ class Issued:
         if not file.exists():
             write_private(file, pki.create_signing_key())
 
-    def _user_file(self, file: Path, cn: str, organizations: Sequence[str], server: str) -> None:
+    def _user_file(
+        self, file: Path, cn: str, organizations: Sequence[str], server: str, lasts: timedelta = pki.LEAF
+    ) -> None:
         """A kubeconfig of that user for that server is there."""
         if file.exists() and _fits(file, server, cn, organizations):
             return
-        pair = pki.issue(self.authority, cn, organizations, client=True)
+        pair = pki.issue(self.authority, cn, organizations, client=True, lasts=lasts)
         document = kubeconfig(self._context, server, self.authority.cert_pem, pair)
         write_private(file, yaml.safe_dump(document, sort_keys=False).encode())
 
@@ -102,6 +105,11 @@ def kubeconfig(name: str, server: str, authority: bytes, user: KeyPair) -> dict[
         "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
         "current-context": name,
     }
+
+
+def serving_files(folder: Path, node: str) -> tuple[Path, Path]:
+    """Certificate and key of a kubelet's server."""
+    return folder / f"kubelet-{node}.crt", folder / f"kubelet-{node}.key"
 
 
 def write_private(file: Path, data: bytes) -> None:

@@ -92,6 +92,11 @@ class Layout(msgspec.Struct, frozen=True):
         return self.state / "volumes"
 
     @property
+    def sysctls(self) -> Path:
+        """What the machine's sysctls were before a node joined on it."""
+        return self.state / "sysctls.json"
+
+    @property
     def owner(self) -> Path:
         """Holds the path of the state that the running cluster of this name belongs to."""
         return self.runtime / "owner"

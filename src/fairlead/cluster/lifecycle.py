@@ -31,7 +31,7 @@ from fairlead.cluster.supervisor import STANDBY, SUPERVISOR, Supervisor, holder,
 from fairlead.linux import cgroups, libc, namespaces
 
 Report = Callable[[str], None]
-CHANGEABLE = frozenset({"load_balancer_pool", "publish", "localhost_node_ports", "host_routes"})
+CHANGEABLE = frozenset({"load_balancer_pool", "publish", "localhost_node_ports", "host_routes", "signing_duration"})
 """What a stopped cluster may be started with another value of: nothing it keeps depends on it."""
 
 

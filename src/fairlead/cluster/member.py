@@ -14,26 +14,30 @@ import re
 import shutil
 import socket
 from collections.abc import Callable
-from pathlib import Path
+from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 import yaml
 
-from fairlead.api import nodenetworks
+from fairlead.api import nodenetworks, times
 from fairlead.api.errors import StatusError
-from fairlead.api.kinds import NODES
+from fairlead.api.kinds import LEASES, NODES, Resource
+from fairlead.apiserver import pki
 from fairlead.client import Client
 from fairlead.client.config import ConfigError
 from fairlead.cluster import lifecycle, preflight, warm
 from fairlead.cluster.enlist import Enlisted, enlist, own_address
 from fairlead.cluster.errors import ClusterError, NotReady
 from fairlead.cluster.invitation import Settings
-from fairlead.cluster.issuing import kubeconfig, write_private
+from fairlead.cluster.issuing import kubeconfig, serving_files, write_private
 from fairlead.cluster.layout import Layout, members_directory
 from fairlead.cluster.supervisor import SUPERVISOR, holder
+from fairlead.kubelet.node import LEASE_NAMESPACE
+from fairlead.registry.requests import utc_now
 
+Object = dict[str, Any]
 Report = Callable[[str], None]
 
 AUTO = "auto"
@@ -151,28 +155,47 @@ def join(wish: Wish, wait: float, report: Report) -> Member:
 
 
 def start(layout: Layout, member: Member, wait: float, report: Report) -> None:
-    """Start the node's processes, and wait until the API has it as Ready. Raises ClusterError."""
+    """Start the node's processes, and wait for `wait` seconds until they have it Ready in the API, saying what for; 0
+    does not wait. Raises ClusterError."""
     preflight.check()
     preflight.check_mode(member.settings.proxy_mode)
     if holder(layout.lock(SUPERVISOR)):
         raise ClusterError(f"node {member.node} is running", f"end it: fairlead node leave --node-name {member.node}")
+    ended = pki.expires(serving_files(layout.pki, member.node)[0].read_bytes())
+    if ended < utc_now():
+        raise ClusterError(
+            f"the certificates of node {member.node} ended on {ended:%Y-%m-%d}: it was away for too long to renew them",
+            f"join again, after: fairlead node leave --force --node-name {member.node}; and there: kubectl delete node "
+            f"{member.node}",
+        )
     report("program")
     warm.node()
-    from fairlead.cluster import nodeagent
+    from fairlead.cluster import nodeagent, sysctls
 
     report("processes")
+    sysctls.note(layout.sysctls, sysctls.of_node(member.settings.ip_families, member.settings.proxy_mode))
     # No lock of the machine's is needed: nothing here is chosen from what others might choose.
     for _ in range(_TRIES):
         with contextlib.suppress(FileNotFoundError):  # whoever leaves last takes the parent along
             layout.runtime.mkdir(parents=True, exist_ok=True, mode=0o700)
             break
+    began = utc_now()
     lifecycle.daemonize(layout, [(f"node-{member.node}", lambda: nodeagent.run_member(layout, member))])
-    report("waiting for node " + member.node)
+    if not wait:
+        return
+    lacking = ""
+
+    def waiting(what: str) -> None:
+        nonlocal lacking
+        if what != lacking:
+            report(f"waiting for node {member.node}: {what}")
+        lacking = what
+
     try:
-        asyncio.run(asyncio.wait_for(_ready(layout, member), wait or None))
+        asyncio.run(asyncio.wait_for(_ready(layout, member, began, waiting), wait))
     except TimeoutError:
         raise NotReady(
-            f"node {member.node} is not Ready after {wait:g} s",
+            f"node {member.node} is not Ready after {wait:g} s; it waits for {lacking}",
             f"it goes on trying; see the log in {layout.logs}, or fairlead node leave --node-name {member.node}",
         ) from None
 
@@ -195,12 +218,14 @@ def leave(layout: Layout, member: Member, *, force: bool) -> str:
 
 def remove(layout: Layout, member: Member) -> None:
     """End the node's processes, then take away mounts, links, rules and files. In the node's network namespace."""
+    from fairlead.cluster import sysctls
     from fairlead.podnetwork.network import clean
     from fairlead.proxy import backends
 
     lifecycle.end(layout)
     backends.cleanup()
     clean(layout.node_state(member.node), member.settings.pod_cidrs)
+    sysctls.restore(layout.sysctls, sysctls.of_node(member.settings.ip_families, member.settings.proxy_mode))
     lifecycle.unmount_below(layout.state, layout.runtime)
     shutil.rmtree(layout.runtime, ignore_errors=True)
     shutil.rmtree(layout.state, ignore_errors=True)
@@ -243,32 +268,56 @@ def document(member: Member, authority: bytes, pair: Any) -> bytes:
     return yaml.safe_dump(kubeconfig(member.settings.cluster, member.server, authority, pair), sort_keys=False).encode()
 
 
-def serving_files(layout: Layout, member: Member) -> tuple[Path, Path]:
-    """Certificate and key of the kubelet's server."""
-    return layout.pki / f"kubelet-{member.node}.crt", layout.pki / f"kubelet-{member.node}.key"
-
-
 def _write(layout: Layout, member: Member, enlisted: Enlisted) -> None:
     layout.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     layout.pki.mkdir(parents=True, exist_ok=True, mode=0o700)
     layout.kubeconfig(member.node).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_private(layout.pki / "ca.crt", enlisted.authority)
-    certificate, key = serving_files(layout, member)
+    certificate, key = serving_files(layout.pki, member.node)
     write_private(key, enlisted.serving.key_pem)
     write_private(certificate, enlisted.serving.cert_pem)
     write_private(layout.kubeconfig(member.node), document(member, enlisted.authority, enlisted.client))
     write_private(layout.member, msgspec.json.format(msgspec.json.encode(member)) + b"\n")
 
 
-async def _ready(layout: Layout, member: Member) -> None:
+def missing(node: Object | None, lease: Object | None, began: datetime) -> str:
+    """What a node that was started then has yet to do until it is Ready; empty: nothing. Pure.
+
+    A Node may be Ready from before the start: it counts once the kubelet, which writes the Node first, has renewed its
+    Lease."""
+    renewed = ((lease or {}).get("spec") or {}).get("renewTime")
+    if node is None or not renewed or times.parse(renewed) < began:
+        return "its kubelet to register"
+    ready: Object = next(
+        (c for c in (node.get("status") or {}).get("conditions") or () if c.get("type") == "Ready"), {}
+    )
+    return "" if ready.get("status") == "True" else str(ready.get("message") or "its status")
+
+
+async def _ready(layout: Layout, member: Member, began: datetime, waiting: Report) -> None:
     async with Client.from_kubeconfig(layout.kubeconfig(member.node)) as client:
         while True:
-            with contextlib.suppress(StatusError):
-                node = await client.get(NODES, member.node)
-                conditions = (node.get("status") or {}).get("conditions") or ()
-                if any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions):
-                    return
+            try:
+                what = missing(
+                    await _found(client, NODES, member.node),
+                    await _found(client, LEASES, member.node, LEASE_NAMESPACE),
+                    began,
+                )
+            except StatusError as error:
+                what = f"the API server: {error.message}"
+            if not what:
+                return
+            waiting(what)
             await asyncio.sleep(_LOOK)
+
+
+async def _found(client: Client, resource: Resource, name: str, namespace: str = "") -> Object | None:
+    try:
+        return await client.get(resource, name, namespace)
+    except StatusError as error:
+        if error.code == 404:
+            return None
+        raise
 
 
 async def _sign_off(layout: Layout, member: Member) -> None:

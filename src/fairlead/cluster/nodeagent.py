@@ -19,15 +19,16 @@ import uvloop
 from fairlead.announce.announcing import Announcing
 from fairlead.api.addresspool import Pool
 from fairlead.api.kinds import NODES
-from fairlead.client import Client, follow
+from fairlead.client import Client, config, follow
 from fairlead.client.events import EventRecorder
 from fairlead.cluster import renewal, whereabouts
 from fairlead.cluster.config import ClusterConfig, ProxyMode
 from fairlead.cluster.controlplane import enter, start_logging, stop_event
 from fairlead.cluster.credentials import KUBELET_CLIENTS
 from fairlead.cluster.enlist import obtain
+from fairlead.cluster.issuing import serving_files
 from fairlead.cluster.layout import RUNTIME_ROOT, Layout, images_directory, state_root
-from fairlead.cluster.member import AUTO, Member, serving_files
+from fairlead.cluster.member import AUTO, Member
 from fairlead.discovery.confirmed import newest_slice
 from fairlead.discovery.fold import fold
 from fairlead.discovery.model import Node, ServiceSnapshot
@@ -77,13 +78,21 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     announce_key: bytes = b""
     outside_ip: str = ""
     member: Member | None = None
-    renew: renewal.Files | None = None
-    """The certificates that nobody else renews. When one was renewed, the process ends, to be started with it."""
 
     @property
     def away(self) -> bool:
         """Whether the node is in another network than the control plane."""
         return self.member is not None and bool(self.member.network)
+
+    @property
+    def serving_files(self) -> tuple[Path, Path]:
+        """Certificate and key of the kubelet's server."""
+        return serving_files(self.pki, self.node)
+
+    @property
+    def serving_ips(self) -> tuple[str, ...]:
+        """The addresses that the certificate bears: those of a node that joined may change."""
+        return self.node_ips if self.member is None else ()
 
     @property
     def endpoints_elsewhere(self) -> tuple[tuple[Place, Place], ...]:
@@ -160,7 +169,6 @@ def run_member(layout: Layout, member: Member) -> None:
         dns_ip=known.dns_ip,
         cluster_domain=known.cluster_domain,
         member=member,
-        renew=renewal.Files(layout.kubeconfig(member.node), *serving_files(layout, member)),
     )
     uvloop.run(_serve(settings, spawner))
 
@@ -172,7 +180,8 @@ async def _serve(settings: NodeSettings, spawner: Spawner) -> None:
     proxy, servers = node_proxy(settings)
     view = View(node)
     side = NodeSide(settings.runtime / "pods", mode=settings.proxy_mode)
-    async with Client.from_kubeconfig(settings.kubeconfig) as client:
+    connection = config.from_kubeconfig(settings.kubeconfig)
+    async with Client.from_connection(connection) as client:
         recorder = EventRecorder(client, "podnetwork", node)
 
         async def publish(annotations: Mapping[str, str]) -> None:
@@ -206,8 +215,8 @@ async def _serve(settings: NodeSettings, spawner: Spawner) -> None:
                 cluster_domain=settings.cluster_domain,
                 masked=(str(state_root()), str(RUNTIME_ROOT)),
                 resolv_conf=upstream_resolv_conf(),
-                server_cert_file=settings.pki / f"kubelet-{node}.crt",
-                server_key_file=settings.pki / f"kubelet-{node}.key",
+                server_cert_file=settings.serving_files[0],
+                server_key_file=settings.serving_files[1],
                 client_ca_file=settings.pki / "ca.crt",
                 client_groups=(KUBELET_CLIENTS,),
                 withdraw_seconds=_WITHDRAW_SECONDS,
@@ -234,13 +243,18 @@ async def _serve(settings: NodeSettings, spawner: Spawner) -> None:
             asyncio.create_task(confirmer.run(), name="confirm"),
             asyncio.create_task(network.run(), name="elsewhere"),
             asyncio.create_task(
-                whereabouts.keep(settings.kubeconfig, kubelet.node, settings.node_ips, view.external_wish, member),
+                whereabouts.keep(connection, kubelet.node, settings.node_ips, view.external_wish, member),
                 name="whereabouts",
             ),
+            asyncio.create_task(
+                renewal.keep(
+                    renewal.Files(settings.kubeconfig, *settings.serving_files),
+                    lambda signer: obtain(client, node, signer, settings.serving_ips),
+                    renewal.Users(connection.ssl_context, kubelet.take_certificate),
+                ),
+                name="renewal",
+            ),
         ]
-        if settings.renew is not None:
-            obtaining = partial(obtain, client, node)
-            work.append(asyncio.create_task(renewal.keep(settings.renew, obtaining), name="renewal"))
         waiter = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait([*work, waiter], return_when=asyncio.FIRST_COMPLETED)
         for task in (*work, waiter):

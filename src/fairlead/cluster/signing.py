@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from datetime import timedelta
 from typing import Any
+
+import msgspec
 
 from fairlead.api.errors import StatusError
 from fairlead.api.kinds import CERTIFICATESIGNINGREQUESTS, NODES, SUBJECT_ACCESS_REVIEWS
@@ -29,23 +32,33 @@ KUBELET_SERVING = "kubernetes.io/kubelet-serving"
 _NODE = "system:node:"
 _NODES = ("system:nodes",)
 _BASIC = {"digital signature", "key encipherment"}
-_YEAR = 365 * 24 * 3600
+_NOBODY: Mapping[str, Collection[str]] = {}
 
 
-async def keep(client: Client, authority: pki.KeyPair, reserved: Collection[str] = ()) -> None:
-    """Approve and sign until cancelled. `reserved`: names that no node may serve under."""
+class Signer(msgspec.Struct, frozen=True):
+    """Who signs, and for how long at most. `reserved`: names that no node may serve under; `addresses`: node → those
+    that are surely its own, so that it may serve under them."""
+
+    authority: pki.KeyPair
+    lasts: timedelta = pki.LEAF
+    reserved: Collection[str] = ()
+    addresses: Mapping[str, Collection[str]] = _NOBODY
+
+
+async def keep(client: Client, signer: Signer) -> None:
+    """Approve and sign until cancelled."""
     async for batch in follow(client, Watched(CERTIFICATESIGNINGREQUESTS)):
         for event in batch.events:
             if event.type == "DELETED":
                 continue
             try:
-                await _serve(client, authority, event.object, reserved)
+                await _serve(client, signer, event.object)
             except StatusError as error:
                 if error.reason not in ("Conflict", "NotFound"):  # a newer state comes as an event of its own
                     log.warning("certificate signing request %s: %s", event.object["metadata"]["name"], error)
 
 
-async def _serve(client: Client, authority: pki.KeyPair, request: Object, reserved: Collection[str]) -> None:
+async def _serve(client: Client, signing: Signer, request: Object) -> None:
     spec, status = request["spec"], request.get("status") or {}
     kinds = {c["type"] for c in status.get("conditions") or ()}
     signer = spec["signerName"]
@@ -57,7 +70,7 @@ async def _serve(client: Client, authority: pki.KeyPair, request: Object, reserv
     except pki.BadCredentials as error:
         asked, why = None, str(error)
     if not kinds and signer != CLIENT and asked is not None and not why:
-        decided = await _decide(client, spec, asked, reserved)
+        decided = await _decide(client, spec, asked, signing)
         if decided is not None:
             await _write(client, request, {"conditions": [decided]}, "approval")
         return
@@ -67,16 +80,17 @@ async def _serve(client: Client, authority: pki.KeyPair, request: Object, reserv
         failed = {"type": "Failed", "status": "True", "reason": "SignerValidationFailure", "message": why}
         await _write(client, request, {**status, "conditions": [*status["conditions"], failed]}, "status")
         return
-    seconds = min(spec.get("expirationSeconds") or _YEAR, _YEAR)
+    asked_for = spec.get("expirationSeconds")
+    lasts = min(timedelta(seconds=asked_for), signing.lasts) if asked_for else signing.lasts
     serving = signer == KUBELET_SERVING
-    signed = pki.sign_request(authority, asked, client=not serving, server=serving, seconds=seconds)
+    signed = pki.sign_request(signing.authority, asked, client=not serving, server=serving, lasts=lasts)
     await _write(client, request, {**status, "certificate": base64.b64encode(signed).decode()}, "status")
 
 
-async def _decide(client: Client, spec: Object, asked: pki.Requested, reserved: Collection[str]) -> Object | None:
+async def _decide(client: Client, spec: Object, asked: pki.Requested, signing: Signer) -> Object | None:
     """The condition that a node's request gets without anybody's doing; None leaves it to people."""
     if spec["signerName"] == KUBELET_SERVING:
-        if not serves_itself(asked, reserved):
+        if not serves_itself(asked, signing):
             return None
         return _condition("Approved", "Auto approving the serving certificate of a node under its own name.")
     own = asked.cn == spec.get("username")
@@ -89,11 +103,12 @@ async def _decide(client: Client, spec: Object, asked: pki.Requested, reserved: 
     return _condition("Approved", "Auto approving kubelet client certificate after SubjectAccessReview.")
 
 
-def serves_itself(asked: pki.Requested, reserved: Collection[str]) -> bool:
-    """Whether it is a serving certificate for the node's own name and nothing else: no address, which the node might
-    only claim, and no name that is, or may be taken for, the API server's or a Service's. Pure."""
+def serves_itself(asked: pki.Requested, signing: Signer) -> bool:
+    """Whether it is a serving certificate for the node's own name and addresses: no address that the node might only
+    claim, and no name that is, or may be taken for, the API server's or a Service's. Pure."""
     name = asked.cn.removeprefix(_NODE)
-    return asked.dns_names == (name,) and not asked.ips and name not in reserved and ".svc" not in name
+    own = set(asked.ips) <= set(signing.addresses.get(name, ()))
+    return own and asked.dns_names == (name,) and name not in signing.reserved and ".svc" not in name
 
 
 def _condition(kind: str, message: str) -> Object:

@@ -25,7 +25,6 @@ import msgspec
 from fairlead.api.errors import StatusError
 from fairlead.api.kinds import LEASES, NAMESPACES
 from fairlead.apiserver.config import DEFAULT_ISSUER, ServerConfig
-from fairlead.apiserver.pki import KeyPair
 from fairlead.apiserver.server import APIServer
 from fairlead.client import Client
 from fairlead.client.election import Election
@@ -266,7 +265,7 @@ class Controlling(msgspec.Struct, frozen=True, kw_only=True):
     timing: Timing | None = Timing()
     lease: str = LEASE
     namespace: str = "kube-system"
-    signer: KeyPair | None = None
+    signer: signing.Signer | None = None
 
 
 async def control(client: Client, controlling: Controlling, stop: asyncio.Event) -> None:

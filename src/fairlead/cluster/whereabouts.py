@@ -33,14 +33,13 @@ _PATIENCE = 2.0  # s
 
 
 async def keep(
-    kubeconfig: Path,
+    connection: config.Connection,
     reporter: NodeReporter,
     node_ips: tuple[str, ...],
     wish: Callable[[], str],
     member: Member | None,
 ) -> None:
     """Until cancelled. `wish`: the annotation's text, empty if there is none."""
-    connection = config.from_kubeconfig(kubeconfig)
     seen = ""
     while True:
         internal = node_ips

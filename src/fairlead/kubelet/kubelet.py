@@ -91,6 +91,11 @@ class Kubelet:
             await self._server.stop()
         await self._recorder.stop()
 
+    def take_certificate(self) -> None:
+        """The server's certificate was renewed in its files. Raises OSError."""
+        if self._server is not None:
+            self._server.take_certificate()
+
     def network_ready(self) -> None:
         """The pod network is set up: the node is Ready."""
         self.node.set_ready()

@@ -46,6 +46,7 @@ class KubeletServer:
         self._options, self._runtime, self._find, self._pods = options, runtime, find, pods
         self._more = tuple(more)
         self._runner: web.AppRunner | None = None
+        self._context: ssl.SSLContext | None = None
 
     async def start(self) -> None:
         """Listen. OSError if the address is taken or a file can't be read."""
@@ -65,8 +66,14 @@ class KubeletServer:
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         options = self._options
-        site = web.TCPSite(self._runner, options.address or options.node_ip, options.port, ssl_context=self._tls())
+        self._context = self._tls()
+        site = web.TCPSite(self._runner, options.address or options.node_ip, options.port, ssl_context=self._context)
         await site.start()
+
+    def take_certificate(self) -> None:
+        """Show new connections the certificate that is in the files now; open ones stay. Raises OSError."""
+        if self._context is not None and self._options.server_cert_file is not None:
+            self._context.load_cert_chain(self._options.server_cert_file, self._options.server_key_file)
 
     async def stop(self) -> None:
         """Close the socket and every connection."""

@@ -35,14 +35,14 @@ from fairlead.podnetwork.translations import CHAINS, TABLE
 
 log = logging.getLogger("fairlead.podnetwork")
 
-_SYSCTLS = {
+SYSCTLS = {
     "net/ipv4/ip_forward": "1",
     # Pods on one bridge: without this, a reply between them bypasses conntrack and is never translated back.
     "net/bridge/bridge-nf-call-iptables": "1",
     # The LAN's port is the way back of what came in by another (NodePort through this node).
     "net/ipv4/conf/all/rp_filter": "0",
 }
-_SYSCTLS6 = {"net/ipv6/conf/all/forwarding": "1", "net/bridge/bridge-nf-call-ip6tables": "1"}
+SYSCTLS6 = {"net/ipv6/conf/all/forwarding": "1", "net/bridge/bridge-nf-call-ip6tables": "1"}
 
 
 class PodNetworkOptions(msgspec.Struct, frozen=True):
@@ -192,7 +192,7 @@ class PodNetwork:
 
     def _set_up(self, wanted: NodePlan) -> None:
         dual = any(network.version == 6 for network in wanted.pod_cidrs)
-        for key, value in (_SYSCTLS | (_SYSCTLS6 if dual else {})).items():
+        for key, value in (SYSCTLS | (SYSCTLS6 if dual else {})).items():
             write_sysctl(key, value)
         mac = mac_address(wanted.gateways[0].ip)
         bridge = self._links.ensure_bridge(BRIDGE, mac)

@@ -2,6 +2,7 @@
 
 import contextlib
 import ssl
+from datetime import timedelta
 
 import pytest
 
@@ -83,7 +84,7 @@ def test_bad_material_is_named_without_showing_it():
 def test_a_leaf_never_outlives_its_authority():
     """Asking for more days than the authority has left is cut to the authority's end."""
     ca = pki.create_authority("fairlead", days=10)
-    leaf = pki.issue(ca, "x", client=True, days=1000)
+    leaf = pki.issue(ca, "x", client=True, lasts=timedelta(days=1000))
     assert pki.expires(leaf.cert_pem) == pki.expires(ca.cert_pem)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
 import pytest
 
+from fairlead.api import times
 from fairlead.apiserver import pki
 from fairlead.cluster.errors import ClusterError
-from fairlead.cluster.member import Wish, check
-from fairlead.cluster.signing import serves_itself
+from fairlead.cluster.member import Wish, check, missing
+from fairlead.cluster.signing import Signer, serves_itself
 from fairlead.cluster.whereabouts import external_ip
 
 GOOD = {
@@ -63,11 +67,46 @@ def test_the_external_address_is_what_is_said_or_seen(wanted: str, seen: str, fo
         ("home-1", ("home-2",), (), False),
         ("home-1", ("home-1", "kubernetes"), (), False),
         ("home-1", ("home-1",), ("10.96.0.1",), False),
+        ("n1", ("n1",), ("10.0.0.11",), True),
+        ("n1", ("n1",), ("10.0.0.11", "10.0.0.12"), False),
+        ("home-1", ("home-1",), ("10.0.0.11",), False),
         ("kubernetes", ("kubernetes",), (), False),
         ("web.shop.svc", ("web.shop.svc",), (), False),
     ],
 )
 def test_a_node_serves_under_its_own_name_only(cn: str, names: tuple, ips: tuple, may: bool) -> None:
-    """Another's name, an address, or a name of the API server or of a Service is for people to approve."""
+    """Another's name, an address that it may only claim, a name of the API server or of a Service: people approve."""
     asked = pki.Requested(f"system:node:{cn}", ("system:nodes",), names, ips, (), None)
-    assert serves_itself(asked, ("kubernetes", "localhost")) is may
+    signer = Signer(
+        pki.create_authority("test"), reserved=("kubernetes", "localhost"), addresses={"n1": ("10.0.0.11",)}
+    )
+    assert serves_itself(asked, signer) is may
+
+
+BEGAN = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def lease(seconds: float) -> dict[str, Any]:
+    """Renewed so long after the start."""
+    return {"spec": {"renewTime": times.render_micro(BEGAN + timedelta(seconds=seconds))}}
+
+
+def node_that_is(status: str, message: str = "") -> dict[str, Any]:
+    """Its Ready condition."""
+    return {"status": {"conditions": [{"type": "Ready", "status": status, "message": message}]}}
+
+
+@pytest.mark.parametrize(
+    ("node", "held", "what"),
+    [
+        (None, None, "its kubelet to register"),
+        (node_that_is("True"), None, "its kubelet to register"),
+        (node_that_is("True"), lease(-0.5), "its kubelet to register"),
+        ({"status": {}}, lease(0.5), "its status"),
+        (node_that_is("False", "pod network is not set up"), lease(0.5), "pod network is not set up"),
+        (node_that_is("True"), lease(0.5), ""),
+    ],
+)
+def test_what_a_start_waits_for(node: Any, held: Any, what: str) -> None:
+    """A Node that is Ready from before the start is not what is waited for."""
+    assert missing(node, held, BEGAN) == what

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -56,7 +58,7 @@ def test_a_request_becomes_the_certificate_it_asks_for():
     read = pki.read_request(pem)
     assert (read.cn, read.organizations, read.dns_names) == ("eve", ("crew",), ("eve.example",))
     authority = pki.create_authority("test")
-    signed = pki.sign_request(authority, read, client=True, server=False, seconds=3600)
+    signed = pki.sign_request(authority, read, client=True, server=False, lasts=timedelta(hours=1))
     assert pki.subject_of(signed) == ("eve", ("crew",))
     certificate = x509.load_pem_x509_certificate(signed)
     assert certificate.public_key() == KEY.public_key()

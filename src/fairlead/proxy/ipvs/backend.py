@@ -36,8 +36,8 @@ log = logging.getLogger("fairlead.proxy")
 
 _EMPTY = Piece()
 _MANY = 2000  # virtual servers from which on they are looked at less often
-_SYSCTLS = (("net/ipv4/vs/conntrack", "1"), ("net/ipv4/vs/expire_nodest_conn", "1"))
-_STRICT_ARP = (("net/ipv4/conf/all/arp_ignore", "1"), ("net/ipv4/conf/all/arp_announce", "2"))
+SYSCTLS = (("net/ipv4/vs/conntrack", "1"), ("net/ipv4/vs/expire_nodest_conn", "1"))
+STRICT_ARP = (("net/ipv4/conf/all/arp_ignore", "1"), ("net/ipv4/conf/all/arp_announce", "2"))
 
 
 class Addresses(Protocol):
@@ -152,7 +152,7 @@ class IpvsBackend:
         if self._kernel is None:
             self._kernel = self._connect(self._families)
             if isinstance(self._kernel.ipvs, IpvsSocket) and self._options.manage_sysctls:
-                _write_sysctls(_SYSCTLS + (_STRICT_ARP if self._options.ipvs_strict_arp else ()))
+                _write_sysctls(SYSCTLS + (STRICT_ARP if self._options.ipvs_strict_arp else ()))
 
     def apply(self, table: ServiceTable, changed: frozenset[ServiceKey]) -> Applied:
         """Change what the changed Services change."""
