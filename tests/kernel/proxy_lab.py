@@ -85,7 +85,7 @@ class Lab:
                 port = link_name(address)
                 with namespaces.path(name).open() as fd:
                     node.create_veth(port, "eth0", peer_namespace=fd.fileno(), master=bridge.index)
-                node.set_hairpin(node.index(port))
+                node.set_hairpin(port)
                 with Links(namespaces.path(name)) as pod:
                     pod.set_up(pod.index("lo"))
                     pod.set_up(pod.index("eth0"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from fairlead.linux import namespaces
 from fairlead.linux.links import Links
 from fairlead.linux.nft.kernel import NftSocket
 from fairlead.podnetwork.network import PodNetwork
-from fairlead.podnetwork.plan import link_name
+from fairlead.podnetwork.plan import BRIDGE, link_name
 from tests.kernel.podnetwork_lab import NODES, Lab, exchange, in_node
 
 pytestmark = pytest.mark.kernel
@@ -80,6 +81,52 @@ async def test_attach_and_sync_repeat_without_effect_and_detach_leaves_nothing(
     await in_node(lab, "n1", leave)
     with Links(namespaces.path(lab.spaces["n1"])) as links:
         assert links.get(link_name("uid")) is None
+
+
+async def test_what_a_cut_short_attach_left_is_made_good(make_namespace: Callable[[str], str], tmp_path: Path) -> None:
+    """A link to a namespace that is gone is replaced; one without addresses and hairpin gets them."""
+    lab = Lab(make_namespace, tmp_path)
+    pod, other = namespaces.path(make_namespace("pod")), namespaces.path(make_namespace("other"))
+    name = link_name("uid")
+
+    def half(space: Path, master: str = "") -> None:
+        with Links() as links, space.open() as file:
+            bridge = links.index(master) if master else 0
+            links.create_veth(name, "eth0", peer_namespace=file.fileno(), master=bridge)
+
+    async def attach() -> str:
+        net = lab.network("n1")
+        await net.sync(NODES)
+        address = await net.attach("uid", pod)
+        net.close()
+        return address.ips[0]
+
+    def as_it_should_be(address: str) -> None:
+        with Links(namespaces.path(lab.spaces["n1"])) as links, Links(pod) as inside:
+            port, eth0 = links.get(name), inside.get("eth0")
+            assert port is not None
+            assert eth0 is not None
+            assert ipaddress.ip_interface(f"{address}/24") in inside.addresses(eth0.index)
+            assert eth0.up
+            shown = subprocess.run(
+                ["ip", "netns", "exec", lab.spaces["n1"], "ip", "-json", "-details", "link", "show", name],
+                capture_output=True,
+                check=True,
+            )
+            assert json.loads(shown.stdout)[0]["linkinfo"]["info_slave_data"]["hairpin"] is True
+
+    with lab.node("n1"):
+        half(other)
+    address = await in_node(lab, "n1", attach)
+    with Links(other) as gone:
+        assert gone.get("eth0") is None
+    as_it_should_be(address)
+    with Links(pod) as inside:
+        inside.delete("eth0")
+    with lab.node("n1"):
+        half(pod, BRIDGE)
+    assert await in_node(lab, "n1", attach) == address
+    as_it_should_be(address)
 
 
 async def test_routes_follow_the_nodes(make_namespace: Callable[[str], str], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -33,13 +33,14 @@ _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_SETLINK = 16, 17, 18, 19
 _RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
 _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
 
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_PROTINFO = 1, 3, 4, 10, 12
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
 _IFLA_LINKINFO, _IFLA_NET_NS_FD = 18, 28
-_IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
+_IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_INFO_PEER = 1
 _IFLA_BRPORT_MODE = 4  # hairpin
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_TABLE = 1, 4, 5, 7, 15
+_LOOPBACK = 1  # the index of every network namespace's own
 _IFF_UP = 1
 _IFF_NOARP = 0x80
 _RT_TABLE_MAIN = 254
@@ -154,8 +155,10 @@ class Links:
         mtu: int = 0,
         mac: str = "",
         peer_mac: str = "",
+        hairpin: bool = False,
     ) -> None:
-        """A veth pair: `name` here and up, `peer` in the namespace behind the descriptor (or here), still down.
+        """A veth pair: `name` here and up, `peer` in the namespace behind the descriptor (or here), still down; with
+        `hairpin` as of `set_hairpin`.
 
         Raises FileExistsError when a name is taken.
         """
@@ -176,10 +179,12 @@ class Links:
         peer_header = _IFINFO.pack(0, 0, 0, 0, 0)
         data = attribute(_IFLA_INFO_DATA | netlink.NLA_F_NESTED, attribute(_VETH_INFO_PEER, peer_header + far))
         info = nested(_IFLA_LINKINFO, attribute_string(_IFLA_INFO_KIND, "veth"), data)
+        header = _IFINFO.pack(0, 0, 0, _IFF_UP, _IFF_UP)
+        messages = [Message(_RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, header + near + info)]
+        if hairpin:
+            messages.append(_hairpin(name))
         try:
-            self._request(
-                _RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, _IFINFO.pack(0, 0, 0, _IFF_UP, _IFF_UP) + near + info
-            )
+            self._netlink.request(*messages)
         except OSError as error:
             if error.errno == errno.EEXIST:
                 raise FileExistsError(errno.EEXIST, "network link exists", name) from error
@@ -187,16 +192,22 @@ class Links:
 
     def set_up(self, index: int) -> None:
         """Bring a link up."""
-        self._request(_RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP))
+        self._netlink.request(_up(index))
+
+    def furnish(self, index: int, addresses: Sequence[Interface], routes: Sequence[Route]) -> None:
+        """The loopback link and this one are up, and have these addresses and routes: what `set_up`, `ensure_address`
+        and `ensure_route` do, at one go."""
+        given = (_address(index, address) for address in addresses)
+        ways = (Message(_RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _route(route)) for route in routes)
+        self._netlink.request(_up(_LOOPBACK), _up(index), *given, *ways)
 
     def set_mtu(self, index: int, mtu: int) -> None:
         """The largest packet a link takes, in bytes."""
         self._request(_RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + attribute_u32(_IFLA_MTU, mtu))
 
-    def set_hairpin(self, index: int) -> None:
+    def set_hairpin(self, name: str) -> None:
         """Let a bridge port send a frame back to where it came from: a pod that reaches itself through a Service."""
-        port = nested(_IFLA_PROTINFO, attribute(_IFLA_BRPORT_MODE, b"\1"))
-        self._request(_RTM_SETLINK, 0, _IFINFO.pack(socket.AF_BRIDGE, 0, index, 0, 0) + port)
+        self._netlink.request(_hairpin(name))
 
     def delete(self, name: str) -> bool:
         """Remove a link (of a veth pair, both ends). False if there was none."""
@@ -225,13 +236,7 @@ class Links:
 
     def ensure_address(self, index: int, address: Interface) -> None:
         """The link has that address."""
-        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-        raw = address.ip.packed
-        # IPv6 addresses are ours alone: without the search for duplicates they can be used at once.
-        flags = _IFA_F_NODAD if address.version == 6 else 0
-        payload = _IFADDR.pack(family, address.network.prefixlen, flags, _SCOPE_UNIVERSE, index)
-        payload += attribute(_IFA_LOCAL, raw) + attribute(_IFA_ADDRESS, raw)
-        self._request(_RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, payload)
+        self._netlink.request(_address(index, address))
 
     def delete_address(self, index: int, address: Interface) -> bool:
         """The link has that address no more. False if it had not."""
@@ -285,6 +290,27 @@ class Links:
 
     def _request(self, kind: int, flags: int, payload: bytes) -> None:
         self._netlink.request(Message(kind, flags, payload))
+
+
+def _up(index: int) -> Message:
+    return Message(_RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP))
+
+
+def _hairpin(name: str) -> Message:
+    kind = attribute_string(_IFLA_INFO_SLAVE_KIND, "bridge")
+    mode = nested(_IFLA_INFO_SLAVE_DATA, attribute(_IFLA_BRPORT_MODE, b"\1"))
+    info = attribute_string(_IFLA_IFNAME, name) + nested(_IFLA_LINKINFO, kind, mode)
+    return Message(_RTM_NEWLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + info)
+
+
+def _address(index: int, address: Interface) -> Message:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    raw = address.ip.packed
+    # IPv6 addresses are ours alone: without the search for duplicates they can be used at once.
+    flags = _IFA_F_NODAD if address.version == 6 else 0
+    payload = _IFADDR.pack(family, address.network.prefixlen, flags, _SCOPE_UNIVERSE, index)
+    payload += attribute(_IFA_LOCAL, raw) + attribute(_IFA_ADDRESS, raw)
+    return Message(_RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, payload)
 
 
 def _route(route: Route) -> bytes:

@@ -11,6 +11,7 @@ import contextlib
 import ipaddress
 import logging
 import os
+import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import msgspec
 
 from fairlead.api import nodenetworks
 from fairlead.discovery.model import Node
+from fairlead.linux import namespaces
 from fairlead.linux.iptables import IptablesTools
 from fairlead.linux.links import Links, Route
 from fairlead.linux.nft.objects import TableName
@@ -43,6 +45,10 @@ SYSCTLS = {
     "net/ipv4/conf/all/rp_filter": "0",
 }
 SYSCTLS6 = {"net/ipv6/conf/all/forwarding": "1", "net/bridge/bridge-nf-call-ip6tables": "1"}
+
+
+_ETH0 = "eth0"
+_EVERYWHERE = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}
 
 
 class PodNetworkOptions(msgspec.Struct, frozen=True):
@@ -83,6 +89,7 @@ class PodNetwork:
         self._ports: PortBook | None = None
         self._nodes: Mapping[str, Node] = {}
         self._nudge = asyncio.Event()
+        self._bridge = 0
         self._elsewhere: Elsewhere | None = None
         if outlook is not None:
             publish, probe, witness = outlook
@@ -148,26 +155,42 @@ class PodNetwork:
         name = link_name(pod_uid)
         fd = namespace if isinstance(namespace, int) else os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            with Links(fd) as inside:
-                if inside.get("eth0") is None:
-                    self._links.delete(name)  # left by an attach that was cut short, in a namespace that is gone
-                    bridge = self._links.index(BRIDGE)
-                    self._links.create_veth(
-                        name, "eth0", peer_namespace=fd, master=bridge, mtu=self._options.mtu, peer_mac=mac
-                    )
-                    self._links.set_hairpin(self._links.index(name))
-                inside.set_up(inside.index("lo"))
-                device = inside.index("eth0")
-                inside.set_up(device)
+            self._connect(name, fd, mac)
+            with namespaces.entered(fd):
+                device = socket.if_nametoindex(_ETH0)
+                inside = Links()
+            with inside:
+                given, ways = [], []
                 for address, via in zip(addresses, self._plan.gateways, strict=True):
-                    width = via.network.prefixlen
-                    inside.ensure_address(device, ipaddress.ip_interface(f"{address}/{width}"))
-                    everywhere = ipaddress.ip_network("0.0.0.0/0" if via.version == 4 else "::/0")
-                    inside.ensure_route(Route(everywhere, via.ip, device))
+                    given.append(ipaddress.ip_interface(f"{address}/{via.network.prefixlen}"))
+                    ways.append(Route(_EVERYWHERE[via.version], via.ip, device))
+                inside.furnish(device, given, ways)
         finally:
             if not isinstance(namespace, int):
                 os.close(fd)
         return result
+
+    def _connect(self, name: str, namespace: int, mac: str) -> None:
+        """The pod's eth0 and the bridge's port are there. Each request to the kernel waits for its one lock of all
+        networks, so nothing is asked before there is a reason to."""
+        try:
+            self._links.create_veth(
+                name,
+                _ETH0,
+                peer_namespace=namespace,
+                master=self._bridge,
+                mtu=self._options.mtu,
+                peer_mac=mac,
+                hairpin=True,
+            )
+        except FileExistsError:
+            with Links(namespace) as inside:
+                is_whole = inside.get(_ETH0) is not None
+            if is_whole:
+                self._links.set_hairpin(name)
+            else:  # left by an attach that was cut short, in a namespace that is gone
+                self._links.delete(name)
+                self._connect(name, namespace, mac)
 
     async def publish(self, pod_uid: str, ips: tuple[str, ...], ports: tuple[HostPort, ...]) -> None:
         """These ports of the node, and no others, lead to the pod. Raises OSError: another pod has one (PortTaken), or
@@ -196,6 +219,7 @@ class PodNetwork:
             write_sysctl(key, value)
         mac = mac_address(wanted.gateways[0].ip)
         bridge = self._links.ensure_bridge(BRIDGE, mac)
+        self._bridge = bridge.index
         for address in wanted.gateways:
             self._links.ensure_address(bridge.index, address)
         if self._nat is None:
