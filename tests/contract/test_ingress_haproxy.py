@@ -118,6 +118,18 @@ async def test_plain_routes_come_and_go_without_a_reload(lab: Lab) -> None:
     assert (await lab.serve(arrange(first, False))).how == "nothing"
 
 
+async def test_hosts_in_every_form(lab: Lab) -> None:
+    """In any case and with a port; what is no name is nobody's, whatever stands behind its slash."""
+    routes = [("a.test", route(to("a"), Match(path="/x"))), ("a.test", route(to("b"), Match("Exact", "/x/y")))]
+    await lab.serve(arrange([*routes, ("*.w.test", route(to("c")))], False))
+    for host in ("a.test", "A.Test", "a.test:8080", "A.TEST:80"):
+        got = [await lab.who(f"{host}{path}") for path in ("/x", "/x/z", "/x/y", "/x/y/", "/x/y/z", "/xy", "/")]
+        assert got == ["a", "a", "b", "a", "a", "404", "404"], host
+    assert [await lab.who(f"{host}/x") for host in ("W.w.test:1", "w.test", "a.w.w.test")] == ["c", "404", "404"]
+    for host in ("a.test/x", "*.w.test/x", "a.test/x/y/?"):
+        assert await lab.who("any/z", headers={"Host": host}) == "404"
+
+
 async def test_endpoints_change_under_requests(lab: Lab) -> None:
     """Two servers in turns behind one route, a hundred requests meanwhile: none fails, each change is by command."""
     hosts = arrange([("a.test", route(to("a")))], False)

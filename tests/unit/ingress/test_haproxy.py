@@ -52,8 +52,8 @@ def test_a_host_costs_a_map_entry() -> None:
     """Added, moved and removed by commands that name it alone."""
     one, two = table(("a.test", to("x"))), table(("a.test", to("x")), ("b.test", to("x")))
     first, second = configuration(one), configuration(two)
-    assert texts(first, second) == ["add map http.hosts.map", "add map http.prefixes.map"]
-    assert texts(second, first) == ["del map http.hosts.map b.test", "del map http.prefixes.map b.test/"]
+    assert texts(first, second) == ["add map http.hosts.map", "add map http.paths.map"]
+    assert texts(second, first) == ["del map http.hosts.map b.test", "del map http.paths.map b.test/"]
     assert texts(first, first) == []
 
 
@@ -67,7 +67,7 @@ def test_routes_come_after_the_servers_they_need() -> None:
         "set server reserve-1/s1 addr 10.0.0.1 port 80",
         "set server reserve-1/s1 state ready",
         "add map http.hosts.map",
-        "add map http.prefixes.map",
+        "add map http.paths.map",
     ]
 
 
@@ -102,7 +102,7 @@ def test_a_section_that_goes_costs_no_reload() -> None:
     loaded = settle(afresh(both.sections()), one.sections())
     assert loaded == afresh(both.sections())
     found = texts(configuration(both), configuration(one, loaded))
-    assert found == ["del map http.hosts.map b.test", "del map http.prefixes.map b.test/"]
+    assert found == ["del map http.hosts.map b.test", "del map http.paths.map b.test/"]
 
 
 def test_a_condition_is_structure() -> None:

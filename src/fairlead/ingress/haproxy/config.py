@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from fairlead.ingress.haproxy.maps import Map, MapKind, has_any, maps_of, told
+from fairlead.ingress.haproxy.maps import END, Map, MapKind, has_any, maps_of, told
 from fairlead.ingress.haproxy.sections import authorities_file, render_section
 from fairlead.ingress.haproxy.spares import FREE, RESERVES, Loaded, afresh
 from fairlead.ingress.haproxy.text import word
@@ -246,29 +246,11 @@ def _http(frontend: Frontend, settings: Settings, lent: Mapping[Section, str]) -
     scheme = "https" if frontend.tls else "http"
     public = frontend.public or frontend.port
     suffix = "" if public == (443 if frontend.tls else 80) else f":{public}"
-    lines = [
+    return [
         f"frontend {frontend.name}",
         *_binds(settings, frontend.port, words),
         "    option idle-close-on-response",  # a reload closes no connection that a client may be writing to
-        "    http-request set-var(txn.host) req.hdr(host),host_only,lower",
-        "    http-request set-var(txn.path) path",
         *_as_asked(frontend, scheme, suffix),
-        *_find_host(frontend, "http-request"),
-        f"    http-request set-var(txn.to) var(txn.at),concat(,txn.path),map_str({map_file(frontend, 'exact')})",
-        f"    http-request set-var(txn.to) var(txn.at),concat(,txn.path,/),map_beg({map_file(frontend, 'prefixes')})"
-        " if !{ var(txn.to) -m found }",
-    ]
-    acls: dict[str, str] = {}
-    rules = []
-    for pattern, route in told(frontend):
-        condition = " ".join(_conditions(route.match, acls))
-        rules.append(
-            f"    http-request set-var(txn.to) str({word(_answer(route.destinations, lent))}) if "
-            f"!{{ var(txn.to) -m found }} {{ var(txn.at) -m str -- {word(pattern)} }} {condition}".rstrip()
-        )
-    lines += [f"    acl {name} {text}" for text, name in acls.items()] + rules
-    lines += [
-        *_splits(frontend, "http-request", lent),
         # What the client says of itself is not believed: these headers are the data plane's own.
         "    http-request set-header X-Forwarded-For %[src]",
         "    http-request set-header X-Real-IP %[src]",
@@ -277,10 +259,35 @@ def _http(frontend: Frontend, settings: Settings, lent: Mapping[Section, str]) -
         "    http-request set-header X-Forwarded-Host %[req.hdr(host)]",
         "    http-request del-header Forwarded",
         "    http-request disable-l7-retry if !METH_GET !{ method HEAD OPTIONS }",
-        "    use_backend %[var(txn.to)] if { var(txn.to) -m found }",
+        *_find_route(frontend, lent),
+        "    use_backend %[var(txn.to)]",
         f"    default_backend {section_name(frontend.fallback)}",
     ]
-    return lines
+
+
+def _find_route(frontend: Frontend, lent: Mapping[Section, str]) -> list[str]:
+    """First as the request says it; if there is nothing, with its host in the form that hosts have here."""
+    file = map_file(frontend, "paths")
+    splits = _splits(frontend, "http-request", lent)
+    found, missing = "{ var(txn.to) -m found }", "!{ var(txn.to) -m found }"
+    chosen = f"{found} !{{ var(txn.to) -m beg split. }}" if splits else found
+    lines = [
+        f"    http-request set-var(txn.to) base,concat({END}),map_beg({file}) if !{{ req.hdr(host) -m sub / }}",
+        f"    http-request allow if {chosen}",
+        "    http-request set-var(txn.host) req.hdr(host),host_only,lower",
+        "    http-request set-var(txn.path) path",
+        *_find_host(frontend, "http-request"),
+        f"    http-request set-var(txn.to) var(txn.at),concat(,txn.path,{END}),map_beg({file}) if {missing}",
+    ]
+    acls: dict[str, str] = {}
+    rules = []
+    for pattern, route in told(frontend):
+        condition = " ".join(_conditions(route.match, acls))
+        rules.append(
+            f"    http-request set-var(txn.to) str({word(_answer(route.destinations, lent))}) if "
+            f"{missing} {{ var(txn.at) -m str -- {word(pattern)} }} {condition}".rstrip()
+        )
+    return [*lines, *(f"    acl {name} {text}" for text, name in acls.items()), *rules, *splits]
 
 
 def _as_asked(frontend: Frontend, scheme: str, suffix: str) -> list[str]:
@@ -353,7 +360,7 @@ def _splits(frontend: Frontend, action: str, lent: Mapping[Section, str]) -> lis
 
 
 def _tcp(frontend: Frontend, settings: Settings, lent: Mapping[Section, str]) -> list[str]:
-    file = map_file(frontend, "exact")
+    file = map_file(frontend, "names")
     action = "tcp-request content"
     hello = "{ req.ssl_hello_type 1 }"
     lines = [

@@ -1,8 +1,8 @@
 """The maps of a port: from a request's host and path to the backend that answers. ◆ Pure.
 
-A port whose routes are plain is one map lookup for the host and one for the path, however many routes there are; only
-hosts with conditions beyond the path are told as rules (`told`). Invariant: looking a request up in the maps gives
-what `table.decide` gives, by `table._reachable`.
+A request for a plain route of a host by name is one map lookup, however many routes there are; other names are looked
+up first; only hosts with conditions beyond the path are told as rules (`told`). Invariant: looking a request up in the
+maps gives what `table.decide` gives, by `table._reachable`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ class Map(msgspec.Struct, frozen=True):
         return "".join(f"{key} {value}\n" for key, value in self.entries)
 
 
-MapKind = Literal["hosts", "wildcards", "suffixes", "exact", "prefixes"]
+MapKind = Literal["hosts", "wildcards", "suffixes", "paths", "names"]
+
+END = "/?"
+"""What is put behind a request's path before it is looked up by its beginning. A prefix ends with its slash; an exact
+path with all of it, and the question mark is in no other path, for there the query begins."""
 
 
 def plain(host: Host) -> bool:
@@ -50,22 +54,18 @@ def maps_of(frontend: Frontend, answers: Mapping[tuple[tuple[int, Section], ...]
     else:
         found["wildcards"] = Map(tuple((p, p) for _, p in stars))  # *.a.test: the first label, starred
     if frontend.passthrough is not None:
-        found["exact"] = Map(tuple((way.pattern, answers[way.destinations]) for way in frontend.passthrough))
+        found["names"] = Map(tuple((way.pattern, answers[way.destinations]) for way in frontend.passthrough))
         return found
-    simple = [host for host in frontend.hosts if plain(host)]
-    found["exact"] = Map(tuple(_paths(simple, "Exact", answers)))
-    found["prefixes"] = Map(tuple(_paths(simple, "Prefix", answers)))
+    found["paths"] = Map(tuple(_paths((host for host in frontend.hosts if plain(host)), answers)))
     return found
 
 
-def _paths(
-    hosts: Iterable[Host], kind: str, answers: Mapping[tuple[tuple[int, Section], ...], str]
-) -> Iterable[tuple[str, str]]:
+def _paths(hosts: Iterable[Host], answers: Mapping[tuple[tuple[int, Section], ...], str]) -> Iterable[tuple[str, str]]:
     for host in hosts:
         for route in host.routes:
-            if route.match.kind == kind:
-                path = route.match.path if kind == "Exact" else route.match.path.rstrip("/") + "/"
-                yield f"{host.pattern}{path}", answers[route.destinations]
+            path = route.match.path
+            end = path + END if route.match.kind == "Exact" else path.rstrip("/") + "/"
+            yield f"{host.pattern}{end}", answers[route.destinations]
 
 
 def has_any(frontend: Frontend) -> bool:

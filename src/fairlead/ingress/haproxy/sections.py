@@ -31,6 +31,8 @@ def render_section(section: Section, name: str, places: Sequence[Place]) -> list
         text = _SAYS.get(section.status, "no backend")
         lines.append(f'    http-request return status {section.status} content-type text/plain string "{text}\\n"')
         return lines
+    if _asks_for_host(section):
+        lines.append("    http-request set-var(txn.host) req.hdr(host),host_only,lower")
     lines += _headers(section)
     if section.redirect is not None:
         return lines + _redirect(section.redirect)
@@ -50,6 +52,13 @@ def render_section(section: Section, name: str, places: Sequence[Place]) -> list
     for index, place in enumerate(places):
         lines.append(_server(section, index, place))
     return lines
+
+
+def _asks_for_host(section: Section) -> bool:
+    """Whether the name that the client asked for is used."""
+    if section.redirect is not None:
+        return not (section.redirect.to or section.redirect.host)
+    return section.protocol in ("https", "h2") and section.trust is None
 
 
 def _mirrors(mirrors: Sequence[Mirror]) -> list[str]:
