@@ -31,6 +31,7 @@ from fairlead.proxy.iptables.backend import IptablesBackend
 from fairlead.proxy.iptables.trace import trace as iptables_trace
 from fairlead.proxy.ipvs import show as ipvs
 from fairlead.proxy.ipvs.backend import IpvsBackend, Kernel
+from fairlead.proxy.ipvs.layout import TYPES
 from fairlead.proxy.ipvs.trace import trace as ipvs_trace
 from fairlead.proxy.nftables import show as nftables
 from fairlead.proxy.nftables.trace import Outcome, Packet
@@ -220,6 +221,21 @@ def test_ipvs_lets_connections_end() -> None:
     assert leaver not in held
     kernel.addresses.drop()
     assert backend.disturbed()
+
+
+def test_ipvs_of_both_families() -> None:
+    """Every set of either family has a name that the kernel takes, and no other set has."""
+    tables = {"IPv4": MemoryIptables(), "IPv6": MemoryIptables()}
+    kernel = Kernel(MemoryIpvs(), MemoryIpset(), MemoryAddresses(), tables)
+    backend = IpvsBackend(ProxyOptions("n1"), ("IPv4", "IPv6"), lambda families: kernel)
+    backend.start()
+    ports = (ServicePort("a", "TCP", 80, 8080),)
+    service = Service(ServiceKey("shop", "web"), cluster_ips=("10.96.0.5", "fd00:96::5"), ports=ports)
+    backend.apply(*compile_table(ServiceSnapshot(Map({service.key: service}), synced=True), ProxyOptions("n1")))
+    assert len(kernel.sets.read()) == 2 * len(TYPES)
+    assert {Address("TCP", "10.96.0.5", 80), Address("TCP", "fd00:96::5", 80)} <= set(kernel.ipvs.read())
+    backend.cleanup()
+    assert (kernel.ipvs.read(), kernel.sets.read()) == ({}, {})
 
 
 class MemoryAddresses:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator
 
@@ -16,6 +17,8 @@ from tests.kernel.conftest import make_namespace  # noqa: F401  (the fixture)
 from tests.kernel.proxy_lab import NODE_IP, POD_A, POD_B, Lab, snapshot
 from tests.kernel.test_proxy_agreement import LOCAL, OPTIONS, SOURCES, alike, happened, made_up, prepared
 
+SEED = int(os.environ.get("SEED", "1"))
+
 
 @pytest.fixture
 def lab(make_namespace: Callable[[str], str]) -> Iterator[Lab]:  # noqa: F811
@@ -25,10 +28,11 @@ def lab(make_namespace: Callable[[str], str]) -> Iterator[Lab]:  # noqa: F811
     made.close()
 
 
-def test_packets_go_where_the_tracer_says(lab: Lab) -> None:
+@pytest.mark.parametrize("seed", range(SEED, SEED + 4))
+def test_packets_go_where_the_tracer_says(lab: Lab, seed: int) -> None:
     """From a pod, the node and outside, to every address of the Services: one of the outcomes that are possible. (That
     those are the other modes' is tests/property/test_proxy_backends.py's to say.)"""
-    dice = random.Random(1)
+    dice = random.Random(seed)
     services = [made_up(number, dice) for number in range(2)]
     table, changed = compile_table(snapshot(*services), OPTIONS)
     state = state_of("IPv4", OPTIONS, table, (NODE_IP,))

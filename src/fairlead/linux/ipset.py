@@ -36,6 +36,8 @@ _PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
 _NAMES = {number: name for name, number in _PROTOCOLS.items()}
 _PER_MESSAGE = 500
 
+LONGEST_NAME = 31  # of a set, in characters
+
 
 class Element(NamedTuple):
     """An element: address; protocol and port unless the type is hash:ip; a second address or network for the types
@@ -193,6 +195,8 @@ class MemoryIpset:
 
     def create(self, name: str, kind: str, family: int) -> None:
         """See `Ipset`."""
+        if len(name) > LONGEST_NAME:
+            raise IpsetError(errno.EINVAL, "the name is too long", name)
         self.sets.setdefault(name, set())
 
     def destroy(self, name: str) -> None:

@@ -7,7 +7,8 @@ is not there is refused by name.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from fairlead.proxy.backend import Backend
 from fairlead.proxy.options import Accelerate, Mode, ProxyOptions
@@ -80,31 +81,42 @@ def render(mode: str, options: ProxyOptions, families: tuple[Family, ...], table
 def clean_others(mode: str) -> None:
     """Remove what other modes, and kube-proxy, left in this network namespace: to be called when the rules of `mode`
     are there, so that no packet meets neither. Established connections go on, but for those that went through ipvs: a
-    line in the log says so. Raises OSError."""
-    _clean_all_but(mode)
-    _clean_kube_proxy()
+    line in the log says so. Raises the first OSError when all has been tried."""
+    _each([*_cleaners(mode), _clean_kube_proxy])
 
 
 def cleanup() -> None:
     """Remove every rule that any mode may have left in this network namespace; kube-proxy's own table of nftables
-    stays: it may be at work again. Raises OSError."""
-    _clean_all_but("")
+    stays: it may be at work again. Raises the first OSError when all has been tried."""
+    _each(_cleaners(""))
 
 
-def _clean_all_but(mode: str) -> None:
-    for other in MODES:
-        if other != mode:
-            _clean(other, mode)
+def _cleaners(mode: str) -> list[Callable[[], None]]:
+    return [partial(_clean, other, mode) for other in MODES if other != mode]
+
+
+def _each(acts: Iterable[Callable[[], None]]) -> None:
+    """What one mode's tools or kernel refuse is no reason to leave another's rules."""
+    failure: OSError | None = None
+    for act in acts:
+        try:
+            act()
+        except OSError as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
 
 
 def _clean_kube_proxy() -> None:
     """Its mode nftables has tables of its own, which would go on to send connections where its last endpoints were.
     (The chains of its mode iptables are those of ours.)"""
     from fairlead.linux.netlink import is_absent
-    from fairlead.linux.nft.kernel import NftSocket
+    from fairlead.linux.nft.kernel import NftSocket, supported
     from fairlead.linux.nft.objects import TableName
     from fairlead.linux.nft.transaction import DropTable
 
+    if not supported():
+        return
     with NftSocket() as nft:
         if not nft.chain_names(KUBE_PROXY_TABLE):
             return
@@ -119,9 +131,11 @@ def _clean_kube_proxy() -> None:
 
 def _clean(mode: str, beside: str) -> None:
     if mode == "nftables":
+        from fairlead.linux.nft.kernel import supported
         from fairlead.proxy.nftables.backend import NftablesBackend
 
-        NftablesBackend(ProxyOptions("")).cleanup()
+        if supported():
+            NftablesBackend(ProxyOptions("")).cleanup()
     elif mode == "iptables":
         if beside != "ipvs":  # which shares chains with it, and has removed the others
             from fairlead.proxy.iptables.backend import clean_all

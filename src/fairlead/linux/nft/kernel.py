@@ -51,6 +51,19 @@ class Nftables(Protocol):
         """Let go of it. What is in the kernel stays."""
 
 
+def supported() -> bool:
+    """Whether this kernel has nftables. Raises OSError for any other trouble."""
+    try:
+        with NftSocket() as nft:
+            nft.generation()
+    except OSError as error:
+        # No nfnetlink at all; or it has nobody for this subsystem.
+        if error.errno in (errno.EPROTONOSUPPORT, errno.EINVAL, errno.EOPNOTSUPP):
+            return False
+        raise
+    return True
+
+
 class NftSocket:
     """nftables through one netlink socket, kept for as long as the proxy lives."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 
+from fairlead.linux.ipset import LONGEST_NAME
 from fairlead.linux.iptables import Words
 from fairlead.proxy.iptables.layout import (
     FIREWALL,
@@ -63,8 +64,8 @@ def is_ours_alone(table: str, chain: str) -> bool:
 
 
 def set_name(family: Family, name: str) -> str:
-    """KUBE-CLUSTER-IP, for IPv6 KUBE-6-CLUSTER-IP; the kernel allows 31 characters."""
-    return f"KUBE-{name}" if family == "IPv4" else f"KUBE-6-{name}"
+    """KUBE-CLUSTER-IP, for IPv6 KUBE-6-CLUSTER-IP; cut, as kube-proxy does, to what the kernel allows."""
+    return (f"KUBE-{name}" if family == "IPv4" else f"KUBE-6-{name}")[:LONGEST_NAME]
 
 
 def number_of(family: Family) -> int:
