@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +18,8 @@ import pytest
 from fairlead.images import skopeo
 from fairlead.images.references import parse
 from fairlead.images.store import ImageError, Store
+from fairlead.kubelet.imagecollection import ImageCollector
+from fairlead.kubelet.imagepull import Images
 from fairlead.linux import podcgroups
 from tests import imagemaker as make
 from tests.kernel.kubelet_lab import Lab, leftovers, object_of, phase_is, running, state_of
@@ -262,6 +267,49 @@ def test_archives_and_layouts(tmp_path: Path, base: bytes) -> None:
     assert len(list((tmp_path / "images" / "layers").iterdir())) == 1
     with pytest.raises(ImageError, match="neither an OCI layout nor an archive"):
         skopeo.load(store, make.BUSYBOX)
+
+
+async def test_unused_images_make_room(tmp_path: Path, base: bytes) -> None:
+    """On a full disk what was pulled for pods goes, the longest unused first, until there is room; what a pod has, what
+    was used a moment ago and what was loaded stays; if that is not enough, it is said."""
+    store = Store(tmp_path / "images")
+    for number, name in enumerate(("loaded", "idle", "older", "used", "recent")):
+        layers = [base, make.layer((name, name.encode(), 0o644))]
+        [image] = skopeo.load(store, make.layout(tmp_path / name, f"test/{name}:1", layers))
+        if name != "loaded":
+            with store.locked():
+                store.add(parse(image.reference), image.digest, renewable=True)
+        if name != "recent":
+            old = time.time() - 3600 - number
+            [file] = (store.root / "names").glob(f"*{name}*")
+            os.utime(file, (old, old))
+    said: list[str] = []
+    recorder: Any = SimpleNamespace(event=lambda obj, *what: said.append(f"{obj['kind']} {' '.join(what)}"))
+    room = {5: 16, 4: 18, 3: 25}
+
+    def there() -> list[str]:
+        return [image.reference.rpartition("/")[2] for image in store.list()]
+
+    def usage(_: Path) -> tuple[int, int, int]:
+        return 100, 0, room[len(there())]
+
+    pods = [{"spec": {"containers": [{"image": "test/used:1"}], "initContainers": [{"image": "fairlead/host"}]}}]
+    collector = ImageCollector(Images(store.root), lambda: pods, recorder, "n1", usage)
+    await collector.look(store)
+    assert len(there()) == 5, "there is room"
+    room[5] = 15
+    room[4] = 20
+    await collector.look(store)
+    assert there() == ["idle:1", "loaded:1", "recent:1", "used:1"]
+    assert len(list((store.root / "layers").iterdir())) == 5
+    room[4] = 12
+    room[3] = 17
+    await collector.look(store)
+    assert there() == ["loaded:1", "recent:1", "used:1"]
+    assert said == [
+        "Node Warning FreeDiskSpaceFailed Failed to garbage collect required amount of images. Attempted to free 8 "
+        "bytes, but only found 5 bytes eligible to free."
+    ]
 
 
 def test_a_layer_can_not_write_outside_of_itself(tmp_path: Path, base: bytes) -> None:

@@ -24,12 +24,12 @@ _NAME = "org.opencontainers.image.ref.name"
 _FULL_NAME = "io.containerd.image.name"
 
 
-def pull(store: Store, reference: Reference, auth: Object | None = None) -> Image:
-    """From its registry. `auth` is the content of a Docker config.json. Raises ImageError."""
+def pull(store: Store, reference: Reference, auth: Object | None = None, *, renewable: bool = False) -> Image:
+    """From its registry. `auth` is the content of a Docker config.json; `renewable` as in Image. Raises ImageError."""
     source = Reference(reference.domain, reference.path, "" if reference.digest else reference.tag, reference.digest)
     flags = ["--src-tls-verify=false"] if reference.local else []
     with store.locked():
-        return _copy(store, f"docker://{source}", reference, flags, auth)
+        return _copy(store, f"docker://{source}", reference, flags, auth, renewable=renewable)
 
 
 def load(store: Store, file: Path) -> list[Image]:
@@ -44,7 +44,9 @@ def load(store: Store, file: Path) -> list[Image]:
         return [_copy(store, f"{kind}:{file}:{name}", parse(full), [], None) for name, full in names]
 
 
-def _copy(store: Store, source: str, reference: Reference, flags: list[str], auth: Object | None) -> Image:
+def _copy(
+    store: Store, source: str, reference: Reference, flags: list[str], auth: Object | None, *, renewable: bool = False
+) -> Image:
     program = shutil.which("skopeo")
     if program is None:
         raise ImageError("images need skopeo; on Debian: apt-get install skopeo")
@@ -62,7 +64,7 @@ def _copy(store: Store, source: str, reference: Reference, flags: list[str], aut
         if done.returncode:
             raise ImageError(_reason(done.stderr))
         index = orjson.loads((layout / "index.json").read_bytes())
-        return store.add(reference, str(index["manifests"][0]["digest"]))
+        return store.add(reference, str(index["manifests"][0]["digest"]), renewable=renewable)
 
 
 def _reason(text: str) -> str:

@@ -5,7 +5,8 @@
     <root>/names/<quoted>.json       a reference, and the digest it has
 
 Invariants: a name is written only when all that it needs is there; blobs and layers are never changed, so any number of
-readers needs no lock; what no name needs is removed only by `remove`, under the store's lock.
+readers needs no lock; what no name needs is removed only by `remove` and `collect`, under the store's lock; the time of
+a name's file is when somebody last used it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -48,6 +50,8 @@ class Image(msgspec.Struct, frozen=True):
     config: Object
     size: int
     created: float
+    renewable: bool = False
+    """It was pulled for a pod, so it can be again: when the disk is full and nobody uses it, it may go."""
 
     def read(self, path: str) -> str:
         """A small text file of the image, from the highest layer that has it; "" if none does. Symbolic links are not
@@ -104,7 +108,28 @@ class Store:
                 found.append(msgspec.json.decode(file.read_bytes(), type=Image))
         return found
 
-    def add(self, reference: Reference, manifest_digest: str) -> Image:
+    def use(self, image: Image) -> None:
+        """It is in use: keep it for a while. Every user says so again and again."""
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self._name_file(parse(image.reference)))
+
+    def collect(self, is_enough: Callable[[], bool], unused_since: float) -> tuple[Image, ...]:
+        """Remove renewable images that nobody has used since then, those first that were not for longest, until it is
+        enough. Which they were."""
+        removed: tuple[Image, ...] = ()
+        with self.locked():
+            files = [(self._name_file(parse(image.reference)), image) for image in self.list() if image.renewable]
+            for used, file, image in sorted(
+                ((file.stat().st_mtime, file, image) for file, image in files), key=itemgetter(0, 1)
+            ):
+                if used >= unused_since or is_enough():
+                    break
+                file.unlink()
+                self._sweep()
+                removed += (image,)
+        return removed
+
+    def add(self, reference: Reference, manifest_digest: str, *, renewable: bool = False) -> Image:
         """Unpack and name what is in the blobs. Hold the lock. Raises ImageError."""
         manifest = self._json(manifest_digest)
         if manifest.get("mediaType") in _INDEXES or "manifests" in manifest:
@@ -118,7 +143,14 @@ class Store:
         layers = tuple(str(self._unpacked(layer, str(diff))) for layer, diff in pairs)
         size = sum(int(layer.get("size") or 0) for layer, _ in pairs) + int(manifest["config"].get("size") or 0)
         image = Image(
-            str(reference), manifest_digest, config_digest, layers, config.get("config") or {}, size, time.time()
+            str(reference),
+            manifest_digest,
+            config_digest,
+            layers,
+            config.get("config") or {},
+            size,
+            time.time(),
+            renewable,
         )
         fresh = self._names / f".new-{os.getpid()}"
         fresh.write_bytes(msgspec.json.encode(image))

@@ -42,8 +42,15 @@ class Images:
         self._pulls: dict[tuple[str, bytes], asyncio.Task[Pulled]] = {}
 
     async def find(self, reference: Reference) -> Image | None:
-        """The image, if it is here."""
-        return None if self.store is None else await asyncio.to_thread(self.store.find, reference)
+        """The image, if it is here. It counts as used then."""
+        return None if self.store is None else await asyncio.to_thread(self._find, self.store, reference)
+
+    @staticmethod
+    def _find(store: Store, reference: Reference) -> Image | None:
+        image = store.find(reference)
+        if image is not None:
+            store.use(image)
+        return image
 
     def pull(self, reference: Reference, auth: Object | None, done: Callable[[], None]) -> asyncio.Task[Pulled]:
         """Begin to pull, or join a pull that is under way; `done` is called at its end."""
@@ -60,7 +67,7 @@ class Images:
         if self.store is None:
             return Pulled(None, "this node has no image store", 0.0)
         try:
-            image = await asyncio.to_thread(skopeo.pull, self.store, reference, auth)
+            image = await asyncio.to_thread(skopeo.pull, self.store, reference, auth, renewable=True)
         except (ImageError, OSError) as error:
             return Pulled(None, str(error), time.monotonic() - begun)
         except Exception as error:

@@ -20,6 +20,7 @@ from fairlead.api.kinds import LEASES, PODS
 from fairlead.client import Client, Watched, follow
 from fairlead.client.events import EventRecorder
 from fairlead.discovery import confirmed
+from fairlead.kubelet.imagecollection import ImageCollector
 from fairlead.kubelet.localstorage import excess, is_limited
 from fairlead.kubelet.node import NodeReporter, capacity
 from fairlead.kubelet.options import KubeletOptions, PodNetwork, ServiceSource
@@ -77,6 +78,13 @@ class Kubelet:
         self._spawn(self.node.run(), "node")
         self._spawn(self._follow(), "pods")
         self._spawn(self._watch_storage(), "storage")
+        collector = ImageCollector(
+            self._around.images,
+            lambda: [worker.pod for worker in self.workers.values()],
+            self._recorder,
+            self.options.node_name,
+        )
+        self._spawn(collector.run(), "images")
         if self.options.withdraw_seconds:
             self._spawn(self._follow_confirmations(), "confirmations")
 
