@@ -32,6 +32,11 @@ class Site(NamedTuple):
         """The machine's address."""
         return f"{self.lan}.3"
 
+    @property
+    def lan6(self) -> str:
+        """The LAN's IPv6 network: its first half, to which the machine adds ::3. No router lets IPv6 out."""
+        return f"fd00:192:168:{self.lan.rpartition('.')[2]}"
+
 
 SITES = {
     "b": Site("192.168.50", f"{WAN}.33", True),
@@ -84,6 +89,8 @@ class Lab:
         self._ip(
             machine, "link set eth0 up", f"addr add {place.host}/24 dev eth0", f"route add default via {place.lan}.1"
         )
+        self._ip(router, f"addr add {place.lan6}::1/64 dev in0 nodad")
+        self._ip(machine, f"addr add {place.lan6}::3/64 dev eth0 nodad", f"route add default via {place.lan6}::1")
         self.translate(site, place.public)
         self.run(machine, "sysctl", "-q", "-w", "net.ipv4.ip_forward=0", "net.ipv4.conf.all.rp_filter=2")
         self.found[site] = self.sysctls(site)

@@ -80,9 +80,18 @@ class Outside:
         """The address of the node's pod."""
         return str(self.pods[node]["status"]["podIP"])
 
+    def ip6(self, node: str) -> str:
+        """The IPv6 address of the node's pod, as a URL has it."""
+        return next(f"[{a['ip']}]" for a in self.pods[node]["status"]["podIPs"] if ":" in a["ip"])
+
     def internal(self, node: str) -> str:
         """The node's InternalIP."""
         return self.address(node, "InternalIP")
+
+    def internal6(self, node: str) -> str:
+        """The node's other one."""
+        addresses = self.cluster.get("node", node)["status"]["addresses"]
+        return next(a["address"] for a in addresses if a["type"] == "InternalIP" and ":" in a["address"])
 
     def inner(self, node: str) -> str:
         """The node's address in tunnels."""
@@ -152,7 +161,9 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
     cluster = Cluster(tmp_path_factory.mktemp("outside"))
     lab = Lab(cluster)
     try:
-        cluster.up("--no-egress", "--apiserver-cert-extra-sans", API, "--cluster-signing-duration", LIFE)
+        cluster.up(
+            "--no-egress", "--apiserver-cert-extra-sans", API, "--cluster-signing-duration", LIFE, "--ip-family", "dual"
+        )
         lab.build("b", "c")
         cluster.kubectl("annotate", "node", "n1", f"fairlead.dev/external-ip={N1}")
         cluster.kubectl("annotate", "node", "n2", f"fairlead.dev/external-ip={N2}")
@@ -199,6 +210,18 @@ def test_each_pair_takes_the_way_that_works(outside: Outside) -> None:
 def test_pods_reach_each_other_with_their_own_addresses(outside: Outside) -> None:
     """All twelve directions, and each server sees the client's pod address."""
     outside.wait_for(outside.all_reach_all, "every pod reaches every other")
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_ipv6_goes_the_same_ways(outside: Outside, node: str) -> None:
+    """Pods, by their own addresses; nodes, by InternalIPs that only their own LANs know, and which they are seen with;
+    through tunnels of IPv4, for no router lets IPv6 out."""
+    urls = [f"http://{outside.ip6(to)}:8080/" for to in NODES]
+    assert outside.from_pod(node, *urls) == [f"{to} {outside.ip6(node).strip('[]')}" for to in NODES]
+    for to in NODES:
+        url = f"http://[{outside.internal6(to)}]:8090/"
+        assert outside.from_pod(node, url)[0].split()[0] == to
+        assert outside.from_host(node, url) == f"{to} {outside.internal6(node)}"
 
 
 @pytest.mark.parametrize("node", NODES)
@@ -418,6 +441,7 @@ def test_without_encryption_by_vxlan(outside: Outside) -> None:
     url = f"http://{outside.ip('n1')}:8080/big"
     script = f"head -c 300000 /dev/zero | curl -sS --max-time 10 --data-binary @- {url} | wc -c"
     assert cluster.kubectl("exec", outside.pods["b"]["metadata"]["name"], "--", "sh", "-c", script).strip() == "300000"
+    assert outside.from_pod("b", f"http://{outside.ip6('n1')}:8080/") == [f"n1 {outside.ip6('b').strip('[]')}"]
     assert outside.from_host("b", f"http://{outside.internal('n1')}:8090/") == f"n1 {outside.internal('b')}"
     assert outside.from_host("n1", f"http://{outside.internal('b')}:8090/") == f"b {outside.internal('n1')}"
     cluster.kubectl("annotate", "node", "n1", "b", "fairlead.dev/encryption-")

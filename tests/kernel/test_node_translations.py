@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 from collections.abc import Callable
 
@@ -13,12 +14,16 @@ from fairlead.linux.iptables import IptablesTools
 from fairlead.linux.nft.kernel import NftSocket
 from fairlead.podnetwork.chainkeeper import ChainKeeper, restore_text
 from fairlead.podnetwork.keeper import TableKeeper
-from fairlead.podnetwork.translations import CHAINS, TABLE, iptables_rules, nft_table, plan_translations
-from tests.unit.podnetwork.test_overlay import N1, B, C, among
+from fairlead.podnetwork.translationkeeper import Form, TranslationKeeper
+from fairlead.podnetwork.translations import CHAINS, TABLES, iptables_rules, nft_table, plan_translations
+from tests.unit.podnetwork.test_overlay import N1, B, C, among, dual
 
 pytestmark = pytest.mark.kernel
 
 WANTED = plan_translations("n1", among(N1, B, C), "10.244.0.0/16", "100.116.0.1", ("fl-wg0", "fl-vx"))
+WANTED6 = plan_translations(
+    "n1", {n.name: dual(n) for n in (N1, B)}, "fd00:10:244::/56", "fd00:10:64::6474:1", ("fl-wg0",), version=6
+)
 DEADLINE = 30.0
 
 
@@ -40,21 +45,51 @@ def test_the_table_reads_back_as_it_was_written_and_heals(make_namespace: Callab
     async def work() -> None:
         keeper, nft = TableKeeper("the table was"), NftSocket()
         try:
-            keeper.apply({TABLE: nft_table(WANTED)})
-            assert nft.read(TABLE) == nft_table(WANTED)
-            assert "ip daddr 192.168.50.3 dnat to 100.116.2.1" in run("nft", "list", "table", *TABLE)
+            keeper.apply({TABLES[4]: nft_table(WANTED)})
+            assert nft.read(TABLES[4]) == nft_table(WANTED)
+            assert "ip daddr 192.168.50.3 dnat to 100.116.2.1" in run("nft", "list", "table", *TABLES[4])
             generation = nft.generation()
-            keeper.apply({TABLE: nft_table(WANTED)})
+            keeper.apply({TABLES[4]: nft_table(WANTED)})
             assert nft.generation() == generation
-            run("nft", "flush", "chain", *TABLE, "output")
-            await until(lambda: nft.read(TABLE) == nft_table(WANTED))
-            run("nft", "delete", "table", *TABLE)
-            await until(lambda: nft.read(TABLE) == nft_table(WANTED))
-            keeper.apply({TABLE: None})
-            assert nft.read(TABLE) is None
+            run("nft", "flush", "chain", *TABLES[4], "output")
+            await until(lambda: nft.read(TABLES[4]) == nft_table(WANTED))
+            run("nft", "delete", "table", *TABLES[4])
+            await until(lambda: nft.read(TABLES[4]) == nft_table(WANTED))
+            keeper.apply({TABLES[4]: None})
+            assert nft.read(TABLES[4]) is None
         finally:
             keeper.close()
             nft.close()
+
+    with namespaces.entered(namespaces.path(make_namespace("t"))):
+        asyncio.run(work())
+
+
+@pytest.mark.parametrize("form", ["nftables", "iptables"])
+def test_both_families_are_kept_and_go(make_namespace: Callable[[str], str], form: Form) -> None:
+    """What the kernel has of IPv6 is the plan; an earlier process' is removed; nothing wanted, nothing there."""
+
+    def listed() -> str:
+        if form == "nftables":
+            return run("nft", "list", "ruleset")
+        return run("iptables-save", "-t", "nat") + run("ip6tables-save", "-t", "nat")
+
+    async def work() -> None:
+        for wanted in ((WANTED, WANTED6), ()):
+            keeper = TranslationKeeper(form)
+            try:
+                keeper.apply(wanted)
+                assert ("fd50::3" in listed(), "192.168.50.3" in listed()) == (bool(wanted), bool(wanted))
+                if wanted and form == "iptables":
+                    with contextlib.closing(IptablesTools("IPv6")) as tools:
+                        assert restore_text(tools.read("nat"), iptables_rules(WANTED6), CHAINS) == ""
+                if wanted and form == "nftables":
+                    with contextlib.closing(NftSocket()) as nft:
+                        assert nft.read(TABLES[6]) == nft_table(WANTED6)
+            finally:
+                keeper.close()
+        assert "FAIRLEAD" not in listed()
+        assert "fairlead" not in listed()
 
     with namespaces.entered(namespaces.path(make_namespace("t"))):
         asyncio.run(work())

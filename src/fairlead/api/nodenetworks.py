@@ -80,6 +80,19 @@ def inner_address(pod_cidrs: Iterable[str]) -> str:
     return ""
 
 
+INNER_RANGE6 = ipaddress.IPv6Network("fd00:10:64::/96")
+"""The same for IPv6: the last four bytes are those of the other."""
+
+
+def inner_address6(pod_cidrs: Iterable[str]) -> str:
+    """The node's IPv6 address in tunnels; empty while it has none: its pods have no IPv6, or `inner_address` is."""
+    cidrs = tuple(pod_cidrs)
+    inner = inner_address(cidrs)
+    if not inner or not any(":" in cidr for cidr in cidrs):
+        return ""
+    return str(INNER_RANGE6[int(ipaddress.IPv4Address(inner))])
+
+
 def is_known_by_name(node: Object) -> bool:
     """Whether its kubelet proves to be the node by its name alone: it joined, and its addresses may change."""
     return bool(network_of(node) or annotation(node, EXTERNAL_IP))

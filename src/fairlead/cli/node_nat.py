@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from fairlead.podnetwork.elsewhere import Form
+    from fairlead.podnetwork.translationkeeper import Form
 
 
 @click.group(name="node-nat", invoke_without_command=True)
@@ -33,9 +33,9 @@ def command(kubeconfig: Path | None, hostname_override: str | None, form: Form, 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         if cleanup:
-            from fairlead.podnetwork import nodenat
+            from fairlead.podnetwork import translationkeeper
 
-            nodenat.clean()
+            translationkeeper.clean()
             return
         uvloop.run(_main(kubeconfig, hostname_override or socket.gethostname().lower(), form))
     except OSError as error:
@@ -52,7 +52,7 @@ def render(file: Any, node: str, form: Form) -> None:
     import yaml
 
     from fairlead.discovery.parse import parse_node
-    from fairlead.podnetwork.translations import plan_translations, render_text
+    from fairlead.podnetwork.translations import TABLES, plan_translations, render_text
 
     try:
         documents = [document for document in yaml.safe_load_all(file) if isinstance(document, dict)]
@@ -62,7 +62,11 @@ def render(file: Any, node: str, form: Form) -> None:
     nodes = {parsed.name: parsed for obj in objects if obj.get("kind") == "Node" for parsed in [parse_node(obj)]}
     if node not in nodes:
         raise click.ClickException(f"{file.name} has no Node named {node} (there is: {', '.join(nodes) or 'none'})")
-    click.echo(render_text(plan_translations(node, nodes), form), nl=False)
+    planned = [plan_translations(node, nodes, version=version) for version in TABLES]
+    for wanted in filter(None, planned) if any(planned) else planned[:1]:
+        if form == "iptables":
+            click.echo("# iptables-restore --noflush" if wanted.version == 4 else "# ip6tables-restore --noflush")
+        click.echo(render_text(wanted, form), nl=False)
 
 
 async def _main(kubeconfig: Path | None, node: str, form: Form) -> None:

@@ -42,6 +42,7 @@ Object = dict[str, Any]
 ADDRESS_PATH = "/fairlead/address"
 """Answered with the address the connection comes from."""
 
+_ANYWHERE6 = "2001:db8::1"  # RFC 3849: of documentation, so routed by default
 _NEW_TOKEN = "make a new one where the cluster is: fairlead node token create"
 _CONNECT_SECONDS, _SIGN_SECONDS, _LOOK = 5.0, 30.0, 0.05
 
@@ -145,6 +146,16 @@ def own_address(server: str) -> str:
     parts = urlsplit(server)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((socket.gethostbyname(parts.hostname or ""), parts.port or 443))
+        return str(probe.getsockname()[0])
+
+
+def own_address6() -> str:
+    """The IPv6 address this machine has on the way to any other network; empty if it has none."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((_ANYWHERE6, 9))  # nothing is sent
+        except OSError:
+            return ""
         return str(probe.getsockname()[0])
 
 

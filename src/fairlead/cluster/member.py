@@ -28,7 +28,7 @@ from fairlead.apiserver import pki
 from fairlead.client import Client
 from fairlead.client.config import ConfigError
 from fairlead.cluster import lifecycle, preflight, warm
-from fairlead.cluster.enlist import Enlisted, enlist, own_address
+from fairlead.cluster.enlist import Enlisted, enlist, own_address, own_address6
 from fairlead.cluster.errors import ClusterError, NotReady
 from fairlead.cluster.invitation import Settings
 from fairlead.cluster.issuing import kubeconfig, serving_files, write_private
@@ -96,9 +96,11 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Where the API server is reached from here. Raises OSError when its name can't be resolved."""
         return socket.gethostbyname(self.host), self.port
 
-    def internal_ip(self) -> str:
-        """The address this machine has on the way to the API server. Raises OSError when there is no way."""
-        return own_address(self.server)
+    def internal_ips(self) -> tuple[str, ...]:
+        """The address this machine has on the way to the API server, and in a dual-stack cluster the IPv6 address it
+        has on the way to others, if any. Raises OSError when there is no way."""
+        second = own_address6() if "IPv6" in self.settings.ip_families else ""
+        return (own_address(self.server), second) if second else (own_address(self.server),)
 
 
 def check(wish: Wish) -> None:

@@ -156,7 +156,7 @@ def run_member(layout: Layout, member: Member) -> None:
     settings = NodeSettings(
         cluster=known.cluster,
         node=member.node,
-        node_ips=(member.internal_ip(),),
+        node_ips=member.internal_ips(),
         state=layout.node_state(member.node),
         runtime=layout.runtime / "nodes" / member.node,
         kubeconfig=layout.kubeconfig(member.node),

@@ -36,8 +36,8 @@ def wanted(nodes: list[Node]) -> dict[Network, Address]:
     routes: dict[Network, Address] = {}
     for node in nodes:
         leader = _leader(node, nodes) if node.network else node
-        tunnel = [inner] if node.network and (inner := inner_address(node)) else []
-        for network in map(ipaddress.ip_network, (*node.pod_cidrs, *tunnel)):
+        tunnel = (inner_address(node, version) for version in (4, 6)) if node.network else ()
+        for network in map(ipaddress.ip_network, (*node.pod_cidrs, *filter(None, tunnel))):
             addresses = map(ipaddress.ip_address, leader.internal_ips if leader is not None else ())
             via = next((a for a in addresses if a.version == network.version), None)
             if via is not None:

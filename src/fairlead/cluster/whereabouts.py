@@ -45,7 +45,7 @@ async def keep(
         internal = node_ips
         if member is not None:
             try:
-                internal = (member.internal_ip(),)
+                internal = member.internal_ips()
             except OSError as error:
                 log.info("no way to the API server at %s: %s", member.server, error)
         wanted = wish() or (member.external_ip if member is not None else "")

@@ -17,20 +17,22 @@ def is_elsewhere(one: Node, other: Node) -> bool:
     return one.network != other.network
 
 
-def inner_address(node: Node) -> str:
+def inner_address(node: Node, version: int = 4) -> str:
     """The node's own address in tunnels; empty while it has none."""
-    return nodenetworks.inner_address(node.pod_cidrs)
+    return (nodenetworks.inner_address if version == 4 else nodenetworks.inner_address6)(node.pod_cidrs)
 
 
-def address_of(peer: Node, own: Node) -> str:
-    """What stands for the peer's InternalIP where `own` is, if that is another network; empty if nothing does.
+def address_of(peer: Node, own: Node, version: int = 4) -> str:
+    """What stands for the peer's InternalIP where `own` is, if that is another network; empty if nothing does. Of the
+    family of that InternalIP.
 
     Through the tunnel if both have one, so that it is encrypted and passes every router; else the external address.
     """
-    inner = inner_address(peer)
+    inner = inner_address(peer, version)
     if inner and own.tunnel_key and peer.tunnel_key and not (own.plain and peer.plain):
         return inner
-    return peer.external_ips[0] if peer.external_ips else inner if own.tunnel_key and peer.tunnel_key else ""
+    external = next((ip for ip in peer.external_ips if (":" in ip) == (version == 6)), "")
+    return external or (inner if own.tunnel_key and peer.tunnel_key else "")
 
 
 def translated(address: str, node: str, own: Node | None, nodes: Mapping[str, Node]) -> str:
@@ -38,4 +40,4 @@ def translated(address: str, node: str, own: Node | None, nodes: Mapping[str, No
     peer = nodes.get(node)
     if peer is None or own is None or not is_elsewhere(peer, own) or address not in peer.internal_ips:
         return address
-    return address_of(peer, own) or address
+    return address_of(peer, own, 6 if ":" in address else 4) or address

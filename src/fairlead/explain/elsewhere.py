@@ -14,7 +14,7 @@ from fairlead.explain.evidence import NodeKernel, TunnelPeer
 from fairlead.explain.report import Hop
 from fairlead.explain.scene import Scene
 from fairlead.podnetwork.plan import TUNNEL_PREFIX, VXLAN_LINK, mac_address
-from fairlead.podnetwork.translations import CHAINS, TABLE, plan_translations
+from fairlead.podnetwork.translations import CHAINS, TABLES, plan_translations
 
 _SESSION = 180  # s a handshake is good for; while a tunnel stands there is one every two minutes
 _HOOKS = ("PREROUTING", "OUTPUT")
@@ -190,7 +190,7 @@ def _stands_for(kernel: NodeKernel, hook: str, address: str) -> str:
     """What the kernel makes of a destination, by the table (or the chains) of translations; empty if nothing."""
     for entry in kernel.ruleset:
         rule = entry.get("rule") or {}
-        if (rule.get("table"), rule.get("chain")) != (TABLE.name, hook.lower()):
+        if (rule.get("table"), rule.get("chain")) != (TABLES[4].name, hook.lower()):
             continue
         parts = rule.get("expr") or ()
         matches = [part["match"] for part in parts if "match" in part]

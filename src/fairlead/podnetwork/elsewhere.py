@@ -11,9 +11,9 @@ import asyncio
 import ipaddress
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -23,25 +23,21 @@ from fairlead.discovery.model import Node
 from fairlead.discovery.reach import is_elsewhere
 from fairlead.linux.links import Links, Network, Route
 from fairlead.linux.overlays import Overlays
-from fairlead.podnetwork.chainkeeper import ChainKeeper
-from fairlead.podnetwork.keeper import TableKeeper
 from fairlead.podnetwork.overlay import Overlay, Seen, plan_overlay
 from fairlead.podnetwork.plan import VXLAN_LINK, mac_address
-from fairlead.podnetwork.translations import CHAINS, TABLE, Translations, iptables_rules, nft_table, plan_translations
+from fairlead.podnetwork.translationkeeper import Form, TranslationKeeper
+from fairlead.podnetwork.translations import TABLES, Translations, plan_translations
 from fairlead.podnetwork.wireguard import KEEPALIVE, Known, Wireguard, WireguardMissing
 
 log = logging.getLogger("fairlead.podnetwork")
 
 VXLAN_MTU = 1450
 _VNI = _VXLAN_PORT = 4789
-_WHAT = "the translations of nodes' addresses were"
 LOOK = 2.0  # s between two looks at the tunnels
 _SILENCE = 3.5 * KEEPALIVE  # after so long without a sign, a peer is not alive
 _SESSION = 180.0  # s a handshake is good for (WireGuard's REJECT_AFTER_TIME)
 _PATIENCE = 12.0  # s without any sign until another way is wanted
 _ASK_AGAIN = (5.0, 60.0)  # s until an external address is asked again that did not answer, that did
-
-Form = Literal["nftables", "iptables"]
 
 
 class Publisher(Protocol):
@@ -88,11 +84,11 @@ class Signs:
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """`pods`: the range of all pods' addresses (IPv4)."""
+    """`pods`: the range of all pods' addresses, by version of IP."""
 
     node_name: str
     state_dir: Path
-    pods: str
+    pods: Mapping[int, str]
     form: Form
     publish: Publisher
     probe: Probe
@@ -111,7 +107,7 @@ class Elsewhere:
         self._seen = Seen()
         self._answers: dict[tuple[str, str], tuple[bool, float]] = {}  # (node, address) → answered, when to ask again
         self._asking: asyncio.Task[None] | None = None
-        self._keeper: TableKeeper | ChainKeeper | None = None
+        self._keeper: TranslationKeeper | None = None
         self._overlays: Overlays | None = None
         self._published: dict[str, str] = {}
         self._complaint = ""
@@ -193,7 +189,8 @@ class Elsewhere:
     def _vxlan(self, overlay: Overlay) -> None:
         if not overlay.vxlans and self._overlays is None:
             return
-        if overlay.source is None:
+        source = overlay.source(4)
+        if source is None:
             return
         if self._overlays is None:
             self._overlays = Overlays()
@@ -203,38 +200,39 @@ class Elsewhere:
             vni=_VNI,
             port=_VXLAN_PORT,
             mtu=VXLAN_MTU,
-            mac=mac_address(overlay.source),
+            mac=mac_address(source),
         )
         if not link.up:
             self._links.set_up(link.index)
         for peer in overlay.vxlans:
-            self._overlays.set_vxlan_peer(link.index, peer.inner, mac_address(peer.inner), peer.remote)
-        self._overlays.drop_vxlan_peers(link.index, {mac_address(peer.inner) for peer in overlay.vxlans})
+            for inner in peer.inners:
+                self._overlays.set_vxlan_peer(link.index, inner, mac_address(peer.inners[0]), peer.remote)
+        self._overlays.drop_vxlan_peers(link.index, {mac_address(peer.inners[0]) for peer in overlay.vxlans})
 
     def _place(self, overlay: Overlay) -> None:
-        """The links bear the node's address in tunnels: who masquerades what leaves by them takes it."""
+        """The links bear the node's addresses in tunnels: who masquerades what leaves by them takes those."""
         for name in (self.wireguard.name, VXLAN_LINK):
             link = self._links.get(name)
-            if link is None or overlay.source is None:
+            if link is None:
                 continue
-            interface = ipaddress.ip_interface(overlay.source)
-            if interface not in self._links.addresses(link.index):
-                self._links.ensure_address(link.index, interface)
+            for interface in map(ipaddress.ip_interface, overlay.sources):
+                if interface not in self._links.addresses(link.index):
+                    self._links.ensure_address(link.index, interface)
 
     def _routes(self, overlay: Overlay) -> dict[Network, Route]:
         found: dict[Network, Route] = {}
         tunnel, vxlan = self._links.get(self.wireguard.name), self._links.get(VXLAN_LINK)
         if tunnel is not None:
             for network in overlay.tunnelled:
-                source = overlay.source if overlay.source and overlay.source.version == network.version else None
-                found[network] = Route(network, None, tunnel.index, source=source)
+                found[network] = Route(network, None, tunnel.index, source=overlay.source(network.version))
         if vxlan is not None:
             for peer in overlay.vxlans:
                 for network in peer.networks:
-                    if network.version != peer.inner.version:
+                    inner = next((a for a in peer.inners if a.version == network.version), None)
+                    if inner is None:
                         continue
-                    via = None if peer.inner in network else peer.inner
-                    found[network] = Route(network, via, vxlan.index, onlink=via is not None, source=overlay.source)
+                    via, source = (None if inner in network else inner), overlay.source(network.version)
+                    found[network] = Route(network, via, vxlan.index, onlink=via is not None, source=source)
         near = [route for route in self._links.routes() if route.gateway is None]
         for relayed in overlay.lan_routes:
             device = next((route.device for route in near if relayed.via in route.destination), None)
@@ -244,21 +242,19 @@ class Elsewhere:
 
     def _translate(self, nodes: Mapping[str, Node], overlay: Overlay) -> None:
         links = tuple(name for name in (self.wireguard.name, VXLAN_LINK) if self._links.get(name) is not None)
-        inner = str(overlay.source) if overlay.source is not None and overlay.source.version == 4 else ""
-        self._apply(plan_translations(self._settings.node_name, nodes, self._settings.pods, inner, links))
+        name, pods = self._settings.node_name, self._settings.pods
+        self._apply(
+            plan_translations(
+                name, nodes, pods.get(version, ""), str(overlay.source(version) or ""), links, version=version
+            )
+            for version in TABLES
+        )
 
-    def _apply(self, wanted: Translations) -> None:
+    def _apply(self, wanted: Iterable[Translations]) -> None:
         try:
-            if self._settings.form == "iptables":
-                if self._keeper is None:
-                    self._keeper = ChainKeeper(_WHAT, CHAINS)
-                assert isinstance(self._keeper, ChainKeeper)
-                self._keeper.apply(iptables_rules(wanted) if wanted else {})
-            else:
-                if self._keeper is None:
-                    self._keeper = TableKeeper(_WHAT)
-                assert isinstance(self._keeper, TableKeeper)
-                self._keeper.apply({TABLE: nft_table(wanted) if wanted else None})
+            if self._keeper is None:
+                self._keeper = TranslationKeeper(self._settings.form)
+            self._keeper.apply(wanted)
         except OSError as error:
             log.error("nodes' addresses can't be translated: %s; trying again", error)
 
@@ -301,7 +297,7 @@ class Elsewhere:
     async def _end(self) -> None:
         """Nobody is elsewhere any more."""
         self.routes = {}
-        self._apply(Translations())
+        self._apply(())
         if self._keeper is not None:
             self._keeper.close()
             self._keeper = None

@@ -20,20 +20,16 @@ import msgspec
 from fairlead.api import nodenetworks
 from fairlead.discovery.model import Node
 from fairlead.linux import namespaces
-from fairlead.linux.iptables import IptablesTools
 from fairlead.linux.links import Links, Route
 from fairlead.linux.nft.objects import TableName
-from fairlead.podnetwork import elsewhere, hostports, wireguard
+from fairlead.podnetwork import elsewhere, hostports, translationkeeper, wireguard
 from fairlead.podnetwork.addresses import AddressBook
-from fairlead.podnetwork.chainkeeper import TABLE as CHAINS_TABLE
-from fairlead.podnetwork.chainkeeper import removal_text
 from fairlead.podnetwork.elsewhere import Elsewhere
 from fairlead.podnetwork.hostports import HostPort
 from fairlead.podnetwork.keeper import TableKeeper, drop
 from fairlead.podnetwork.nat import NAT_TABLE, nat_tables
 from fairlead.podnetwork.plan import BRIDGE, VXLAN_LINK, Network, NodePlan, gateway, link_name, mac_address, plan
 from fairlead.podnetwork.portbook import PortBook
-from fairlead.podnetwork.translations import CHAINS, TABLE
 
 log = logging.getLogger("fairlead.podnetwork")
 
@@ -58,7 +54,7 @@ class PodNetworkOptions(msgspec.Struct, frozen=True):
     state_dir: Path
     cluster_cidrs: tuple[str, ...] = ("10.244.0.0/16",)
     mtu: int = 1500
-    form: elsewhere.Form = "nftables"
+    form: translationkeeper.Form = "nftables"
 
 
 class PodAddress(msgspec.Struct, frozen=True):
@@ -96,7 +92,7 @@ class PodNetwork:
             settings = elsewhere.Settings(
                 node_name=options.node_name,
                 state_dir=options.state_dir,
-                pods=next((cidr for cidr in options.cluster_cidrs if ":" not in cidr), ""),
+                pods={6 if ":" in cidr else 4: cidr for cidr in options.cluster_cidrs},
                 form=options.form,
                 publish=publish,
                 probe=probe,
@@ -256,19 +252,15 @@ def _is_pods(destination: Network, cluster_cidrs: Iterable[Network]) -> bool:
     """Whether a route there is the pod network's: to pods, or to a node in tunnels. Others of fairlead's are theirs."""
     return any(
         destination.network_address in cidr and destination.prefixlen >= cidr.prefixlen
-        for cidr in (*cluster_cidrs, nodenetworks.INNER_RANGE)
+        for cidr in (*cluster_cidrs, nodenetworks.INNER_RANGE, nodenetworks.INNER_RANGE6)
     )
 
 
 def clean(state_dir: Path, cluster_cidrs: Iterable[str]) -> None:
     """Nothing of a pod network is left in this network namespace: links, routes, tables. Sysctls stay."""
     pods = [ipaddress.ip_network(cidr) for cidr in cluster_cidrs]
-    drop((TableName("ip", NAT_TABLE), TableName("ip6", NAT_TABLE), TABLE, *hostports.TABLES.values()))
-    with contextlib.suppress(FileNotFoundError):
-        tools = IptablesTools("IPv4")
-        if text := removal_text(tools.read(CHAINS_TABLE), CHAINS):
-            tools.restore(text)
-        tools.close()
+    drop((TableName("ip", NAT_TABLE), TableName("ip6", NAT_TABLE), *hostports.TABLES.values()))
+    translationkeeper.clean()
     wireguard.remove(wireguard.link_name(state_dir))
     with Links() as links:
         bridge = links.get(BRIDGE)

@@ -15,31 +15,17 @@ from fairlead.api.kinds import NODES
 from fairlead.client import Client, Watched, follow
 from fairlead.discovery.fold import fold
 from fairlead.discovery.model import ServiceSnapshot
-from fairlead.linux.iptables import IptablesTools
-from fairlead.podnetwork.chainkeeper import TABLE as NAT
-from fairlead.podnetwork.chainkeeper import ChainKeeper, removal_text
-from fairlead.podnetwork.elsewhere import Form
-from fairlead.podnetwork.keeper import TableKeeper, drop
-from fairlead.podnetwork.translations import (
-    CHAINS,
-    TABLE,
-    Translations,
-    iptables_rules,
-    nft_table,
-    plan_translations,
-    shadowed,
-)
+from fairlead.podnetwork.translationkeeper import Form, TranslationKeeper, clean
+from fairlead.podnetwork.translations import TABLES, Translations, plan_translations, shadowed
 
 log = logging.getLogger("fairlead.podnetwork")
-
-_WHAT = "the translations of nodes' addresses were"
 
 
 async def run(client: Client, node: str, form: Form) -> None:
     """Until cancelled. Raises OSError when the kernel has no such rules, or this process may not write them."""
-    keeper = ChainKeeper(_WHAT, CHAINS) if form == "iptables" else TableKeeper(_WHAT)
+    keeper = TranslationKeeper(form)
     clean(other_than=form)
-    applied: Translations | None = None
+    applied: list[Translations] = []
     snapshot = ServiceSnapshot()
     try:
         async for batch in follow(client, Watched(NODES)):
@@ -49,33 +35,14 @@ async def run(client: Client, node: str, form: Form) -> None:
             if node not in snapshot.nodes:
                 log.warning("there is no Node named %s: nothing to translate (see --hostname-override)", node)
             nodes = {name: msgspec.structs.replace(known, tunnel_key="") for name, known in snapshot.nodes.items()}
-            wanted = plan_translations(node, nodes)
+            wanted = [plan_translations(node, nodes, version=version) for version in TABLES]
             if wanted == applied:
                 continue
-            if isinstance(keeper, ChainKeeper):
-                keeper.apply(iptables_rules(wanted) if wanted else {})
-            else:
-                keeper.apply({TABLE: nft_table(wanted) if wanted else None})
+            keeper.apply(wanted)
             applied = wanted
-            for entry in wanted.entries:
+            for entry in (entry for translations in wanted for entry in translations.entries):
                 log.info("node %s: %s is %s here", entry.name, entry.internal, entry.outer)
             for name in shadowed(node, nodes):
                 log.warning("node %s: its InternalIP is another machine's here", name)
     finally:
         keeper.close()
-
-
-def clean(other_than: str = "") -> None:
-    """Remove the rules of either form, but for that one. Raises OSError."""
-    if other_than != "nftables":
-        drop((TABLE,))
-    if other_than != "iptables":
-        try:
-            tools = IptablesTools("IPv4")
-        except FileNotFoundError:
-            return
-        try:
-            if text := removal_text(tools.read(NAT), CHAINS):
-                tools.restore(text)
-        finally:
-            tools.close()

@@ -50,19 +50,19 @@ class TunnelPeer(msgspec.Struct, frozen=True):
 
 
 class VxlanPeer(msgspec.Struct, frozen=True):
-    """A node that is sent to by VXLAN: to its external address `remote`; `inner` is its own address in tunnels."""
+    """A node that is sent to by VXLAN: to its external address `remote`; `inners` are its own addresses in tunnels."""
 
     name: str
     remote: Address
-    inner: Address
+    inners: tuple[Address, ...]
     networks: frozenset[Network]
 
 
 class Overlay(msgspec.Struct, frozen=True):
-    """All of it. `source` is this node's own address in tunnels, None while it has none. `lan_routes` lead to nodes
-    elsewhere through a node of this LAN that relays."""
+    """All of it. `sources` are this node's own addresses in tunnels, IPv4 first; none while it has none. `lan_routes`
+    lead to nodes elsewhere through a node of this LAN that relays."""
 
-    source: Address | None = None
+    sources: tuple[Address, ...] = ()
     tunnels: tuple[TunnelPeer, ...] = ()
     vxlans: tuple[VxlanPeer, ...] = ()
     lan_routes: frozenset[PeerRoute] = frozenset()
@@ -72,6 +72,10 @@ class Overlay(msgspec.Struct, frozen=True):
     def tunnelled(self) -> frozenset[Network]:
         """What is routed into the tunnel."""
         return frozenset(network for peer in self.tunnels for network in peer.networks)
+
+    def source(self, version: int) -> Address | None:
+        """This node's own address in tunnels, of that version of IP."""
+        return next((address for address in self.sources if address.version == version), None)
 
 
 def plan_overlay(name: str, nodes: Mapping[str, Node], seen: Seen) -> Overlay:
@@ -92,7 +96,7 @@ def plan_overlay(name: str, nodes: Mapping[str, Node], seen: Seen) -> Overlay:
         elif path == "relay":
             lan_routes |= set(_through(nodes[relay], peer))
     return Overlay(
-        source=_address(inner_address(own)),
+        sources=_inners(own),
         tunnels=tuple(_tunnel(p, carried[p.name]) for p in elsewhere if own.tunnel_key and p.tunnel_key),
         vxlans=tuple(v for p in elsewhere if ways[p.name][0] == "vxlan" for v in _vxlan(p)),
         lan_routes=frozenset(lan_routes),
@@ -138,9 +142,9 @@ def _tunnel(peer: Node, networks: set[Network]) -> TunnelPeer:
 
 
 def _vxlan(peer: Node) -> Iterator[VxlanPeer]:
-    remote, inner = _address(peer.external_ips[0]), _address(inner_address(peer))
-    if remote is not None and inner is not None:
-        yield VxlanPeer(peer.name, remote, inner, frozenset(_networks(peer)))
+    remote, inners = _address(peer.external_ips[0]), _inners(peer)
+    if remote is not None and inners:
+        yield VxlanPeer(peer.name, remote, inners, frozenset(_networks(peer)))
 
 
 def _through(relay: Node, peer: Node) -> Iterator[PeerRoute]:
@@ -156,8 +160,12 @@ def _networks(node: Node) -> Iterator[Network]:
             yield ipaddress.ip_network(cidr)
         except ValueError:
             continue
-    if inner := inner_address(node):
-        yield ipaddress.ip_network(inner)
+    yield from map(ipaddress.ip_network, _inners(node))
+
+
+def _inners(node: Node) -> tuple[Address, ...]:
+    found = (_address(inner_address(node, version)) for version in (4, 6))
+    return tuple(address for address in found if address is not None)
 
 
 def _address(text: str) -> Address | None:

@@ -28,10 +28,11 @@ from fairlead.linux.nft.expressions import (
     NatTo,
     Payload,
 )
-from fairlead.linux.nft.objects import NFPROTO_IPV4, Chain, Hook, Rule, TableName, TableState
+from fairlead.linux.nft.objects import NFPROTO_IPV4, NFPROTO_IPV6, Chain, Hook, Rule, TableName, TableState
 from fairlead.linux.nft.text import render_table
 
-TABLE = TableName("ip", "fairlead-nodes")
+TABLES = {4: TableName("ip", "fairlead-nodes"), 6: TableName("ip6", "fairlead-nodes")}
+"""By version of IP."""
 
 
 _COMMENT = "addresses of nodes in other networks, by fairlead"
@@ -39,6 +40,7 @@ _COMMENT = "addresses of nodes in other networks, by fairlead"
 _DSTNAT, _SRCNAT = -95, 95
 _LINK_NAME = 16
 _DNAT_STATUS = 1 << 5
+_PROTOCOLS = {4: NFPROTO_IPV4, 16: NFPROTO_IPV6}  # bytes of an address → its family
 
 
 class Translation(msgspec.Struct, frozen=True, order=True):
@@ -50,13 +52,14 @@ class Translation(msgspec.Struct, frozen=True, order=True):
 
 
 class Translations(msgspec.Struct, frozen=True):
-    """All of a node's. `inner`: its own address in tunnels, the source of what it sends by `links` (tunnels) by
-    itself; `pods`: the range whose addresses stay as they are; empty if it is not known."""
+    """A node's, of one version of IP. `inner`: its own address in tunnels, the source of what it sends by `links`
+    (tunnels) by itself; `pods`: the range whose addresses stay as they are; empty if it is not known."""
 
     entries: tuple[Translation, ...] = ()
     links: tuple[str, ...] = ()
     inner: str = ""
     pods: str = ""
+    version: int = 4
 
     @property
     def outside(self) -> tuple[Translation, ...]:
@@ -69,24 +72,31 @@ class Translations(msgspec.Struct, frozen=True):
 
 
 def plan_translations(
-    name: str, nodes: Mapping[str, Node], pods: str = "", inner: str = "", links: tuple[str, ...] = ()
+    name: str,
+    nodes: Mapping[str, Node],
+    pods: str = "",
+    inner: str = "",
+    links: tuple[str, ...] = (),
+    *,
+    version: int = 4,
 ) -> Translations:
-    """What node `name` translates. The last three: see Translations."""
+    """What node `name` translates. The others: see Translations."""
     own = nodes.get(name)
     if own is None:
-        return Translations()
+        return Translations(version=version)
     taken = {ip for node in nodes.values() if not is_elsewhere(node, own) for ip in node.internal_ips}
     entries = []
     for _, peer in sorted(nodes.items()):
         if not is_elsewhere(peer, own):
             continue
-        outer = address_of(peer, own)
+        outer = address_of(peer, own, version)
         for internal in peer.internal_ips:
-            if _is_v4(internal) and _is_v4(outer) and internal != outer and internal not in taken:
+            same = _version(internal) == version == _version(outer)
+            if same and internal != outer and internal not in taken:
                 taken.add(internal)
                 entries.append(Translation(peer.name, internal, outer))
                 break  # one address of a node leads back to one
-    return Translations(tuple(entries), links, inner, pods)
+    return Translations(tuple(entries), links, inner, pods, version)
 
 
 def shadowed(name: str, nodes: Mapping[str, Node]) -> list[str]:
@@ -94,8 +104,16 @@ def shadowed(name: str, nodes: Mapping[str, Node]) -> list[str]:
     own = nodes.get(name)
     if own is None:
         return []
-    there = {entry.name for entry in plan_translations(name, nodes).entries}
-    return [n.name for n in nodes.values() if is_elsewhere(n, own) and n.name not in there and address_of(n, own)]
+    found = []
+    for version in TABLES:
+        there = {entry.name for entry in plan_translations(name, nodes, version=version).entries}
+        found += [
+            n.name
+            for n in nodes.values()
+            if is_elsewhere(n, own) and n.name not in there and address_of(n, own, version)
+            if any(_version(ip) == version for ip in n.internal_ips)
+        ]
+    return sorted(set(found))
 
 
 # ---- nftables
@@ -128,18 +146,24 @@ def _own_source(wanted: Translations) -> tuple[Rule, ...]:
         match: list[Expression] = [Meta("oifname"), Compare(link.encode().ljust(_LINK_NAME, b"\0"))]
         if wanted.pods:
             pods = ipaddress.ip_network(wanted.pods)
-            mask = Bitwise(pods.netmask.packed, bytes(4))
-            match += [Payload("network", 12, 4), mask, Compare(pods.network_address.packed, False)]
+            mask = Bitwise(pods.netmask.packed, bytes(len(pods.netmask.packed)))
+            match += [_source(wanted.version), mask, Compare(pods.network_address.packed, False)]
         rules.append(Rule((*match, *_snat(wanted.inner)), "the node itself"))
     return tuple(rules)
 
 
+def _source(version: int) -> Payload:
+    return Payload("network", 12, 4) if version == 4 else Payload("network", 8, 16)
+
+
 def _daddr(address: str) -> tuple[Expression, ...]:
-    return Payload("network", 16, 4), Compare(ipaddress.ip_address(address).packed)
+    raw = ipaddress.ip_address(address).packed
+    return Payload("network", 16 if len(raw) == 4 else 24, len(raw)), Compare(raw)
 
 
 def _saddr(address: str) -> tuple[Expression, ...]:
-    return Payload("network", 12, 4), Compare(ipaddress.ip_address(address).packed)
+    raw = ipaddress.ip_address(address).packed
+    return _source(4 if len(raw) == 4 else 6), Compare(raw)
 
 
 def _translated() -> tuple[Expression, ...]:
@@ -148,11 +172,13 @@ def _translated() -> tuple[Expression, ...]:
 
 
 def _dnat(address: str) -> tuple[Expression, ...]:
-    return Immediate(ipaddress.ip_address(address).packed), NatTo("dnat", NFPROTO_IPV4)
+    raw = ipaddress.ip_address(address).packed
+    return Immediate(raw), NatTo("dnat", _PROTOCOLS[len(raw)])
 
 
 def _snat(address: str) -> tuple[Expression, ...]:
-    return Immediate(ipaddress.ip_address(address).packed), NatTo("snat", NFPROTO_IPV4)
+    raw = ipaddress.ip_address(address).packed
+    return Immediate(raw), NatTo("snat", _PROTOCOLS[len(raw)])
 
 
 # ---- iptables
@@ -163,19 +189,19 @@ CHAINS = {
     "INPUT": "FAIRLEAD-NODES-IN",
     "POSTROUTING": "FAIRLEAD-NODES-POST",
 }
-"""The kernel's chain of the table nat → ours, which it jumps to."""
+"""The kernel's chain of the table nat → ours, which it jumps to; of iptables and of ip6tables alike."""
 
 
 def iptables_rules(wanted: Translations) -> dict[str, tuple[tuple[str, ...], ...]]:
     """Our chains with their rules, as words that iptables-save prints."""
     to_outer = tuple(
-        ("-d", f"{e.internal}/32", *_comment(e.name), "-j", "DNAT", "--to-destination", e.outer) for e in wanted.entries
+        ("-d", _host(e.internal), *_comment(e.name), "-j", "DNAT", "--to-destination", e.outer) for e in wanted.entries
     )
     identity = tuple(
-        ("-s", f"{e.outer}/32", *_comment(e.name), "-j", "SNAT", "--to-source", e.internal) for e in wanted.entries
+        ("-s", _host(e.outer), *_comment(e.name), "-j", "SNAT", "--to-source", e.internal) for e in wanted.entries
     )
     status = ("-m", "conntrack", "--ctstate", "DNAT")
-    back = tuple(("-d", f"{e.outer}/32", *status, *_comment(e.name), "-j", "MASQUERADE") for e in wanted.outside)
+    back = tuple(("-d", _host(e.outer), *status, *_comment(e.name), "-j", "MASQUERADE") for e in wanted.outside)
     return {
         CHAINS["PREROUTING"]: to_outer,
         CHAINS["OUTPUT"]: to_outer,
@@ -199,22 +225,26 @@ def _comment(text: str) -> tuple[str, ...]:
     return "-m", "comment", "--comment", text
 
 
-def _is_v4(text: str) -> bool:
+def _host(address: str) -> str:
+    return f"{address}/{128 if ':' in address else 32}"
+
+
+def _version(text: str) -> int:
     try:
-        return ipaddress.ip_address(text).version == 4
+        return ipaddress.ip_address(text).version
     except ValueError:
-        return False
+        return 0
 
 
 # ---- as text
 
 
 def render_text(wanted: Translations, form: str) -> str:
-    """The rules as a person would hand them to `nft -f` or `iptables-restore --noflush`."""
+    """The rules as a person would hand them to `nft -f`, or to `iptables-restore --noflush` (`ip6tables-restore`)."""
     if form == "iptables":
         chains = iptables_rules(wanted)
         lines = ["*nat", *(f":{chain} - [0:0]" for chain in chains)]
         lines += [f"-A {hook} -j {chain}" for hook, chain in CHAINS.items()]
         lines += [f"-A {chain} {quote(words)}" for chain, rules in chains.items() for words in rules]
         return "\n".join([*lines, "COMMIT", ""])
-    return render_table(TABLE, nft_table(wanted))
+    return render_table(TABLES[wanted.version], nft_table(wanted))

@@ -103,8 +103,8 @@ def place_of(options: ProxyOptions, node: Node | None, several: bool = False, ra
     addresses: list[str] = []
     for entry in options.node_port_addresses:
         addresses += _primary(node.internal_ips if node else ()) if entry == PRIMARY else (entry,)
-        if entry == PRIMARY and several and node is not None and (inner := inner_address(node)):
-            addresses.append(inner)
+        if entry == PRIMARY and several and node is not None:
+            addresses += filter(None, (inner_address(node, version) for version in (4, 6)))
     match options.detect_local:
         case "ClusterCIDR":
             pods = Pods(options.cluster_cidrs)

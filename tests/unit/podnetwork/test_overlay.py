@@ -40,7 +40,7 @@ def test_a_peer_elsewhere_gets_a_tunnel_for_its_pods_and_itself() -> None:
     (peer,) = overlay.tunnels
     assert (peer.name, peer.key, peer.endpoint) == ("b", "KB", "203.0.113.33:4500")
     assert {str(network) for network in peer.networks} == {"10.244.2.0/24", "100.116.2.1/32"}
-    assert str(overlay.source) == "100.116.0.1"
+    assert str(overlay.source(4)) == "100.116.0.1"
     assert overlay.paths == (("b", "wireguard"),)
 
 
@@ -87,13 +87,41 @@ def test_what_a_node_only_claims_makes_no_relay() -> None:
     assert dict(plan_overlay("d", nodes, seen("b", "b", "c")).paths)["c"] == "unreachable"
 
 
+def dual(node: Node) -> Node:
+    """The node, with pods of both families, and an IPv6 address of its own that only its network knows."""
+    place = node.pod_cidrs[0].split(".")[2]
+    return replace(
+        node,
+        pod_cidrs=(*node.pod_cidrs, f"fd00:10:244:{place}::/64"),
+        internal_ips=(*node.internal_ips, f"fd50::{INTERFACES[node.name]}"),
+    )
+
+
+INTERFACES = {"n1": 11, "n2": 12, "b": 3}
+
+
+def test_both_families_by_the_same_tunnel() -> None:
+    """A node with IPv6 pods has an IPv6 address in tunnels, too: the last bytes are those of the other."""
+    overlay = plan_overlay("n1", among(*map(dual, (N1, N2, B))), seen("b", "b"))
+    assert list(map(str, overlay.sources)) == ["100.116.0.1", "fd00:10:64::6474:1"]
+    (peer,) = overlay.tunnels
+    inner = {"100.116.2.1/32", "fd00:10:64::6474:201/128"}
+    assert {str(network) for network in peer.networks} == {"10.244.2.0/24", "fd00:10:244:2::/64", *inner}
+    (plain,) = plan_overlay("n1", among(*(replace(dual(n), plain=True) for n in (N1, B))), seen("b", "b")).vxlans
+    assert list(map(str, plain.inners)) == ["100.116.2.1", "fd00:10:64::6474:201"]
+    assert address_of(dual(B), dual(N1), 6) == "fd00:10:64::6474:201"
+    # An external address stands for an InternalIP of its own family only.
+    assert address_of(replace(dual(B), tunnel_key=""), N1, 6) == ""
+    assert address_of(replace(B, tunnel_key="", external_ips=("203.0.113.33", "2001:db8::33")), N1, 6) == "2001:db8::33"
+
+
 def test_unencrypted_only_if_both_say_so_and_it_works() -> None:
     """VXLAN to the external address if both have encryption off and it answers; else the tunnel."""
     plain = {node.name: replace(node, plain=True) for node in (N1, B)}
     overlay = plan_overlay("n1", plain, seen("b", "b"))
     assert overlay.paths == (("b", "vxlan"),)
     (peer,) = overlay.vxlans
-    assert (str(peer.remote), str(peer.inner)) == ("203.0.113.33", "100.116.2.1")
+    assert (str(peer.remote), str(peer.inners[0])) == ("203.0.113.33", "100.116.2.1")
     assert overlay.tunnels[0].networks == frozenset()
     assert plan_overlay("n1", plain, seen("b")).paths == (("b", "tunnel"),)
     assert plan_overlay("n1", among(plain["n1"], B), seen("b", "b")).paths == (("b", "wireguard"),)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+import yaml
+from click.testing import CliRunner
 from msgspec.structs import replace
 
+from fairlead.cli.node_nat import command
 from fairlead.discovery.model import Node
 from fairlead.linux.nft.text import render_rule
 from fairlead.podnetwork.chainkeeper import removal_text, restore_text
@@ -18,7 +22,7 @@ from fairlead.podnetwork.translations import (
     render_text,
     shadowed,
 )
-from tests.unit.podnetwork.test_overlay import N1, N2, B, C, D, among
+from tests.unit.podnetwork.test_overlay import N1, N2, B, C, D, among, dual
 
 PODS = "10.244.0.0/16"
 BARE = {node.name: replace(node, tunnel_key="") for node in (N1, N2, B, C)}
@@ -27,7 +31,8 @@ BARE = {node.name: replace(node, tunnel_key="") for node in (N1, N2, B, C)}
 def rules(wanted) -> dict[str, list[str]]:
     """The nftables form in words, by chain."""
     table = nft_table(wanted)
-    return {name: [render_rule("ip", rule, {}) for rule in chain.rules] for name, chain in table.chains.items()}
+    family = "ip" if wanted.version == 4 else "ip6"
+    return {name: [render_rule(family, rule, {}) for rule in chain.rules] for name, chain in table.chains.items()}
 
 
 def test_every_node_elsewhere_that_has_an_address_here() -> None:
@@ -87,6 +92,71 @@ def test_both_forms_say_the_same() -> None:
     assert " ".join(there) == "-d 192.168.50.3/32 -m comment --comment b -j DNAT --to-destination 100.116.2.1"
     (back,) = chains["FAIRLEAD-NODES-IN"]
     assert " ".join(back) == "-s 100.116.2.1/32 -m comment --comment b -j SNAT --to-source 192.168.50.3"
+
+
+DUAL = {node.name: dual(node) for node in (N1, N2, B)}
+
+
+def test_the_same_for_ipv6() -> None:
+    """What n1 translates of b in a dual-stack cluster, in both forms; the IPv4 rules are as without."""
+    source = "fd00:10:64::6474:1"
+    wanted = plan_translations("n1", DUAL, "fd00:10:244::/56", source, ("fl-wg0",), version=6)
+    assert wanted.entries == (Translation("b", "fd50::3", "fd00:10:64::6474:201"),)
+    there = ['ip6 daddr fd50::3 dnat to fd00:10:64::6474:201 comment "b"']
+    assert rules(wanted) == {
+        "prerouting": there,
+        "output": there,
+        "input": ['ip6 saddr fd00:10:64::6474:201 snat to fd50::3 comment "b"'],
+        "postrouting": [
+            f'oifname "fl-wg0" ip6 saddr != fd00:10:244::/56 snat to {source} comment "the node itself"',
+            'ct status dnat ip6 daddr fd00:10:64::6474:201 masquerade fully-random comment "b"',
+        ],
+    }
+    chains = {name: [" ".join(words) for words in chain] for name, chain in iptables_rules(wanted).items()}
+    comment = "-m comment --comment b -j"
+    assert chains["FAIRLEAD-NODES-OUT"] == [f"-d fd50::3/128 {comment} DNAT --to-destination fd00:10:64::6474:201"]
+    assert chains["FAIRLEAD-NODES-IN"] == [f"-s fd00:10:64::6474:201/128 {comment} SNAT --to-source fd50::3"]
+    assert plan_translations("n1", DUAL) == plan_translations("n1", among(N1, N2, B))
+
+
+def test_ipv6_addresses_of_other_clusters() -> None:
+    """Without tunnels (`node-nat`), InternalIP to ExternalIP of one family."""
+    home = Node("b", ("192.168.50.3", "fd50::3"), ("2001:db8::33",), network="home")
+    nodes = {"n1": Node("n1", ("10.0.0.1", "fd00::1")), "b": home}
+    assert not plan_translations("n1", nodes)
+    wanted = plan_translations("n1", nodes, version=6)
+    assert wanted.entries == (Translation("b", "fd50::3", "2001:db8::33"),)
+    assert "table ip6 fairlead-nodes" in render_text(wanted, "nftables")
+    assert "--to-destination 2001:db8::33" in render_text(wanted, "iptables")
+
+
+@pytest.mark.parametrize(
+    ("form", "shown"),
+    [
+        ("nftables", ("table ip fairlead-nodes", "table ip6 fairlead-nodes", "ip6 daddr fd50::3 dnat to 2001:db8::33")),
+        ("iptables", ("# iptables-restore", "# ip6tables-restore", "-d fd50::3/128")),
+    ],
+)
+def test_rendered_from_a_file_of_nodes(tmp_path: Path, form: str, shown: tuple[str, ...]) -> None:
+    """`fairlead node-nat render` prints what is for this node, of both versions of IP."""
+
+    def node(name: str, network: str, **addresses: list[str]) -> dict[str, object]:
+        listed = [{"type": kind, "address": ip} for kind, ips in addresses.items() for ip in ips]
+        labels = {"fairlead.dev/network": network} if network else {}
+        return {"kind": "Node", "metadata": {"name": name, "labels": labels}, "status": {"addresses": listed}}
+
+    nodes = [
+        node("n1", "", InternalIP=["10.0.0.1", "fd00::1"]),
+        node("b", "home", InternalIP=["192.168.50.3", "fd50::3"], ExternalIP=["203.0.113.33", "2001:db8::33"]),
+    ]
+    file = tmp_path / "nodes.yaml"
+    file.write_text(yaml.safe_dump({"kind": "List", "items": nodes}))
+    done = CliRunner().invoke(command, ["render", "-f", str(file), "--hostname-override", "n1", "--form", form])
+    assert not done.exit_code, done.output
+    for text in shown:
+        assert text in done.output
+    other = CliRunner().invoke(command, ["render", "-f", str(file), "--hostname-override", "n9"])
+    assert "has no Node named n9 (there is: n1, b)" in other.output
 
 
 def test_a_restore_says_what_differs() -> None:
