@@ -22,7 +22,7 @@ from fairlead.client.fake import FakeAPI, FakeClient
 from fairlead.discovery.model import Node, ServiceSnapshot
 from fairlead.kubelet.kubelet import Kubelet
 from fairlead.kubelet.options import KubeletOptions
-from fairlead.kubelet.runtime import remove_all
+from fairlead.kubelet.removal import remove_all
 from fairlead.kubelet.spawner import Spawner
 from fairlead.linux import namespaces
 from fairlead.linux.links import Links

@@ -121,7 +121,7 @@ def stop(layout: Layout) -> None:
 
 def end(layout: Layout) -> None:
     """End every process."""
-    from fairlead.kubelet.runtime import clear
+    from fairlead.kubelet.removal import clear
 
     cgroups.kill(layout.name)
     _kill_by_files(layout)

@@ -12,13 +12,11 @@ import asyncio
 import contextlib
 import logging
 import os
-import select
 import shutil
 import signal
 import socket
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ from fairlead.kubelet.children import write_atomically
 from fairlead.kubelet.container import START_ERROR_EXIT_CODE, ContainerPlan
 from fairlead.kubelet.localstorage import release
 from fairlead.kubelet.spawner import Spawner
-from fairlead.linux import libc, marked, podcgroups, processes
+from fairlead.linux import marked, podcgroups, processes
 from fairlead.linux import mounts as mnt
 
 log = logging.getLogger("fairlead.kubelet")
@@ -259,7 +257,7 @@ class Runtime:
 
     def remembered(self, uid: str) -> dict[str, Any] | None:
         """The pod as last seen, or None."""
-        return _remembered(self.pod_dir(uid))
+        return remembered(self.pod_dir(uid))
 
     # -- sandboxes ----------------------------------------------------------------------------------------------------
 
@@ -291,7 +289,7 @@ class Runtime:
         directory = self.memory_dir(uid)
         end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            with _opened(directory) as fd:
+            with opened(directory) as fd:
                 end.connect(f"/proc/self/fd/{fd}/{shim.SOCKET}")
                 pid = int((directory / "shim.pid").read_text())
                 since = (directory / "shim.pid").stat().st_mtime_ns
@@ -336,7 +334,7 @@ class Runtime:
     async def _end_strays(self, uid: str) -> None:
         """End what a pod in the machine's PID namespace has left: nothing dies with its shim."""
         if Sharing.of(self.remembered(uid) or {"spec": {}}).pids:
-            await asyncio.to_thread(marked.kill, _pod_marker(uid))
+            await asyncio.to_thread(marked.kill, pod_marker(uid))
 
     # -- containers ---------------------------------------------------------------------------------------------------
 
@@ -418,25 +416,8 @@ class Runtime:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def remove_all(root_dir: Path, runtime_dir: Path) -> None:
-    """End every pod of a node whose agent is gone, and remove both directories with what is mounted there."""
-    pods = runtime_dir / "pods"
-    killed = []
-    for directory in list(pods.iterdir()) if pods.is_dir() else []:
-        with contextlib.suppress(OSError):
-            killed.append(_kill_shim(directory))
-    for pidfd in killed:
-        select.select([pidfd], [], [], _STOP_SECONDS)
-        os.close(pidfd)
-    clear(root_dir, runtime_dir)
-    for mount in mnt.mounts(str(runtime_dir)):
-        with contextlib.suppress(OSError):
-            libc.umount(mount.target)
-    for directory in (runtime_dir, root_dir):
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def _remembered(directory: Path) -> dict[str, Any] | None:
+def remembered(directory: Path) -> dict[str, Any] | None:
+    """The pod as last seen, whose directory this is."""
     try:
         found: dict[str, Any] = orjson.loads((directory / "pod.json").read_bytes())
         return found
@@ -444,37 +425,14 @@ def _remembered(directory: Path) -> dict[str, Any] | None:
         return None
 
 
-def _pod_marker(uid: str) -> str:
+def pod_marker(uid: str) -> str:
     """What every process of the pod's containers has mounted."""
     return f"pods/{uid}/etc/hosts"
 
 
-def clear(root_dir: Path, runtime_dir: Path) -> None:
-    """Take away what a node's pods leave when their shims are killed: processes in the machine's PID namespace, and
-    control groups."""
-    bases = [base / "pods" for base in (root_dir, runtime_dir) if (base / "pods").is_dir()]
-    for uid in {directory.name for base in bases for directory in base.iterdir()}:
-        if Sharing.of(_remembered(root_dir / "pods" / uid) or {"spec": {}}).pids:
-            marked.kill(_pod_marker(uid))
-        podcgroups.remove(uid, _STOP_SECONDS)
-
-
-def _kill_shim(directory: Path) -> int:
-    """Kill the shim that listens in `directory`: the peer of its socket, so never a stranger with the same PID.
-
-    Returns a descriptor that is readable once it is dead, and all that it held with it.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as end:
-        with _opened(directory) as fd:
-            end.connect(f"/proc/self/fd/{fd}/{shim.SOCKET}")
-        peer = int.from_bytes(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder)
-        pidfd = os.pidfd_open(peer)
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    return pidfd
-
-
 @contextlib.contextmanager
-def _opened(directory: Path) -> Any:
+def opened(directory: Path) -> Iterator[int]:
+    """A descriptor of the directory: a Unix address holds 107 bytes, and /proc/self/fd is short."""
     fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield fd
