@@ -153,6 +153,30 @@ def test_what_is_broken_harms_no_other(cluster: Cluster, door: Door) -> None:
     cluster.kubectl("delete", "ingress", "broken", "thief")
 
 
+def test_what_haproxy_refuses_harms_no_other(cluster: Cluster, door: Door) -> None:
+    """A regular expression beyond its library's bounds: that Ingress is left out and told, others come and go, and it
+    is served once it is mended."""
+
+    def sized(count: int) -> dict[str, Any]:
+        made = ingress("huge", "huge.test", {f"/a{{{count}}}": "web"})
+        made["spec"]["rules"][0]["http"]["paths"][0]["pathType"] = "ImplementationSpecific"
+        return made | {"metadata": {"name": "huge", "annotations": {"ingress.fairlead.dev/use-regex": "true"}}}
+
+    def told() -> list[str]:
+        events = cluster.get("events", "--field-selector", "involvedObject.name=huge")["items"]
+        return [event["message"] for event in events if event["reason"] == "Refused"]
+
+    apply(cluster, sized(70_000), ingress("fine", "fine.test", {"/": "web"}))
+    settles(cluster, door, "http://fine.test/x", "web /x http 200")
+    cluster.wait_for(lambda: any("regex" in message for message in told()), "an event says what HAProxy said")
+    apply(cluster, ingress("later", "later.test", {"/": "api"}))
+    settles(cluster, door, "http://later.test/x", "api /x http 200")
+    assert door.curl("http://huge.test/aaa").endswith(" 404")
+    apply(cluster, sized(3))
+    settles(cluster, door, "http://huge.test/aaa", "web /aaa http 200")
+    cluster.kubectl("delete", "ingress", "huge", "fine", "later")
+
+
 def _tls(cluster: Cluster, directory: Path, name: str) -> None:
     pem = certificate(name)
     end = pem.index("-----BEGIN PRIVATE")

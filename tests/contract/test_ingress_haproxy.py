@@ -11,7 +11,9 @@ import pytest
 import pytest_asyncio
 
 from fairlead.ingress.haproxy.config import section_name
-from fairlead.ingress.haproxy.process import DataPlaneError
+from fairlead.ingress.haproxy.process import DataPlaneError, Refused
+from fairlead.ingress.isolate import culprits, without
+from fairlead.ingress.patterns import problem
 from fairlead.ingress.servers import Wanted, assign
 from fairlead.ingress.table import (
     ANY,
@@ -218,7 +220,7 @@ async def test_what_is_refused_leaves_the_rest_in_place(lab: Lab) -> None:
     """A configuration that HAProxy does not take is said, and the one before serves on; the next good one is taken."""
     await lab.serve(arrange([("a.test", route(to("a")))], False))
     bad = arrange([("a.test", route(to("a"))), ("b.test", route(to("b", allow=("nonsense/99",))))], False)
-    with pytest.raises(DataPlaneError, match="refuses the configuration"):
+    with pytest.raises(DataPlaneError, match="nonsense/99"):
         await lab.serve(bad)
     assert await lab.who("a.test/") == "a"
     await lab.serve(arrange([("b.test", route(to("b")))], False))
@@ -437,3 +439,23 @@ async def test_backends_that_must_be_trusted(lab: Lab, tmp_path: Path) -> None:
     refused = dict.fromkeys(("name.test", "signed.test", "system.test"), "503")
     assert got == {"right.test": "a", "other.test": "a", **refused}
     assert {"inside.test", "other.test", "else.test"} <= set(seen) and lab.log["a"].qsize() == 2
+
+
+async def test_what_is_refused_is_traced(lab: Lab) -> None:
+    """An expression that is fine but for its size: its Ingress is found, the others are served."""
+    routes = [(f"h{n}.test", Route(Match(), ((1, to("a")),), f"Ingress t/{n}")) for n in range(20)]
+    large = Match("Regex", "/a{70000}")
+    assert problem(large.path) == ""
+    routes[13] = ("h13.test", Route(large, ((1, to("b")),), "Ingress t/13"))
+    table = RouteTable((Frontend("http", lab.port, 80, arrange(routes, False)),))
+    with pytest.raises(Refused):
+        await lab.haproxy.apply(lab.configuration(table))
+
+    async def refusal(tried: RouteTable) -> str:
+        return await lab.haproxy.refusal(lab.configuration(tried))
+
+    found = await culprits(table, refusal)
+    assert list(found) == ["Ingress t/13"] and "regex" in found["Ingress t/13"].why
+    assert str(lab.settings.directory) not in found["Ingress t/13"].why
+    await lab.haproxy.apply(lab.configuration(without(table, found)))
+    assert [await lab.who(f"h{n}.test/") for n in (0, 12, 13, 14, 19)] == ["a", "a", "404", "a", "a"]

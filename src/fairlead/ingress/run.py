@@ -22,12 +22,13 @@ from fairlead.client.rest import is_gone
 from fairlead.client.workqueue import WorkQueue, work
 from fairlead.discovery.fold import WATCHED
 from fairlead.discovery.model import ServiceKey
-from fairlead.ingress import status
+from fairlead.ingress import isolate, status
 from fairlead.ingress.certificates import self_signed
 from fairlead.ingress.gateway.gateways import CompiledGateways
+from fairlead.ingress.gateway.kinds import KINDS
 from fairlead.ingress.gatewaywriter import GatewayWriter, discover
 from fairlead.ingress.haproxy.config import render
-from fairlead.ingress.haproxy.process import DataPlaneError, Haproxy
+from fairlead.ingress.haproxy.process import DataPlaneError, Haproxy, Refused
 from fairlead.ingress.haproxy.spares import FREE, Loaded, afresh, settle
 from fairlead.ingress.ingresses import CONTROLLER, Problem
 from fairlead.ingress.options import IngressOptions
@@ -56,6 +57,7 @@ class Ingress:
         self._places: Mapping[str, tuple[Place, ...]] = {}
         self._loaded = Loaded()
         self._told: set[Problem] = set()
+        self._culprits: dict[str, isolate.Culprit] = {}
         self._speaks = False
         self._statuses: WorkQueue[tuple[str, str]] = WorkQueue()
         self._gateways = GatewayWriter(client, self._world)
@@ -169,12 +171,15 @@ class Ingress:
             try:
                 if self._routes:
                     self._routes, unsaid = False, True
-                    self._table, compiled, gateways = self._world.table()
-                    self._tell(compiled.problems)
-                    for key in compiled.ours:
-                        self._statuses.add(key)
+                    gateways = self._compile()
                 await self._apply()
-            except (DataPlaneError, ValueError, OSError) as error:
+            except (Refused, ValueError) as error:
+                if await self._isolate(error):
+                    self._routes = True
+                    self._changed.set()
+                    continue
+                log.error("the configuration can't be used: %s; what was served before still is", error)
+            except (DataPlaneError, OSError) as error:
                 log.error("%s; what was served before still is", error)
             except Exception:
                 log.exception("routes could not be made; what was served before still is")
@@ -187,6 +192,39 @@ class Ingress:
                 continue
             await asyncio.sleep(backoff.next())
             self._changed.set()
+
+    def _compile(self) -> CompiledGateways:
+        """The table, but for what HAProxy refused before and would again."""
+        table, compiled, gateways = self._world.table()
+        self._culprits = isolate.still(self._culprits, table)
+        self._table = isolate.without(table, self._culprits)
+        self._tell((*compiled.problems, *isolate.problems(self._culprits)))
+        for key in compiled.ours:
+            self._statuses.add(key)
+        return isolate.refuse(gateways, self._culprits)
+
+    async def _isolate(self, error: Exception) -> bool:
+        """Find whose fault it was; whether anybody was found."""
+
+        async def refusal(table: RouteTable) -> str:
+            loaded = afresh(table.sections())
+            places = places_of(loaded.names, self._world.snapshot, self._places, self._options.node)
+            try:
+                return await self._haproxy.refusal(render(table, places, self._options.settings, loaded))
+            except ValueError as wrong:
+                return str(wrong)
+
+        try:
+            found = await isolate.culprits(self._table, refusal)
+        except OSError as wrong:
+            log.error("cannot try configurations: %s", wrong)
+            return False
+        for origin, culprit in found.items():
+            log.error("%s is left out, for HAProxy refuses it: %s", origin, culprit.why)
+        if not found:
+            log.debug("nobody is found whose fault it is that: %s", error)
+        self._culprits |= found
+        return bool(found)
 
     async def _next_change(self) -> None:
         """Waits for one. When it is quiet, reserves that were lent are made good by a reload, before they run out."""
@@ -251,6 +289,9 @@ class Ingress:
             kind = INGRESSES
         elif problem.kind == "IngressClass":
             found, kind = world.classes.get(problem.name), INGRESSCLASSES
+        elif problem.kind in world.gateways.routes:
+            found = world.gateways.routes[problem.kind].get((problem.namespace, problem.name))
+            kind = next(resource for resource in KINDS if resource.kind == problem.kind)
         else:
             return None
         return None if found is None else {**found, "apiVersion": kind.api_version, "kind": kind.kind}

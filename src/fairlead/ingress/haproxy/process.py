@@ -32,6 +32,8 @@ Python, and where Debian puts it."""
 
 _START = 30.0  # s until a new process must answer
 _FIRST_RETRY, _LAST_RETRY = 0.1, 5.0  # s before one that died is started again
+_PLACE = re.compile(r"^\[ALERT\] +\(\d+\) : (config : )?(parsing \[[^]]*\] : )?")  # which says nothing to an author
+_LONGEST = 500  # characters of what HAProxy said that are passed on
 _VERSION = re.compile(r"New version created: (\d+)")
 _FINE = re.compile(
     r"|IP changed from .*|port changed from .*|no need to change .*|New version created: \d+"
@@ -43,6 +45,10 @@ _FINE = re.compile(
 
 class DataPlaneError(Exception):
     """HAProxy is missing, or refuses what it was given."""
+
+
+class Refused(DataPlaneError):
+    """`haproxy -c` did not pass it."""
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -83,7 +89,8 @@ class Haproxy:
         return self._current
 
     async def apply(self, wanted: Configuration) -> Applied:
-        """Make the running HAProxy that. Raises DataPlaneError; then the one before still runs."""
+        """Make the running HAProxy that. Raises DataPlaneError, which is Refused if it is the configuration's fault;
+        then the one before still runs."""
         async with self._lock:
             began = self._clock()
             current = self._current
@@ -101,6 +108,18 @@ class Haproxy:
             await self._reload(wanted)
             self._current = wanted
             return Applied("reload", 0, self._clock() - began)
+
+    async def refusal(self, wanted: Configuration) -> str:
+        """Why HAProxy would not take that; empty if it would."""
+        home = self._directory / "trial"
+        await asyncio.to_thread(_write, home, wanted)
+        try:
+            await self._check(home / "haproxy.cfg")
+        except Refused as refused:
+            return str(refused)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, home, True)
+        return ""
 
     async def stop(self) -> None:
         """Take no new connection, let those there are end (for as long as the settings say), and end."""
@@ -160,12 +179,16 @@ class Haproxy:
 
     async def _check(self, file: Path) -> None:
         checking = await asyncio.create_subprocess_exec(
-            self._program, "-c", "-q", "-f", str(file), stderr=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
+            *(self._program, "-c", "-f", str(file)),  # with -q it says nothing of what is wrong, either
+            stderr=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.DEVNULL,
         )
         _, said = await checking.communicate()
         if checking.returncode:
-            alerts = [line for line in said.decode(errors="replace").splitlines() if "ALERT" in line]
-            raise DataPlaneError(f"HAProxy refuses the configuration: {'; '.join(alerts) or said.decode()}")
+            text = said.decode(errors="replace")
+            alerts = [_PLACE.sub("", line) for line in text.splitlines() if "ALERT" in line]
+            raise Refused((alerts[0] if alerts else text)[:_LONGEST] or f"exit code {checking.returncode}")
 
     async def _start(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
