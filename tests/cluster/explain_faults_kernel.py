@@ -274,6 +274,12 @@ def _control_plane_stopped(lab: Lab) -> Iterator[None]:
     lab.until(lambda: lab.explain("svc/web").works, "the API again")
 
 
+@fault("FL074", quick=False)
+def _bridge_down_on_the_other_node(lab: Lab) -> Iterator[None]:
+    with lab.done(lab.node("n2"), "ip link set fl0 down", "ip link set fl0 up"):
+        yield
+
+
 # -- ports of a node -------------------------------------------------------------------------------------------------
 
 

@@ -123,3 +123,18 @@ def test_without_the_right_the_agents_are_not_asked(lab: Lab, tmp_path: Path) ->
     document = json.loads(done.stdout)
     assert document["works"], document["verdict"]
     assert "it takes the right to get nodes/proxy" in document["unseen"][0]
+
+
+def test_the_right_to_one_namespace_is_enough_for_its_objects(lab: Lab, tmp_path: Path) -> None:
+    """What may not be listed is named, and no fault of the Service."""
+    kubectl = lab.cluster.kubectl
+    kubectl("create", "serviceaccount", "viewer", "-n", "lab")
+    kubectl("create", "rolebinding", "viewer", "-n", "lab", "--clusterrole=view", "--serviceaccount=lab:viewer")
+    config = json.loads(kubectl("config", "view", "--raw", "--minify", "-o", "json"))
+    config["users"][0]["user"] = {"token": kubectl("create", "token", "viewer", "-n", "lab").strip()}
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(json.dumps(config))
+    document = json.loads(_elsewhere(lab, tmp_path, kubeconfig).stdout)
+    assert document["works"], document["verdict"]
+    assert len(document["prediction"]["endpoints"]) == 2
+    assert {"nodes: you may not list them", "services: you may not list them everywhere"} <= set(document["unseen"])

@@ -79,7 +79,10 @@ def command(
         raise click.UsageError(str(error)) from error
     try:
         report = asyncio.run(_answer(question, name, kubeconfig))
-    except (ClusterError, ConfigError) as error:
+    except ConfigError as error:
+        hint = "start a cluster: fairlead up; or say which: --name, --kubeconfig"
+        raise click.ClickException(f"{error}; {hint}") from error
+    except ClusterError as error:
         raise click.ClickException(str(error)) from error
     _show(report, output)
     raise SystemExit(0 if report.works else 1)

@@ -123,7 +123,7 @@ def _check_partly(scene: Scene, pods: list[Object], every: tuple[Backend, ...], 
         hop.find("FL023", f"topology hints keep {len(left_out)} of {len(every)} endpoints for other zones or nodes")
     unready = [pod for pod in pods if alive(pod) and not ready(pod)]
     if unready and not scene.service.publish_not_ready:
-        told = "; ".join(f"{label(pod)}: {reason(scene, pod)[1]}" for pod in unready[:3])
+        told = _told([(pod, reason(scene, pod)[1]) for pod in unready])
         hop.find("FL018", f"{len(unready)} of {sum(map(alive, pods))} pods are not ready: {told}")
     for backend in choice.endpoints:
         _check_address(scene, backend, hop)
@@ -187,9 +187,16 @@ def _explain_none(scene: Scene, port: ServicePort, pods: list[Object], every: tu
     unready = [pod for pod in living if not ready(pod)]
     reasons = [reason(scene, pod) for pod in unready]
     first = Counter(id_ for id_, _, _ in reasons).most_common(1)[0][0]
-    told = [f"{label(pod)}: {why}" for pod, (id_, why, _) in zip(unready, reasons, strict=True) if id_ == first]
+    alike = [(pod, why) for pod, (id_, why, _) in zip(unready, reasons, strict=True) if id_ == first]
     remedy = next(remedy for id_, _, remedy in reasons if id_ == first)
-    hop.find(first, f"none of {len(living)} pods is ready: {'; '.join(told[:3])}", remedy)
+    hop.find(first, f"none of {len(living)} pods is ready: {_told(alike)}", remedy)
+
+
+def _told(pods: list[tuple[Object, str]]) -> str:
+    """Of pods that have a trouble in common: one, and how many more."""
+    pod, why = pods[0]
+    more = f" (and {len(pods) - 1} more of this kind)" if len(pods) > 1 else ""
+    return f"{label(pod)}: {why}{more}"
 
 
 def _explain_no_pods(scene: Scene, pods: list[Object], hop: Hop) -> None:
@@ -213,7 +220,7 @@ def _explain_no_pods(scene: Scene, pods: list[Object], hop: Hop) -> None:
         if shared:
             near = f"; {label(pod)} has {', '.join(f'{k}={labels[k]}' for k in sorted(shared))}"
             break
-    remedy = f"mend spec.selector of {key}, or start pods with these labels"
+    remedy = f"mend spec.selector of {key}, or start pods with these labels (a Deployment scaled to 0?)"
     hop.find("FL011", f"the selector {text} matches no pods in namespace {key.namespace}{near}", remedy)
 
 
@@ -272,7 +279,9 @@ def reason(scene: Scene, pod: Object) -> tuple[str, str, str]:
     probe = _probe(pod)
     said = _last_event(scene, pod, saying="eadiness probe")
     if probe:
-        text = f"readiness probe ({probe}) fails" + (f": {said}" if said else "")
+        since = _condition(pod, "Ready").get("lastTransitionTime")
+        text = f"readiness probe ({probe}) fails" + (f", not ready since {since}" if since else "")
+        text += f": {said.removeprefix('Readiness probe failed: ')}" if said else ""
     else:
         text = str(_condition(pod, "Ready").get("message") or "not ready yet")
     remedy = "mend the readiness probe, or what it asks" if probe else f"kubectl -n {namespace} describe pod {name}"

@@ -45,7 +45,7 @@ def _quotes(state: TableState, kernel: NodeKernel, packet: Packet) -> list[str]:
     found: list[str] = []
     chains: list[str] = []
     for name, elements in sorted(state.elements.items(), key=lambda item: (ranks.get(item[0], 99), item[0])):
-        for key, element in sorted(elements.items(), key=lambda item: str(item[0])):
+        for key, element in sorted(elements.items(), key=_by_key):
             if _fits(key, long) or _fits(key, short) or (name == CLUSTER_IPS and key == (packet.destination,)):
                 found.append(f"{name} {_element(element)}")
                 chain = getattr(element.data, "chain", "")
@@ -72,6 +72,11 @@ def _handles(kernel: NodeKernel, family: str, chain: str, places: list[int]) -> 
 def _fits(key: tuple[object, ...], wanted: tuple[object, ...]) -> bool:
     lowered = tuple(k.lower() if isinstance(k, str) else k for k in key[: len(wanted)])
     return lowered == tuple(w.lower() if isinstance(w, str) else w for w in wanted) and len(key) <= len(wanted) + 1
+
+
+def _by_key(item: tuple[tuple[object, ...], Element]) -> list[tuple[bool, int, str]]:
+    """Numbers as numbers, and what else there is by its text."""
+    return [(isinstance(k, int), k if isinstance(k, int) else 0, str(k)) for k in item[0]]
 
 
 def _element(element: Element) -> str:

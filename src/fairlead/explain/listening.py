@@ -42,8 +42,8 @@ def examine(scene: Scene, port: ServicePort, backend: Backend, hop: Hop) -> None
             )
             return
         one = serving[0]
-        who = f" by {one.process} (pid {one.pid})" if one.pid else ""
-        hop.say(f"{name}: {protocol} {host(one.address)}:{number} is listened on{who}")
+        who = f"{one.process} (pid {one.pid})" if one.pid else "a process"
+        hop.say(f"{name}: {who} listens on {protocol} {host(one.address)}:{number}")
         return
     if same:
         hop.find(

@@ -6,6 +6,8 @@ first error in that order is the cause; what follows from it is not said twice.
 
 from __future__ import annotations
 
+import difflib
+
 import msgspec
 
 from fairlead.discovery.choose import Backend, Choice
@@ -104,7 +106,7 @@ def find_client(evidence: Evidence, origin: Origin, hop: Hop) -> Client | None:
         hop.say(f"outside of the cluster{', ' + evidence.facts.outside_ip if evidence.facts.outside_ip else ''}")
         return Client("", evidence.facts.outside_ip)
     if origin.kind == "node":
-        if evidence.node(origin.name) is None:
+        if evidence.nodes and evidence.node(origin.name) is None:
             has = ", ".join(sorted(n["metadata"]["name"] for n in evidence.nodes))
             hop.find("FL007", f"there is no node {origin.name} (there are {has})", "see: kubectl get nodes")
             return None
@@ -114,10 +116,9 @@ def find_client(evidence: Evidence, origin: Origin, hop: Hop) -> Client | None:
     pod = evidence.pod(origin.namespace, origin.name)
     if pod is None:
         elsewhere = sorted(p["metadata"]["namespace"] for p in evidence.pods if p["metadata"]["name"] == origin.name)
-        hint = f"; there is one in {elsewhere[0]}" if elsewhere else ""
         hop.find(
             "FL007",
-            f"there is no pod {origin.name} in namespace {origin.namespace}{hint}",
+            f"there is no pod {origin.name} in namespace {origin.namespace}{_near(evidence, origin, elsewhere)}",
             f"kubectl -n {origin.namespace} get pods",
         )
         return None
@@ -133,6 +134,15 @@ def find_client(evidence: Evidence, origin: Origin, hop: Hop) -> Client | None:
     if on_node_network(pod):
         return Client(node, pod_ip(pod), None, origin.namespace, pod)
     return Client(node, pod_ip(pod), pod, origin.namespace, pod)
+
+
+def _near(evidence: Evidence, origin: Origin, elsewhere: list[str]) -> str:
+    """A pod that may be meant: of that name in another namespace, or of a name close by in this one."""
+    if elsewhere:
+        return f"; there is one in {elsewhere[0]}"
+    here = [p["metadata"]["name"] for p in evidence.pods if p["metadata"]["namespace"] == origin.namespace]
+    close = difflib.get_close_matches(origin.name, here, 1, 0.6)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def of_family(evidence: Evidence, client: Client, family: str) -> Client:
@@ -151,6 +161,8 @@ def _no_api(evidence: Evidence, hop: Hop) -> None:
     state = evidence.processes.get("control-plane")
     why = f" (its process is {state})" if state and state != "running" else ""
     remedy = f"fairlead status --name {evidence.facts.name}" if evidence.facts.local else "kubectl cluster-info"
+    if " is forbidden: " in evidence.api_problem:
+        remedy = "ask for the right to list Services, EndpointSlices and Pods in these namespaces"
     hop.find("FL063", f"{evidence.api_problem}{why}", remedy)
 
 
@@ -289,7 +301,7 @@ def _follow(scene: Scene, ports: list[ServicePort], hops: list[Hop]) -> Report:
         partly = f"for {good} of {good + bad}"
     ports_text = ", ".join(port_text(p) for p in ports)
     shown = ", ".join(sorted(reached)[:4]) + (f" and {len(reached) - 4} more" if len(reached) > 4 else "")
-    answer = f"{scene.service.key} {ports_text} → {shown}"
+    answer = f"{scene.service.key} {ports_text} → {shown or 'no address to ask at is known'}"
     return _report(
         scene.evidence,
         scene.question,

@@ -22,7 +22,7 @@ def find_service(evidence: Evidence, question: Question, hop: Hop) -> Object | N
     if found is not None:
         return found
     elsewhere = sorted(s["metadata"]["namespace"] for s in evidence.services if s["metadata"]["name"] == name)
-    if namespace not in evidence.snapshot.namespaces:
+    if evidence.snapshot.namespaces and namespace not in evidence.snapshot.namespaces:
         close = difflib.get_close_matches(namespace, sorted(evidence.snapshot.namespaces), 1)
         hint = f"; did you mean {elsewhere[0]}?" if elsewhere else f"; did you mean {close[0]}?" if close else ""
         hop.find(

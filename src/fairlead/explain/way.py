@@ -118,6 +118,8 @@ def _node(scene: Scene, name: str, kernel: NodeKernel, packet: Packet, *, starts
     setting = "net.ipv6.conf.all.forwarding" if ":" in packet.destination else "net.ipv4.ip_forward"
     if not starts_here and kernel.sysctls.get(setting) == "0":
         hop.find("FL071", f"node {name} does not forward: {setting} is 0", f"on {name}: sysctl -w {setting}=1")
+    if packet.oif == BRIDGE and not _bridge(name, kernel, hop):
+        return  # what its routes say follows from that
     _route(name, kernel.routes.get(packet.destination), packet.destination, packet.oif, hop)
     strict = [k for k, v in kernel.sysctls.items() if k.endswith("rp_filter") and v == "1"]
     if strict and packet.oif != packet.iif:
@@ -231,21 +233,26 @@ def _arrive(scene: Scene, port: ServicePort, backend: Backend, pod: Object, hop:
         stranger(hop, f"{label(pod)} (the answer)", found.where, found.rule)
 
 
+def _bridge(node: str, kernel: NodeKernel, hop: Hop) -> bool:
+    """Whether the pods' bridge is there and up, as far as links were read."""
+    bridge = kernel.link(BRIDGE)
+    if not kernel.links or (bridge is not None and bridge.up):
+        return True
+    hop.find(
+        "FL074",
+        f"on {node} the bridge {BRIDGE} is {'down' if bridge else 'missing'}",
+        f"on {node}: ip link set {BRIDGE} up" if bridge else f"start the agent of {node} again; it makes the bridge",
+    )
+    return False
+
+
 def link_problems(evidence: Evidence, pod: Object, hop: Hop) -> None:
     """The bridge, and the node's end of the pod's link on it."""
     node = (pod.get("spec") or {}).get("nodeName") or ""
     kernel = evidence.kernels.get(node)
     if kernel is None or kernel.problem or not kernel.links:
         return
-    bridge = kernel.link(BRIDGE)
-    if bridge is None or not bridge.up:
-        hop.find(
-            "FL074",
-            f"on {node} the bridge {BRIDGE} is {'down' if bridge else 'missing'}",
-            f"on {node}: ip link set {BRIDGE} up"
-            if bridge
-            else f"start the agent of {node} again; it makes the bridge",
-        )
+    if not _bridge(node, kernel, hop):
         return
     name = link_name(pod["metadata"].get("uid", ""))
     link = kernel.link(name)

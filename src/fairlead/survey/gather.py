@@ -76,11 +76,27 @@ async def objects(client: Client, facts: Facts, question: Question) -> Evidence:
         except StatusError:
             return []
 
+    refused: list[str] = []
+
+    async def permitted(resource: Resource) -> list[Object]:
+        """All of a kind; for who may not list it everywhere, those of the namespaces in question, or none."""
+        try:
+            return await listed(resource)
+        except StatusError as error:
+            if error.code != 403:
+                raise
+        refused.append(f"{resource.plural}: you may not list them" + " everywhere" * resource.namespaced)
+        if not resource.namespaced:
+            return []
+        own, *others = sorted(spaces, key=lambda space: space == "kube-system")
+        some = await asyncio.gather(listed(resource, own), *(optional(resource, space) for space in others))
+        return [obj for part in some for obj in part]
+
     services, slices, nodes, namespaces, ingresses, classes = await asyncio.gather(
-        listed(SERVICES),
-        listed(ENDPOINTSLICES),
-        listed(NODES),
-        listed(NAMESPACES),
+        permitted(SERVICES),
+        permitted(ENDPOINTSLICES),
+        permitted(NODES),
+        permitted(NAMESPACES),
         optional(INGRESSES),
         optional(INGRESSCLASSES),
     )
@@ -96,6 +112,7 @@ async def objects(client: Client, facts: Facts, question: Question) -> Evidence:
         namespaces=tuple(namespaces),
         ingresses=tuple(ingresses),
         ingress_classes=tuple(classes),
+        unseen=tuple(sorted(refused)),
     )
     backend = asked_service(evidence, question)
     spaces.add(backend.namespace)
@@ -103,7 +120,7 @@ async def objects(client: Client, facts: Facts, question: Question) -> Evidence:
     events, leases, *more = await asyncio.gather(
         optional(EVENTS, backend.namespace),
         optional(LEASES, confirmed.LEASE_NAMESPACE, confirmed.LEASE_SELECTOR),
-        *(listed(PODS, space) for space in ordered),
+        *(listed(PODS, space) if space != "kube-system" else optional(PODS, space) for space in ordered),
         *(optional(_POLICIES, space) for space in ordered),
     )
     pods, policies = more[: len(ordered)], more[len(ordered) :]
@@ -195,7 +212,7 @@ async def _kernels(evidence: Evidence, eyes: Eyes, question: Question) -> Eviden
         kernels=dict(zip(nodes, kernels, strict=True)),
         pod_kernels=seen,
         answers=answers,
-        unseen=_unseen(nodes, kernels, pods, seen),
+        unseen=evidence.unseen + _unseen(nodes, kernels, pods, seen),
     )
 
 
@@ -208,7 +225,8 @@ def _unseen(
     for pod in pods:
         view = seen.get(pod["metadata"]["uid"])
         if view is not None and view.problem and view.problem not in blind:
-            told.append(f"{pod['metadata']['name']}: {view.problem}")
+            of_agent = "the agent of " in view.problem
+            told.append(view.problem if of_agent else f"{pod['metadata']['name']}: {view.problem}")
     return tuple(dict.fromkeys(told))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from fairlead.explain import render
 from fairlead.explain.evidence import Attempt, DNSAnswer, Evidence, LinkView, NodeKernel
-from fairlead.explain.report import Hop
+from fairlead.explain.report import Hop, Report
 from fairlead.podnetwork.plan import link_name
 from fairlead.survey.answering import judge
 from tests.unit.explain.world import (
@@ -108,7 +108,41 @@ def test_output_without_color_has_no_escapes_and_with_color_the_same_words() -> 
     assert "\x1b" not in plain
     assert plain.splitlines()[0] == f"✗ {report.verdict}"
     assert "\x1b[" in render.text(report, color=True)
-    assert all(len(line) <= 200 for line in render.text(report, width=80).splitlines())
+
+
+def test_a_terminal_is_kept_to() -> None:
+    """Rows are broken between words, none is lost; of very many those in the middle are left out, never a finding's."""
+    hop = Hop("rules", lines=[f"row {number} of evidence" for number in range(100)] + ["→ the end"])
+    hop.find(
+        "FL051", "the rules on n1 " + "still send to 10.244.2.9:8080 and " * 9 + "lack the rest", "see " * 40 + "it"
+    )
+    report = Report(question="svc/web", hops=(hop,))
+    rows = render.text(report, width=80).splitlines()[1:]
+    assert all(len(row) <= 80 for row in rows), rows
+    shown = " ".join(" ".join(row.split()[1:]) for row in rows)
+    assert hop.findings[0].text in shown and hop.findings[0].remedy in shown
+    assert "row 0 of" in shown and "→ the end" in shown and "row 50 of" not in shown and "78 more" in shown
+    whole = render.text(report)
+    assert all(line in whole for line in hop.lines) and hop.findings[0].text in whole
+
+
+def test_one_pod_is_told_of_and_how_many_are_like_it() -> None:
+    """Why, by which probe, since when."""
+    probe = {"httpGet": {"port": 8080, "path": "/ready"}}
+    pods = []
+    for number in range(3):
+        pod = a_pod(f"web-{number}", "n1", f"10.244.1.{number + 3}", {"app": "web"}, ready=False)
+        pod["spec"]["containers"][0]["readinessProbe"] = probe
+        pod["status"]["conditions"][0]["lastTransitionTime"] = "2024-01-01T00:00:00Z"
+        pods.append(pod)
+    said = "Readiness probe failed: HTTP probe failed with statuscode: 503"
+    events = ({"involvedObject": {"uid": "web-0"}, "message": said},)
+    cause = explain(evidence(snapshot=snapshot(slices=()), slices=(), pods=(PODS[0], *pods), events=events)).cause
+    assert cause is not None and cause.id == "FL012"
+    assert cause.text == (
+        "none of 3 pods is ready: pod/web-0: readiness probe (GET :8080/ready) fails, not ready since "
+        "2024-01-01T00:00:00Z: HTTP probe failed with statuscode: 503 (and 2 more of this kind)"
+    )
 
 
 def test_a_picture() -> None:
