@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -79,8 +80,22 @@ def busybox() -> bytes:
     )
 
 
-def layout(directory: Path, name: str, layers: Sequence[bytes], config: Mapping[str, Any] = {}) -> Path:
-    """An OCI layout with one image."""
+def programs(*paths: Path) -> bytes:
+    """A layer with programs of this machine and the libraries that each is linked with; of a directory, all of it."""
+    files: dict[str, Entry] = {}
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                files[str(file)] = (str(file).lstrip("/"), file.read_bytes(), 0o755)
+        if path.is_file():
+            said = subprocess.run(["ldd", str(path)], capture_output=True, text=True, check=False).stdout
+            for found in re.findall(r"(/\S+) \(0x", said):
+                files[found] = (found.lstrip("/"), Path(found).read_bytes(), 0o755)
+    return layer(*files.values())
+
+
+def layout(directory: Path, name: str, layers: Sequence[bytes], config: Mapping[str, Any] = {}, *also: str) -> Path:
+    """An OCI layout with one image, by that name and others."""
     blobs = directory / "blobs" / "sha256"
     blobs.mkdir(parents=True)
 
@@ -104,8 +119,8 @@ def layout(directory: Path, name: str, layers: Sequence[bytes], config: Mapping[
         "layers": packed,
     }
     entry = put(json.dumps(manifest).encode(), "manifest.v1+json")
-    entry["annotations"] = {"org.opencontainers.image.ref.name": name}
-    (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    entries = [entry | {"annotations": {"org.opencontainers.image.ref.name": each}} for each in (name, *also)]
+    (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": entries}))
     (directory / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
     return directory
 

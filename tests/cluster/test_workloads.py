@@ -1,4 +1,5 @@
-"""The workload kinds on a running cluster, in the shapes the Kubernetes documentation shows, driven by kubectl."""
+"""The workload kinds on a running cluster, in the shapes the Kubernetes documentation shows, driven by kubectl; and
+whole manifests like the documentation's, seen to do what they are for."""
 
 from __future__ import annotations
 
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 
 from tests.cluster.conftest import Cluster
+from tests.manifests.behaviour import Watcher
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster-workloads")]
 
+OURS = Path(__file__).parent.parent / "manifests" / "ours"
 TEMPLATE = """
     metadata:
       labels: {{app: {app}}}
@@ -268,3 +271,58 @@ def test_a_budget_asks_custom_owners_how_many_they_want(cluster: Cluster) -> Non
     cluster.kubectl("scale", "fleet/north", "--replicas=5")
     cluster.wait_for(lambda: expected() == (5, 4), "five of them")
     cluster.kubectl("delete", "fleet", "north")
+
+
+def test_manifests_like_the_documentation_s_behave(cluster: Cluster) -> None:
+    """As `make manifests` sees it of the documentation's own: Services answer by name, StatefulSets are in order and
+    have names, Jobs complete, values of ConfigMaps and Secrets are where they belong, Ingresses lead to Services."""
+    watcher = Watcher(cluster, OURS)
+    watcher.start_client()
+    seen = {found.file: (found.outcome, found.seen) for found in map(watcher.watch, sorted(OURS.glob("*.yaml")))}
+    assert {outcome for outcome, _ in seen.values()} == {"behaves"}, seen
+    assert "Deployment greeter: 3 of 3 available; greeter answers by name on 80" in seen["service.yaml"][1]
+    assert "2 pods in order; each by its own name" in seen["members.yaml"][1]
+    assert seen["configuration.yaml"][1].endswith("6 value(s) of ConfigMaps or Secrets in their place")
+    assert seen["batch.yaml"][1] == "Job parts: complete, 4 succeeded"
+    assert "http://shop.example/cart leads to cart; http://shop.example/ leads to shelves" in seen["entrance.yaml"][1]
+
+
+BUSY = '["sh", "-c", "while [ ! -e /tmp/stop ]; do :; done; trap exit TERM; sleep infinity & wait"]'
+
+
+def test_what_pods_use_is_seen_and_scales_them(cluster: Cluster) -> None:
+    """kubectl top; an autoscaler that measures makes more pods of what is too busy, and fewer when it is idle."""
+    cluster.apply(manifest("Deployment", "busy", "  replicas: 1\n", command=BUSY))
+    resources = '[{"op":"add","path":"/spec/template/spec/containers/0/resources","value":%s}]'
+    amounts = '{"requests":{"cpu":"100m"},"limits":{"cpu":"200m"}}'
+    cluster.kubectl("patch", "deploy", "busy", "--type=json", "-p", resources % amounts)
+    rolled_out(cluster, "deploy/busy")
+    name, cpu, memory = cluster.kubectl("top", "pod", "-l", "app=busy", "--no-headers").split()[:3]
+    assert name.startswith("busy-")
+    assert 50 < int(cpu.removesuffix("m")) < 400
+    assert memory.endswith("Mi")
+    shown = cluster.kubectl("top", "node", "--no-headers").splitlines()
+    assert [line.split()[0] for line in shown] == ["n1", "n2"]
+    target = {"type": "Utilization", "averageUtilization": 50}
+    cluster.apply(
+        f"""
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {{name: busy}}
+spec:
+  scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: busy}}
+  maxReplicas: 2
+  behavior: {{scaleDown: {{stabilizationWindowSeconds: 0}}}}
+  metrics: [{{type: Resource, resource: {{name: cpu, target: {json.dumps(target)}}}}}]
+"""
+    )
+    cluster.wait_for(lambda: len(pods(cluster, "busy")) == 2, "a second pod for a busy one", 120)
+    assert "above target" in cluster.kubectl("describe", "hpa", "busy")
+
+    def idle() -> bool:
+        for pod in pods(cluster, "busy"):
+            cluster.kubectl("exec", pod["metadata"]["name"], "--", "touch", "/tmp/stop", check=False)
+        return len(pods(cluster, "busy")) == 1
+
+    cluster.wait_for(idle, "one pod is enough when idle", 180)
+    cluster.kubectl("delete", "hpa,deploy", "busy")

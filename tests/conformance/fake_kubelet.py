@@ -28,6 +28,7 @@ class FakeKubelet:
         self.open_execs = 0
         self.open_forwards = 0
         self.queries: list[dict[str, list[str]]] = []
+        self.measured: list[dict[str, str]] = []  # the podRefs of the pods that it says to have measured
         self.sizes: list[dict[str, int]] = []  # of terminals, as clients told them
 
     async def start(self) -> None:
@@ -41,6 +42,7 @@ class FakeKubelet:
         context.load_verify_locations(cadata=self._ca.cert_pem.decode())
         context.verify_mode = ssl.CERT_REQUIRED
         app = web.Application()
+        app.router.add_get("/stats/summary", self._summary)
         app.router.add_get("/containerLogs/{ns}/{pod}/{container}", self._logs)
         app.router.add_get("/exec/{ns}/{pod}/{container}", self._exec)
         app.router.add_get("/attach/{ns}/{pod}/{container}", self._exec)
@@ -54,6 +56,14 @@ class FakeKubelet:
         """Close everything."""
         if self._runner:
             await self._runner.cleanup()
+
+    async def _summary(self, request: web.Request) -> web.Response:
+        figures = {
+            "cpu": {"time": "2026-01-01T12:00:00Z", "usageNanoCores": 250_000_000, "windowNanoSeconds": 15_000_000_000},
+            "memory": {"time": "2026-01-01T12:00:00Z", "workingSetBytes": 64 << 20, "rssBytes": 64 << 20},
+        }
+        pods = [{"podRef": ref, "containers": [{"name": "main", **figures}], **figures} for ref in self.measured]
+        return web.json_response({"node": {"nodeName": "n1", **figures}, "pods": pods})
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         query = request.query

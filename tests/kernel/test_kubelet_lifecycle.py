@@ -279,6 +279,10 @@ async def test_a_container_over_its_memory_limit_is_killed(lab: Lab) -> None:
     assert (ended["exitCode"], ended["reason"]) == (137, "OOMKilled")
     uid = made["metadata"]["uid"]
     assert not [h.root for h in podcgroups.hierarchies().values() if (h.root / "fairlead-pods" / uid).exists()]
+    script = 'python3 -c "$0"; exit 3'  # who lost a child to the limit may end by itself: that is why it ended
+    lab.pod("parent", "sh", "-c", script, EAT, spec={"restartPolicy": "Never"}, container=resources)
+    ended = state_of(await lab.wait("parent", phase_is("Failed")))["state"]["terminated"]
+    assert (ended["exitCode"], ended["reason"]) == (3, "OOMKilled")
     lab.pod("modest", "sh", "-c", "cat /proc/self/cgroup; sleep 60", container=resources)
     pod = await lab.wait("modest", running)
     await lab.until(lambda: lab.log(pod))

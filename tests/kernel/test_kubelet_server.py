@@ -135,6 +135,35 @@ async def test_logs_as_kubectl_asks_for_them(lab: Lab) -> None:
     await lab.stop()
 
 
+def _awaited(coroutine: Any) -> set[str]:
+    """The names of the coroutines that one waits in, from the outermost on."""
+    names = set()
+    while coroutine is not None:
+        names.add(getattr(coroutine, "__name__", ""))
+        coroutine = getattr(coroutine, "cr_await", None)
+    return names
+
+
+async def test_whoever_follows_a_log_may_leave(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither a client that goes while lines come nor one that goes in silence leaves a request behind, or an error."""
+    await lab.start()
+    lab.pod("busy", "sh", "-c", "while true; do echo line; sleep 0.05; done")
+    lab.pod("quiet", "sh", "-c", "echo line; sleep 1000")
+    for name in ("busy", "quiet"):
+        await lab.wait(name, running)
+        async with session(lab) as client:
+            params = {"follow": "true"}
+            async with client.get(f"/containerLogs/default/{name}/main", params=params) as response:
+                assert await response.content.readline() == b"line\n"
+
+    def followed() -> bool:
+        return any("_logs" in _awaited(task.get_coro()) for task in asyncio.all_tasks())
+
+    await lab.until(lambda: not followed())
+    assert not [record for record in caplog.records if record.exc_info]
+    await lab.stop()
+
+
 async def test_without_a_certificate_nothing_is_had(lab: Lab) -> None:
     """The TLS handshake fails; a certificate of another organization is refused."""
     await lab.start()

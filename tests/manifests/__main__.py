@@ -1,8 +1,10 @@
-"""`MANIFESTS=DIR python -m tests.manifests`: applies every manifest below a directory; says what was refused.
+"""`MANIFESTS=DIR python -m tests.manifests`: applies every manifest below a directory; says what was refused, and what
+those on workloads, Services and configuration do in a cluster.
 
 Made for a copy of the Kubernetes documentation's examples (content/en/examples of the website's repository), which is
-not kept here. An API server is started, without controllers or nodes; each file is applied with kubectl in a namespace
-of its own (namespaces it names are made first), applied again, and deleted.
+not kept here. First an API server is started, without controllers or nodes; each file is applied with kubectl in a
+namespace of its own (namespaces it names are made first), applied again, and deleted. Then a cluster of three nodes is,
+and the files below BEHAVES are watched in it (`behaviour`).
 """
 
 from __future__ import annotations
@@ -13,15 +15,21 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from fairlead.registry import RegistryOptions
+from tests.cluster.conftest import Cluster as Running
 from tests.conformance.conftest import Cluster
+from tests.manifests.behaviour import Watcher
 
 DEADLINE = 120.0
+BEHAVES = ("application/", "configmap/", "controllers/", "debug/counter", "pods/", "secret/", "service/")
+AT_ONCE = 6
 LISTS = ("List", "ConfigMapList")
 
 
@@ -105,7 +113,7 @@ def _words(said: str) -> str:
 
 
 def main() -> int:
-    """Apply all; exit code 1 when one was refused for another reason than its kind."""
+    """Apply and watch all; exit code 1 when one was refused for another reason than its kind, or did not behave."""
     given = os.environ.get("MANIFESTS", "")
     top = Path(given)
     if not given or not top.is_dir():
@@ -114,20 +122,48 @@ def main() -> int:
         )
         return 2
     files = sorted(f for f in top.rglob("*") if f.suffix in (".yaml", ".yml", ".json"))
+    refused = apply_all(top, files)
+    return 1 if watch_all(top, files) + refused else 0
+
+
+def apply_all(top: Path, files: list[Path]) -> int:
+    """Apply all; how many were refused for another reason than their kind."""
     with tempfile.TemporaryDirectory(prefix="fairlead-manifests-") as folder:
         both = RegistryOptions(service_cidrs=("10.96.0.0/16", "fd00:10:96::/112"), ip_families=("IPv4", "IPv6"))
         cluster = Cluster(Path(folder), both)
         cluster.start()
         try:
             applier = Applier(cluster, top)
-            results = [applier.apply(file) for file in files]
+            return tell(applier.apply(file) for file in files)["refused"]
         finally:
             cluster.stop()
-    for result in results:
-        print(f"{result.outcome}\t{result.file}\t{result.why[:600]}")
-    counts = Counter(result.outcome for result in results)
+
+
+def watch_all(top: Path, files: list[Path]) -> int:
+    """See what they do, a few at a time; how many did something else than they should."""
+    wanted = [f for f in files if f.suffix != ".json" and str(f.relative_to(top)).startswith(BEHAVES)]
+    if not wanted:
+        return 0
+    with tempfile.TemporaryDirectory(prefix="fairlead-manifests-") as folder:
+        cluster = Running(Path(folder), nodes=3)
+        try:
+            cluster.up("--ip-family", "dual")
+            watcher = Watcher(cluster, top)
+            watcher.prepare(wanted, Path(folder, "images"))
+            with ThreadPoolExecutor(AT_ONCE) as several:
+                return tell(several.map(watcher.watch, wanted))["differs"]
+        finally:
+            cluster.down()
+
+
+def tell(results: Iterable[tuple[str, str, str]]) -> Counter[str]:
+    """A line for each file as it is known, and how many there were of each outcome."""
+    counts: Counter[str] = Counter()
+    for file, outcome, why in results:
+        print(f"{outcome}\t{file}\t{why[:600]}", flush=True)
+        counts[outcome] += 1
     print(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())), file=sys.stderr)
-    return 1 if counts["refused"] else 0
+    return counts
 
 
 if __name__ == "__main__":

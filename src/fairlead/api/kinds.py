@@ -207,6 +207,11 @@ RESOURCES: tuple[Resource, ...] = (
     SELF_SUBJECT_REVIEWS,
 )
 
+NODE_METRICS = Resource("metrics.k8s.io", "v1beta1", "NodeMetrics", "nodes", False, stored=False)
+POD_METRICS = Resource("metrics.k8s.io", "v1beta1", "PodMetrics", "pods", True, stored=False)
+MEASURED: tuple[Resource, ...] = (NODE_METRICS, POD_METRICS)
+"""What is answered from the kubelets' measurements: it can be read, and that is all."""
+
 TWINS: dict[Resource, Resource] = {EVENTS_V1: EVENTS, HORIZONTALPODAUTOSCALERS_V1: HORIZONTALPODAUTOSCALERS}
 """Resources whose objects are those of another one in another form."""
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from fairlead.api.kinds import RESOURCES, Resource
+from fairlead.api.kinds import MEASURED, RESOURCES, Resource
 from fairlead.api.version import GIT_VERSION, MAJOR, MINOR
 
 # Upstream's order of preference (the priorities of its APIServices); kubectl resolves ambiguous names in this order.
@@ -68,6 +68,8 @@ def verbs_of(resource: Resource, subresource: str = "") -> tuple[str, ...]:
     """The verbs a resource (or a subresource of it) takes."""
     if subresource:
         return SUBRESOURCES[subresource].verbs
+    if resource in MEASURED:
+        return ("get", "list")
     if not resource.stored:
         return ("create",)
     if resource.plural == "namespaces":

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from fairlead.api import errors
-from fairlead.api.kinds import RESOURCES, Resource
+from fairlead.api.kinds import MEASURED, RESOURCES, Resource
 from fairlead.api.version import GIT_VERSION
 from fairlead.apiserver import discovery, respond
 from fairlead.apiserver.negotiation import JSON, parse_accept
@@ -79,9 +79,9 @@ class Documents:
             case ("api", version):
                 return self._legacy(request, discovery.api_resource_list("", version, self._all))
             case ("apis", group):
-                return self._legacy(request, discovery.api_group(group, self._all))
+                return self._legacy(request, discovery.api_group(group, (*self._all, *MEASURED)))
             case ("apis", group, version):
-                return self._legacy(request, discovery.api_resource_list(group, version, self._all))
+                return self._legacy(request, discovery.api_resource_list(group, version, (*self._all, *MEASURED)))
             case ("openapi", "v2"):
                 return self._openapi_v2(request)
             case ("openapi", "v3"):
@@ -114,7 +114,7 @@ class Documents:
 
     # ---- discovery
     def _root(self, request: web.BaseRequest, *, core: bool) -> web.Response:
-        resources = self._all
+        resources = (*self._all, *MEASURED)
         for media in parse_accept(request.headers.get("Accept", "")):
             if media.name != JSON:
                 continue
@@ -141,7 +141,7 @@ class Documents:
 
     def _paths(self) -> list[str]:
         found = ["/api", "/api/v1", "/apis"]
-        for group, versions in discovery.groups(self._all).items():
+        for group, versions in discovery.groups((*self._all, *MEASURED)).items():
             if group:
                 found += [f"/apis/{group}", *(f"/apis/{group}/{version}" for version in versions)]
         found += [

@@ -17,6 +17,7 @@ import msgspec
 from aiohttp import web
 
 from fairlead.api import errors
+from fairlead.api.kinds import MEASURED, Resource
 from fairlead.apiserver import certificates, metrics, respond
 from fairlead.apiserver.authentication import ANONYMOUS, Authenticator
 from fairlead.apiserver.authorization import Attributes, Authorizer, forbidden
@@ -149,6 +150,11 @@ class APIServer:
         await self._verbs.close()
         await self._kubelets.close()
 
+    def _find(self, group: str, version: str, plural: str) -> Resource | None:
+        """What is served at that path."""
+        found = self.config.registry.catalog.find(group, version, plural)
+        return found or next((r for r in MEASURED if (r.group, r.version, r.plural) == (group, version, plural)), None)
+
     # ---- one request
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         begun, kind = time.perf_counter(), self._metrics.begun(request.method)
@@ -187,7 +193,7 @@ class APIServer:
             return NothingToSend()
         # Now, at the start: once the connection is upgraded or lost, its certificate can't be asked for any more.
         certificate = transport.get_extra_info("peercert")
-        info = parse(request.method, request.rel_url.raw_path, request.query, self.config.registry.catalog.find)
+        info = parse(request.method, request.rel_url.raw_path, request.query, self._find)
         seen.append(info)
         user = await self._authenticator.authenticate(certificate, request.headers.get("Authorization", ""))
         if info.segments and info.segments[0] in _OPEN:

@@ -11,8 +11,8 @@ from typing import Any
 from aiohttp import web
 
 from fairlead.api import errors
-from fairlead.api.kinds import CERTIFICATESIGNINGREQUESTS, Resource
-from fairlead.apiserver import bodies, execs, logs, patches, portforward, respond, signers, watch
+from fairlead.api.kinds import CERTIFICATESIGNINGREQUESTS, MEASURED, Resource
+from fairlead.apiserver import bodies, execs, logs, measuring, patches, portforward, respond, signers, watch
 from fairlead.apiserver.authentication import Authenticator
 from fairlead.apiserver.authorization import Authorizer
 from fairlead.apiserver.call import Call, delete_options
@@ -64,6 +64,8 @@ class Verbs:
         assert resource is not None
         if info.subresource == "proxy":
             return await self._proxying.serve(call)
+        if resource in MEASURED:
+            return await measuring.serve(call, self._config, self._kubelets)
         allowed = verbs_of(resource, info.subresource)
         if info.verb not in allowed or (info.verb in ("update", "patch") and not info.name):
             raise errors.method_not_allowed()

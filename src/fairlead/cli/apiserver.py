@@ -65,8 +65,6 @@ def command(verbosity: int, **flags: Any) -> None:
     try:
         serving = _serving(flags)
         files = standalone.files_of(serving)
-        if serving.files is None:
-            print(f"kubectl --kubeconfig {serving.kubeconfig('admin')} get all -A", file=sys.stderr)
         uvloop.run(_serve(serving, files))
     except (ClusterError, StatusError, StoreCorrupt, StoreFailed) as error:
         raise click.ClickException(str(error)) from error
@@ -79,7 +77,11 @@ async def _serve(serving: Serving, files: Files) -> None:
     from fairlead.cluster import standalone
     from fairlead.cluster.controlplane import stop_event
 
-    await standalone.serve(serving, files, stop_event())
+    def started() -> None:
+        if serving.files is None:
+            print(f"kubectl --kubeconfig {serving.kubeconfig('admin')} get all -A", file=sys.stderr)
+
+    await standalone.serve(serving, files, stop_event(), started)
 
 
 def _serving(flags: dict[str, Any]) -> Serving:

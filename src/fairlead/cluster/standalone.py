@@ -15,7 +15,7 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -219,8 +219,10 @@ async def _renew(registry: Registry, address: str, port: int) -> None:
     await registry.update(LEASES, presence.NAMESPACE, made["metadata"]["name"], renewed, RequestContext())
 
 
-async def serve(serving: Serving, files: Files, stop: asyncio.Event) -> None:
-    """Serve until told to stop. Raises StoreCorrupt, StoreFailed, OSError."""
+async def serve(
+    serving: Serving, files: Files, stop: asyncio.Event, started: Callable[[], None] = lambda: None
+) -> None:
+    """Serve until told to stop; `started` is called once it answers. Raises StoreCorrupt, StoreFailed, OSError."""
     identity = sha256(files.client_ca.read_bytes()).hexdigest()
     store = await open_store(serving.store, serving.trust, identity)
     registry = Registry(store, serving.registry)
@@ -245,6 +247,7 @@ async def serve(serving: Serving, files: Files, stop: asyncio.Event) -> None:
         await server.start()
         await ensure_namespaces(registry)
         log.info("serving on %s, store %s", server.url, serving.store)
+        started()
         address = serving.advertise or serving.host
         if not (ip := ipaddress.ip_address(address)).is_loopback and not ip.is_unspecified:
             present = asyncio.create_task(keep_present(registry, address, serving.port))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import msgspec
@@ -35,7 +35,7 @@ class LogOptions(msgspec.Struct, frozen=True):
     limit_bytes: int = -1
 
 
-async def read(path: Path, options: LogOptions, ended: Callable[[], bool]) -> AsyncIterator[bytes]:
+async def read(path: Path, options: LogOptions, ended: Callable[[], bool]) -> AsyncGenerator[bytes]:
     """The log's text in blocks of whole lines. `ended` says whether the container is over, so that following may stop.
 
     Raises FileNotFoundError.

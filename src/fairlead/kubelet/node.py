@@ -52,6 +52,12 @@ def capacity(max_pods: int) -> dict[str, str]:
     }
 
 
+def extended(amounts: dict[str, str]) -> dict[str, str]:
+    """Of a node's resources those that are not this kubelet's to count: who knows of them writes them into the Node's
+    capacity."""
+    return {name: amount for name, amount in amounts.items() if "/" in name}
+
+
 def _read(path: str) -> str:
     try:
         return Path(path).read_text().strip()
@@ -205,18 +211,34 @@ class NodeReporter:
         name = self._options.node_name
         self._changed.clear()
         node = await self._client.get(NODES, name)
-        status = self._status((node.get("status") or {}).get("conditions") or [])
+        before = node.get("status") or {}
+        status = self._status(before.get("conditions") or [])
+        advertised = extended(before.get("capacity") or {})
+        gone = dict.fromkeys(extended(before.get("allocatable") or {}).keys() - advertised.keys())
+        status["allocatable"] = status["capacity"] | advertised | gone
         status["addresses"].append({"$patch": "replace"})  # their merge key is the type, and two are InternalIP
         await self._client.patch(NODES, name, {"status": status}, kind="strategic", subresource="status")
 
     async def _report(self) -> None:
+        loop, options = asyncio.get_running_loop(), self._options
+        due = loop.time() + options.status_report_seconds
         while True:
             try:
-                async with asyncio.timeout(self._options.status_report_seconds):
+                async with asyncio.timeout(min(options.status_look_seconds, options.status_report_seconds)):
                     await self._changed.wait()
             except TimeoutError:
-                pass
+                if loop.time() < due and not await self._something_was_advertised():
+                    continue
             await self._insist(self._update)
+            due = loop.time() + options.status_report_seconds
+
+    async def _something_was_advertised(self) -> bool:
+        """Whether somebody wrote a resource into the Node's capacity that pods are not offered yet, or took one out."""
+        try:
+            status = (await self._client.get(NODES, self._options.node_name)).get("status") or {}
+        except StatusError as error:
+            return error.code == 404
+        return extended(status.get("capacity") or {}) != extended(status.get("allocatable") or {})
 
     async def _update(self) -> None:
         try:

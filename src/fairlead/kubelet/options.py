@@ -77,6 +77,8 @@ class KubeletOptions(msgspec.Struct, frozen=True):
     lease_seconds: int = 40
     lease_renew_seconds: float = 10.0
     status_report_seconds: float = 300.0
+    status_look_seconds: float = 10.0
+    """How often the Node is looked at for resources that others advertise in its capacity."""
     storage_check_seconds: float = 10.0
     """How often the sizes of emptyDirs, and of what containers write, are looked at where they are limited."""
     withdraw_seconds: float = 0.0

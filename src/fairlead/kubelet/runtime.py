@@ -36,7 +36,6 @@ log = logging.getLogger("fairlead.kubelet")
 NEEDED_CAPABILITIES = frozenset({"SYS_ADMIN", "NET_ADMIN", "SYS_CHROOT", "SETUID", "SETGID", "KILL", "CHOWN"})
 HOST_IMAGE = "fairlead/host"
 _STOP_SECONDS = 10.0
-_KILLED = 128 + signal.SIGKILL
 
 
 class Exit(msgspec.Struct, frozen=True):
@@ -58,7 +57,7 @@ class Exit(msgspec.Struct, frozen=True):
             return "ContainerStatusUnknown"
         if self.failure and self.exit_code == START_ERROR_EXIT_CODE:
             return "StartError"
-        if self.oom and self.exit_code == _KILLED:
+        if self.oom and self.exit_code:
             return "OOMKilled"
         return "Error" if self.exit_code else "Completed"
 

@@ -1,4 +1,4 @@
-"""The kubelet's HTTPS server: logs, exec, attach and port-forward, for the API server.
+"""The kubelet's HTTPS server: logs, exec, attach, port-forward and what pods use, for the API server.
 
 Only clients with a certificate of the cluster's CA, of the right organization, are let in. Invariant: nothing here
 changes a pod.
@@ -7,6 +7,7 @@ changes a pod.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
@@ -19,6 +20,7 @@ from aiohttp import web
 from fairlead.api import times
 from fairlead.kubelet import logs, portforward, streams
 from fairlead.kubelet.containers import PodContainer
+from fairlead.kubelet.metering import Meter
 from fairlead.kubelet.options import KubeletOptions
 from fairlead.kubelet.runtime import Runtime, Sandbox
 
@@ -45,6 +47,7 @@ class KubeletServer:
         """`more`: routes of the node's other parts, for the same clients."""
         self._options, self._runtime, self._find, self._pods = options, runtime, find, pods
         self._more = tuple(more)
+        self._meter = Meter(options.node_name, pods)
         self._runner: web.AppRunner | None = None
         self._context: ssl.SSLContext | None = None
 
@@ -56,6 +59,7 @@ class KubeletServer:
             [
                 web.get("/healthz", _healthz),
                 web.get("/pods", self._list),
+                web.get("/stats/summary", self._summary),
                 web.get(f"/containerLogs/{target}", self._logs),
                 web.get(f"/exec/{target}", self._exec),
                 web.get(f"/attach/{target}", self._attach),
@@ -114,6 +118,9 @@ class KubeletServer:
         body = {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}
         return web.Response(body=orjson.dumps(body), content_type="application/json")
 
+    async def _summary(self, request: web.Request) -> web.Response:
+        return web.json_response(await self._meter.summary(), dumps=lambda body: orjson.dumps(body).decode())
+
     # -- logs ---------------------------------------------------------------------------------------------------------
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
@@ -145,17 +152,20 @@ class KubeletServer:
         ended_file = self._runtime.container_dir(worker.uid, container.name, record.attempt) / "exit.json"
 
         def ended() -> bool:
-            sandbox = worker.sandbox
-            return ended_file.exists() or sandbox is None or sandbox.gone
+            sandbox, transport = worker.sandbox, request.transport
+            left = transport is None or transport.is_closing()
+            return left or ended_file.exists() or sandbox is None or sandbox.gone
 
         if not path.exists():
             raise web.HTTPNotFound(text=f"the log of {where} is not there (any more)")
         response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
         response.enable_chunked_encoding()
-        await response.prepare(request)
-        async for block in logs.read(path, options, ended):
-            await response.write(block)
-        await response.write_eof()
+        with contextlib.suppress(ConnectionError):  # who follows a log leaves when it likes
+            await response.prepare(request)
+            async with contextlib.aclosing(logs.read(path, options, ended)) as blocks:
+                async for block in blocks:
+                    await response.write(block)
+            await response.write_eof()
         return response
 
     # -- exec and attach ----------------------------------------------------------------------------------------------

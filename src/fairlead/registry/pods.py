@@ -32,6 +32,12 @@ MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 DEFAULT_ACCOUNT = "default"
 TAINT_SECONDS = 300
 
+_GATED = {
+    "type": "PodScheduled",
+    "status": "False",
+    "reason": "SchedulingGated",
+    "message": "Scheduling is blocked due to non-empty scheduling gates",
+}
 _TOPOLOGY = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone")
 _ACCOUNT_PATIENCE_SECONDS = 3.0
 
@@ -87,6 +93,8 @@ class Pods(Generational):
     def prepare_for_create(self, obj: Object, ctx: RequestContext) -> None:
         super().prepare_for_create(obj, ctx)
         obj["status"] = {"phase": "Pending", "qosClass": qos_class(obj)}
+        if (obj.get("spec") or {}).get("schedulingGates"):
+            obj["status"]["conditions"] = [dict(_GATED)]
 
     def prepare_for_status_update(self, new: Object, old: Object, ctx: RequestContext) -> None:
         super().prepare_for_status_update(new, old, ctx)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,19 @@ def test_wrong_flags_are_named(  # noqa: PLR0917
     assert words in err, err
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_way_in_is_told_only_once_it_is_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """An API server that can't listen says why, and no kubectl line."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        flags = ("--store", "memory", "--listen", f"127.0.0.1:{port}", "--cert-dir", str(tmp_path))
+        code, out, err = run("apiserver", *flags, capsys=capsys)
+    assert (code, out) == (1, "")
+    assert "address already in use" in err
+    assert "kubectl" not in err
 
 
 def test_the_timing_of_an_election_must_leave_room(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -61,6 +61,20 @@ async def test_a_pod_waits_a_moment_for_the_default_account(cluster: Any, pod_of
     )  # fmt: skip
 
 
+async def test_a_gated_pod_says_so_from_the_start(cluster: Any, pod_of: Any) -> None:
+    """In the condition that others go by; no other pod has one yet."""
+    made = await cluster.create(kinds.PODS, pod_of("a", schedulingGates=[{"name": "example.com/wait"}]))
+    assert made["status"]["conditions"] == [
+        {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+        }
+    ]
+    assert "conditions" not in (await cluster.create(kinds.PODS, pod_of("b")))["status"]
+
+
 async def test_tolerations_and_priority(cluster: Any, pod_of: Any, refused: Any) -> None:
     """Five minutes on a lost node unless the pod says otherwise; priority 0 unless it is the system's."""
     made = await cluster.create(kinds.PODS, pod_of("a"))

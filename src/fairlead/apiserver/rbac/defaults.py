@@ -103,6 +103,7 @@ PARTS: dict[str, tuple[str, tuple[Rule, ...]]] = {
             ),
             (_READ, "policy", "poddisruptionbudgets poddisruptionbudgets/status"),
             (_READ, "networking.k8s.io", "ingresses ingresses/status networkpolicies"),
+            (_READ, "metrics.k8s.io", "nodes pods"),
         ),
     ),
 }
