@@ -16,7 +16,7 @@ from fairlead.proxy.options import ProxyOptions
 from fairlead.proxy.sockets import trace
 from fairlead.proxy.sockets.backend import AcceleratedBackend
 from fairlead.proxy.sockets.balancer import Unavailable, pods_group
-from fairlead.proxy.sockets.desired import Step
+from fairlead.proxy.sockets.desired import DATAGRAM_ORIGINS, ORIGIN_SLOTS, Step
 from fairlead.proxy.table import NodePlace, Pods, ServiceTable
 from tests.unit.proxy.flows import HERE, HERE2, OPTIONS, THERE, VIP, service, table
 
@@ -163,3 +163,31 @@ def test_the_control_group(tmp_path: Path) -> None:
         pods_group(str(tmp_path / "kubepods.slice"))
     with pytest.raises(Unavailable, match="no cgroup2 is mounted"):
         pods_group(mounts="tmpfs /tmp tmpfs rw 0 0\n")
+
+
+def test_whom_a_socket_is_told(backend: AcceleratedBackend, maps: Maps) -> None:
+    """A connected socket is told the virtual IP; not another that has its place in the map by now; nor itself, once it
+    is connected to somebody else, or its place was taken."""
+    apply(backend, table(service(HERE)))
+    held = maps.maps
+    assert trace.connect(held, "TCP", (VIP, 80), cookie=7) == (HERE, 8080)
+    assert trace.peer(held, "TCP", (HERE, 8080), cookie=7) == (VIP, 80)
+    assert trace.peer(held, "TCP", (HERE, 8080), cookie=7 + ORIGIN_SLOTS) == (HERE, 8080)
+    assert trace.peer(held, "TCP", (HERE, 8081), cookie=7) == (HERE, 8081)
+    assert trace.peer(held, "TCP", (THERE, 8080), cookie=7) == (THERE, 8080)
+    trace.connect(held, "TCP", (VIP, 80), cookie=7 + ORIGIN_SLOTS)
+    assert trace.peer(held, "TCP", (HERE, 8080), cookie=7) == (HERE, 8080)
+
+
+def test_a_datagrams_origin_is_written_once(backend: AcceleratedBackend, maps: Maps) -> None:
+    """What is known of socket, endpoint and virtual IP is not written again; the virtual IP asked last counts."""
+    apply(backend, table(replace(service(HERE), external_ips=("203.0.113.9",), external_local=True)))
+    held = maps.maps
+    trace.connect(held, "UDP", (VIP, 53), cookie=7)
+    (written,) = held[DATAGRAM_ORIGINS].values()
+    trace.connect(held, "UDP", (VIP, 53), cookie=7)
+    (again,) = held[DATAGRAM_ORIGINS].values()
+    assert written is again
+    assert trace.peer(held, "UDP", (HERE, 5353), cookie=7) == (VIP, 53)
+    trace.connect(held, "UDP", ("203.0.113.9", 53), cookie=7)
+    assert trace.peer(held, "UDP", (HERE, 5353), cookie=7) == ("203.0.113.9", 53)

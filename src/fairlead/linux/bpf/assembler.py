@@ -29,7 +29,8 @@ STORE_NUMBER = {_ST | _MEM | bits: size for size, bits in _SIZES.items()}
 LOAD_WIDE = _LD | _IMM | _SIZES[8]
 ADD_NUMBER, MOVE = _ALU64 | _ADD, _ALU64 | _MOV | _REGISTER
 MOVE_NUMBER, REMAINDER = _ALU64 | _MOV, _ALU | _MOD | _REGISTER
-JUMP, IF_EQUAL, IF_NOT_EQUAL, IF_SAME = _JMP | _JA, _JMP | _JEQ, _JMP | _JNE, _JMP | _JEQ | _REGISTER
+JUMP, IF_EQUAL, IF_NOT_EQUAL = _JMP | _JA, _JMP | _JEQ, _JMP | _JNE
+IF_SAME, IF_DIFFERENT = _JMP | _JEQ | _REGISTER, _JMP | _JNE | _REGISTER
 CALL, EXIT = _JMP | _CALL, _JMP | _EXIT
 
 Helper = Literal["map_lookup_elem", "map_update_elem", "get_prandom_u32", "get_socket_cookie", "get_netns_cookie"]
@@ -43,11 +44,13 @@ HELPERS: dict[Helper, int] = {
 
 
 class MapShape(NamedTuple):
-    """A map: bytes of a key and of a value. `recent`: it forgets what was used least recently when it is full."""
+    """A map: bytes of a key and of a value. `recent`: it forgets what was used least recently when it is full. `slots`:
+    its keys are the numbers below its capacity, all there from the start, with zeros."""
 
     key: int
     value: int
     recent: bool = False
+    slots: bool = False
 
 
 class Instruction(NamedTuple):
@@ -125,6 +128,10 @@ class Assembler:
     def when_same(self, register: int, other: int, label: str) -> None:
         """Go to the label if register == other."""
         self._jump(Instruction(IF_SAME, register, other), label)
+
+    def unless_same(self, register: int, other: int, label: str) -> None:
+        """Go to the label unless register == other."""
+        self._jump(Instruction(IF_DIFFERENT, register, other), label)
 
     def goto(self, label: str) -> None:
         """Go to the label."""

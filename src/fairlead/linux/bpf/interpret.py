@@ -106,8 +106,8 @@ class _Run:
     def _jumps(self, i: Instruction) -> bool:
         if i.code == assembler.JUMP:
             return True
-        if i.code == assembler.IF_SAME:
-            return self._value(i.target) == self._value(i.source)
+        if i.code in (assembler.IF_SAME, assembler.IF_DIFFERENT):
+            return (self._value(i.target) == self._value(i.source)) == (i.code == assembler.IF_SAME)
         if i.code in (assembler.IF_EQUAL, assembler.IF_NOT_EQUAL):
             return (self._value(i.target) == i.number) == (i.code == assembler.IF_EQUAL)
         raise ValueError(f"not an instruction of ours: {i}")
@@ -126,7 +126,7 @@ class _Run:
         held, shape = machine.maps[named.name], machine.shapes[named.name]
         key = self._read(2, 0, shape.key)
         if helper == "map_lookup_elem":
-            value = held.get(key)
+            value = held.get(key, bytes(shape.value) if shape.slots else None)
             return 0 if value is None else Pointer(bytearray(value), 0)
         if self._integer(4) != 0:
             raise ValueError("map_update_elem with flags")

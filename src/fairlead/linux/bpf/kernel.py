@@ -24,7 +24,7 @@ from fairlead.linux.bpf.assembler import MapShape, Program, render_program
 _CALL_NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361, "armv7l": 386}
 _MAP_CREATE, _MAP_LOOKUP, _PROG_LOAD = 0, 1, 5
 _MAP_UPDATE_BATCH, _MAP_DELETE_BATCH, _LINK_CREATE = 26, 27, 28
-_HASH, _LRU_HASH = 1, 9
+_HASH, _ARRAY, _LRU_HASH = 1, 2, 9
 _NO_PREALLOC = 1
 _CGROUP_SOCK_ADDR = 18
 _LOG_BYTES = 1 << 16
@@ -65,8 +65,8 @@ class Map:
 
     def __init__(self, name: str, shape: MapShape, capacity: int) -> None:
         self.shape = shape
-        kind = _LRU_HASH if shape.recent else _HASH
-        flags = 0 if shape.recent else _NO_PREALLOC
+        kind = _ARRAY if shape.slots else _LRU_HASH if shape.recent else _HASH
+        flags = _NO_PREALLOC if kind == _HASH else 0
         head = struct.pack("=IIIII", kind, shape.key, shape.value, capacity, flags)
         self._fd = _bpf(_MAP_CREATE, head + struct.pack("=II", 0, 0) + _name(name))
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from fairlead.linux import processes
 from fairlead.linux.bpf.kernel import Attached, Map, allow_locked_memory, namespace_cookie
-from fairlead.proxy.sockets.desired import ENDPOINTS, MEMBERS, SERVICES, SHAPES, Step
+from fairlead.proxy.sockets.desired import ENDPOINTS, MEMBERS, ORIGIN_SLOTS, SERVICES, SHAPES, Step
 from fairlead.proxy.sockets.programs import Version, programs
 
-_RECENT = 32768  # sockets and flows whose origin is remembered
+_RECENT = 32768  # flows, and datagrams' origins, that are remembered
 _SMALLEST = 4096
 _KUBELET_GROUPS = ("kubepods.slice", "kubepods", "kubelet.slice/kubelet-kubepods.slice", "kubelet/kubepods")
 
@@ -71,7 +71,7 @@ class SocketBalancer:
             if not self._recent:
                 for name, shape in SHAPES.items():
                     if shape.recent:
-                        self._recent[name] = Map(name, shape, _RECENT)
+                        self._recent[name] = Map(name, shape, ORIGIN_SLOTS if shape.slots else _RECENT)
             for name in (SERVICES, ENDPOINTS, MEMBERS):
                 maps[name] = Map(name, SHAPES[name], max(_SMALLEST, 2 * size))
             _write(maps, steps)

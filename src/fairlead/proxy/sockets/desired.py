@@ -21,12 +21,17 @@ from fairlead.proxy.table import Forwarding, NodePlace, ServiceTable, Target
 SERVICES, ENDPOINTS, MEMBERS = "services", "endpoints", "members"
 ORIGINS, DATAGRAM_ORIGINS, FLOWS = "origins", "dgram_origins", "flows"
 
+ORIGIN_SLOTS = 65536
+
 SHAPES = {
     SERVICES: MapShape(20, 4),  # address, port, protocol → how many endpoints
     ENDPOINTS: MapShape(24, 20),  # …, slot → address, port
     MEMBERS: MapShape(40, 4),  # address, port, protocol, endpoint's address and port → 1
-    ORIGINS: MapShape(32, 20, recent=True),  # socket, endpoint's address and port → what was asked for
-    DATAGRAM_ORIGINS: MapShape(32, 20, recent=True),
+    # The socket's place → socket, endpoint's address and port, what was asked for. Sockets are numbered as they come,
+    # so who has the place now is one of the last so many; a map that keeps the most recent would cost three quarters of
+    # a connect's program.
+    ORIGINS: MapShape(4, 48, recent=True, slots=True),
+    DATAGRAM_ORIGINS: MapShape(32, 20, recent=True),  # socket, endpoint's address and port → what was asked for
     FLOWS: MapShape(32, 20, recent=True),  # socket, address, port, protocol → the endpoint chosen before
 }
 

@@ -15,7 +15,16 @@ import sys
 from typing import Literal
 
 from fairlead.linux.bpf.assembler import FP, R0, R1, R2, R3, R4, R6, R7, R8, R9, Assembler, Program, Size
-from fairlead.proxy.sockets.desired import DATAGRAM_ORIGINS, ENDPOINTS, FLOWS, MEMBERS, ORIGINS, PROTOCOLS, SERVICES
+from fairlead.proxy.sockets.desired import (
+    DATAGRAM_ORIGINS,
+    ENDPOINTS,
+    FLOWS,
+    MEMBERS,
+    ORIGIN_SLOTS,
+    ORIGINS,
+    PROTOCOLS,
+    SERVICES,
+)
 
 Version = Literal[4, 6]
 
@@ -23,10 +32,11 @@ Version = Literal[4, 6]
 IP4, IP6, PORT, PROTOCOL = 4, 8, 24, 36
 CONTEXT_BYTES = 72
 
-# The stack, from its end: the key of ENDPOINTS, which begins as that of SERVICES does; the key of ORIGINS; the key of
-# FLOWS; the key of MEMBERS.
+# The stack, from its end: the key of ENDPOINTS, which begins as that of SERVICES does; the key of DATAGRAM_ORIGINS; the
+# key of FLOWS; the key of MEMBERS. For TCP, after the first: the value of ORIGINS and its key.
 _ENDPOINT_KEY, _SLOT = -24, -4
 _ORIGIN_KEY, _FLOW_KEY, _MEMBER_KEY = -56, -88, -128
+_ORIGIN, _ORIGIN_SLOT = -72, -80
 _COOKIE_BYTES, _SERVICE_BYTES, _ENDPOINT_BYTES = 8, 20, 20
 
 _PROCEED = 1
@@ -38,8 +48,8 @@ def programs(version: Version, own_namespace: int) -> dict[str, Program]:
     return {
         f"connect{version}": _connect(version, own_namespace),
         f"sendmsg{version}": _sendmsg(version, own_namespace),
-        f"recvmsg{version}": _restore(version, DATAGRAM_ORIGINS, "UDP"),
-        f"getpeername{version}": _restore(version, ORIGINS, "TCP"),
+        f"recvmsg{version}": _recvmsg(version),
+        f"getpeername{version}": _getpeername(version),
     }
 
 
@@ -48,7 +58,15 @@ def _connect(version: Version, own_namespace: int) -> Program:
     _take_pods_only(a, "TCP", own_namespace)
     _find_service(a, version, "TCP")
     _choose(a)
-    _remember_origin(a, ORIGINS)
+    _find_origin_slot(a)
+    _copy(a, (FP, _ORIGIN + _COOKIE_BYTES), (R8, 0), _ENDPOINT_BYTES)
+    _copy(a, (FP, _ORIGIN + _COOKIE_BYTES + _ENDPOINT_BYTES), (FP, _ENDPOINT_KEY), _SERVICE_BYTES)
+    a.move_map(R1, ORIGINS)
+    a.address(R2, FP, _ORIGIN_SLOT)
+    a.address(R3, FP, _ORIGIN)
+    a.move_number(R4, 0)
+    a.call("map_update_elem")
+    a.unless(R0, 0, "proceed")
     _send_there(a, version)
     a.label("proceed")
     a.exit(_PROCEED)
@@ -80,32 +98,72 @@ def _sendmsg(version: Version, own_namespace: int) -> Program:
     a.call("map_update_elem")
     a.unless(R0, 0, "proceed")
     a.label("chosen")
-    _remember_origin(a, DATAGRAM_ORIGINS)
+    _remember_origin(a)
     _send_there(a, version)
     a.label("proceed")
     a.exit(_PROCEED)
     return a.program()
 
 
-def _restore(version: Version, origins: str, protocol: str) -> Program:
-    """Who is at the other end, by the name it was asked for."""
+def _recvmsg(version: Version) -> Program:
+    """Whose datagram it is, by the name it was asked for."""
     a = Assembler()
     a.move(R6, R1)
     a.load(4, R7, R6, PROTOCOL)
-    a.unless(R7, PROTOCOLS[protocol], "proceed")
+    a.unless(R7, PROTOCOLS["UDP"], "proceed")
     a.call("get_socket_cookie")
     a.store(8, FP, _ORIGIN_KEY, R0)
     _store_address(a, version, _ORIGIN_KEY + _COOKIE_BYTES)
     a.load(4, R7, R6, PORT)
     a.store(2, FP, _ORIGIN_KEY + 24, R7)
     _end_origin_key(a)
-    _lookup(a, origins, _ORIGIN_KEY)
+    _lookup(a, DATAGRAM_ORIGINS, _ORIGIN_KEY)
     a.when(R0, 0, "proceed")
     a.move(R8, R0)
     _send_there(a, version)
     a.label("proceed")
     a.exit(_PROCEED)
     return a.program()
+
+
+def _getpeername(version: Version) -> Program:
+    """Who is at the other end, by the name it was asked for: if the place is still this socket's, and the other end is
+    what was chosen then."""
+    a = Assembler()
+    a.move(R6, R1)
+    a.load(4, R7, R6, PROTOCOL)
+    a.unless(R7, PROTOCOLS["TCP"], "proceed")
+    _find_origin_slot(a)
+    _store_address(a, version, _ORIGIN + _COOKIE_BYTES)
+    a.load(4, R7, R6, PORT)
+    a.store(2, FP, _ORIGIN + 24, R7)
+    a.store_number(2, FP, _ORIGIN + 26, 0)
+    _lookup(a, ORIGINS, _ORIGIN_SLOT)
+    a.when(R0, 0, "proceed")
+    _unless_alike(a, R0, (FP, _ORIGIN), _COOKIE_BYTES + _ENDPOINT_BYTES, "proceed")
+    a.address(R8, R0, _COOKIE_BYTES + _ENDPOINT_BYTES)
+    _send_there(a, version)
+    a.label("proceed")
+    a.exit(_PROCEED)
+    return a.program()
+
+
+def _find_origin_slot(a: Assembler) -> None:
+    """The socket's number begins the value of ORIGINS on the stack, its place there is the key."""
+    a.move(R1, R6)
+    a.call("get_socket_cookie")
+    a.store(8, FP, _ORIGIN, R0)
+    a.move_number(R7, ORIGIN_SLOTS)
+    a.remainder(R0, R7)
+    a.store(4, FP, _ORIGIN_SLOT, R0)
+
+
+def _unless_alike(a: Assembler, base: int, other: tuple[int, int], length: int, label: str) -> None:
+    """Go to the label unless the bytes are the same, in words; each place is a register and an offset."""
+    for position in range(0, length, 4):
+        a.load(4, R7, base, position)
+        a.load(4, R9, other[0], other[1] + position)
+        a.unless_same(R7, R9, label)
 
 
 def _take_pods_only(a: Assembler, protocol: str, own_namespace: int) -> None:
@@ -140,8 +198,9 @@ def _choose(a: Assembler) -> None:
     a.move(R8, R0)
 
 
-def _remember_origin(a: Assembler, origins: str) -> None:
-    """That this socket means the service on the stack when it has to do with the endpoint R8."""
+def _remember_origin(a: Assembler) -> None:
+    """That this socket means the service on the stack when it has to do with the endpoint R8; where that is known, it
+    is only looked up: to write it costs seven times as much."""
     a.move(R1, R6)
     a.call("get_socket_cookie")
     a.store(8, FP, _ORIGIN_KEY, R0)
@@ -149,12 +208,18 @@ def _remember_origin(a: Assembler, origins: str) -> None:
     a.load(2, R9, R8, 16)
     a.store(2, FP, _ORIGIN_KEY + 24, R9)
     _end_origin_key(a)
-    a.move_map(R1, origins)
+    _lookup(a, DATAGRAM_ORIGINS, _ORIGIN_KEY)
+    a.when(R0, 0, "remember")
+    _unless_alike(a, R0, (FP, _ENDPOINT_KEY), _SERVICE_BYTES, "remember")
+    a.goto("remembered")
+    a.label("remember")
+    a.move_map(R1, DATAGRAM_ORIGINS)
     a.address(R2, FP, _ORIGIN_KEY)
     a.address(R3, FP, _ENDPOINT_KEY)
     a.move_number(R4, 0)
     a.call("map_update_elem")
     a.unless(R0, 0, "proceed")
+    a.label("remembered")
 
 
 def _end_origin_key(a: Assembler) -> None:
