@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -136,4 +139,62 @@ def test_a_private_registry(cluster: Cluster, tmp_path: Path) -> None:
     exact = {"image": f"127.0.0.1:5000/team/box@{digest}", "imagePullPolicy": "Always"}
     cluster.apply(on_first_node("exact", exact, restartPolicy="Never", imagePullSecrets=secrets))
     cluster.wait_for(lambda: cluster.kubectl("logs", "exact") == "from the registry\n", "the log of the digest's pod")
-    cluster.kubectl("delete", "pod", "stranger", "friend", "exact", "registry", "--grace-period=1")
+    never = {"image": "127.0.0.1:5000/team/other:1", "imagePullPolicy": "Never"}
+    cluster.apply(on_first_node("never", never))
+    cluster.wait_for(lambda: "ErrImageNeverPull" in cluster.kubectl("get", "pod", "never"), "the refusal to pull")
+
+    cluster.fairlead("image", "rm", "127.0.0.1:5000/team/box:1")
+    auths = tmp_path / "auths.json"
+    key = base64.b64encode(b"user:secret").decode()
+    auths.write_text(json.dumps({"auths": {"127.0.0.1:5000": {"auth": key}}}))
+    pull = ["image", "pull", "127.0.0.1:5000/team/box:1", "--authfile", str(auths)]
+    network = f"--net=/proc/{cluster.status()['processes']['node-n1']}/ns/net"
+    done = subprocess.run(
+        ["nsenter", network, sys.executable, "-m", "fairlead", *pull],
+        env=cluster.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == f"127.0.0.1:5000/team/box:1 {digest}\n", done.stderr
+    cluster.kubectl("delete", "pod", "stranger", "friend", "exact", "never", "registry", "--grace-period=1")
+
+
+def test_what_an_image_may(cluster: Cluster, tmp_path: Path) -> None:
+    """Capabilities, no_new_privs, the seccomp filter, a read-only root, masked paths, a limit of memory: crun's."""
+    layout = make.layout(tmp_path / "layout", "test/rights:1", [make.busybox()], {"Env": ["PATH=/bin"]})
+    cluster.fairlead("image", "load", str(layout))
+    look = (
+        "grep -E 'CapBnd|NoNewPrivs|Seccomp:' /proc/self/status; touch /x || echo read-only; "
+        "ls /sys/firmware | grep -c .; id -u; busybox tail /dev/zero"
+    )
+    container = {
+        "image": "test/rights:1",
+        "command": ["sh", "-c", look],
+        "resources": {"limits": {"memory": "32Mi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsUser": 1234,
+            "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+    cluster.apply(on_first_node("rights", container, restartPolicy="Never"))
+
+    def end() -> dict[str, Any]:
+        found: dict[str, Any] = cluster.get("pod", "rights")["status"]["containerStatuses"][0]["state"]["terminated"]
+        return found
+
+    cluster.wait_for(end, "its end")
+    said = cluster.kubectl("logs", "rights").split("\n")
+    assert [line for line in said if "/x" not in line][:6] == [
+        "CapBnd:\t0000000000000001",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "read-only",
+        "0",
+        "1234",
+    ]
+    assert (end()["reason"], end()["exitCode"]) == ("OOMKilled", 137)
+    cluster.kubectl("delete", "pod", "rights")

@@ -157,6 +157,126 @@ def test_a_pod_that_ends_is_replaced_then_or_before(cluster: Cluster, tmp_path: 
     cluster.kubectl("delete", "job", name)
 
 
+def test_a_deployment_keeps_to_its_bounds(cluster: Cluster) -> None:
+    """Never fewer available than it may have, nor more pods; a step that does not get on is said, and undone; no more
+    of the past is kept than was asked."""
+    spec = (
+        "  replicas: 3\n  progressDeadlineSeconds: 5\n  revisionHistoryLimit: 1\n"
+        "  strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}\n"
+    )
+    cluster.apply(manifest("Deployment", "web", spec.replace("Seconds: 5", "Seconds: 60")))
+    rolled_out(cluster, "deploy/web")
+    seen: list[tuple[int, int]] = []
+
+    def is_through(generation: int) -> bool:
+        status = cluster.get("deployment", "web")["status"]
+        seen.append((status.get("availableReplicas", 0), status["replicas"]))
+        return bool(
+            status["observedGeneration"] == generation and status.get("updatedReplicas") == 3 == status["replicas"]
+        )
+
+    for number in (1, 2):
+        cluster.kubectl("set", "env", "deploy/web", f"N={number}")
+        generation = cluster.get("deployment", "web")["metadata"]["generation"]
+        cluster.wait_for(lambda generation=generation: is_through(generation), f"update {number}: {seen}")
+    assert all(available >= 3 and pods <= 4 for available, pods in seen), seen
+    cluster.wait_for(lambda: len(cluster.get("rs", "-l", "app=web")["items"]) == 2, "one old ReplicaSet")
+
+    cluster.apply(manifest("Deployment", "web", spec, command='["/no/such"]'))
+    said = cluster.kubectl("rollout", "status", "deploy/web", "--timeout=60s", check=False)
+    conditions = {c["type"]: c for c in cluster.get("deployment", "web")["status"]["conditions"]}
+    assert conditions["Progressing"]["reason"] == "ProgressDeadlineExceeded", said
+    assert cluster.get("deployment", "web")["status"]["availableReplicas"] == 3
+    cluster.kubectl("rollout", "undo", "deploy/web")
+    rolled_out(cluster, "deploy/web")
+    cluster.kubectl("delete", "deployment", "web")
+
+
+def test_a_statefulset_in_parallel_and_by_parts(cluster: Cluster) -> None:
+    """All pods at once, though the first never gets ready; an update reaches only those from the partition on."""
+    never = '["sh", "-c", "trap exit TERM; sleep infinity & wait"]'
+    spec = "  serviceName: fast\n  replicas: 3\n  podManagementPolicy: Parallel\n"
+    made = manifest("StatefulSet", "fast", spec, command=never)
+    gated = made.replace(
+        "      containers:", "      readinessGates: [{conditionType: example.com/never}]\n      containers:"
+    )
+    cluster.apply(gated)
+    cluster.wait_for(lambda: len(pods(cluster, "fast")) == 3, "all of them")
+    cluster.kubectl("delete", "statefulset", "fast")
+    cluster.wait_for(lambda: not cluster.get("pods", "-l", "app=fast")["items"], "the end of them")
+    parts = spec + "  updateStrategy: {rollingUpdate: {partition: 2}}\n"
+    cluster.apply(manifest("StatefulSet", "fast", parts))
+    rolled_out(cluster, "sts/fast")
+    cluster.kubectl("set", "env", "sts/fast", "N=1")
+
+    def new() -> list[str]:
+        found = [p for p in pods(cluster, "fast") if p["spec"]["containers"][0].get("env")]
+        return sorted(p["metadata"]["name"] for p in found)
+
+    cluster.wait_for(lambda: new() == ["fast-2"], "the part")
+    rolled_out(cluster, "sts/fast")
+    assert new() == ["fast-2"]
+    cluster.kubectl("patch", "sts", "fast", "-p", '{"spec": {"updateStrategy": {"rollingUpdate": {"partition": 0}}}}')
+    cluster.wait_for(lambda: len(new()) == 3, "the rest")
+    cluster.kubectl("delete", "statefulset", "fast")
+
+
+def placed(name: str, **spec: Any) -> dict[str, Any]:
+    """A pod with these wishes about its node."""
+    container = {"name": "main", "image": "fairlead/host", "command": json.loads(SLEEP), **spec.pop("container", {})}
+    labels = {"app": spec.pop("app", name), "set": "placed"}
+    whole = {"terminationGracePeriodSeconds": 1, "containers": [container], **spec}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": whole}
+
+
+def test_pods_go_where_they_wish(cluster: Cluster) -> None:
+    """Node affinity, affinity and anti-affinity between pods, spread, tolerations; those that fit nowhere say why."""
+
+    def near(app: str) -> list[dict[str, Any]]:
+        return [{"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": "kubernetes.io/hostname"}]
+
+    expression = {"key": "kubernetes.io/hostname", "operator": "In", "values": ["n2"]}
+    terms = {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    spread = {"maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule", **near("spread")[0]}
+    tolerates = [{"key": "for", "operator": "Equal", "value": "some", "effect": "NoSchedule"}]
+    first = [
+        placed("there", affinity={"nodeAffinity": {required: terms}}),
+        placed("with-it", affinity={"podAffinity": {required: near("there")}}),
+        placed("without-it", affinity={"podAntiAffinity": {required: near("there")}}),
+        *(placed(f"spread-{n}", app="spread", topologySpreadConstraints=[spread]) for n in range(4)),
+        placed("large", container={"resources": {"requests": {"cpu": "10000"}}}),
+        placed("nowhere", nodeSelector={"kubernetes.io/hostname": "n9"}),
+    ]
+    cluster.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": first}))
+    waiting = {"large": "Insufficient cpu", "nowhere": "didn't match Pod's node affinity/selector"}
+
+    def nodes() -> dict[str, str]:
+        found = cluster.get("pods", "-l", "set=placed")["items"]
+        return {p["metadata"]["name"]: p["spec"].get("nodeName", "") for p in found}
+
+    cluster.wait_for(lambda: sum(map(bool, nodes().values())) == len(first) - len(waiting), "their nodes")
+    where = nodes()
+    assert (where["there"], where["with-it"], where["without-it"]) == ("n2", "n2", "n1")
+    assert sorted(where[f"spread-{n}"] for n in range(4)) == ["n1", "n1", "n2", "n2"]
+    for name, why in waiting.items():
+        cluster.wait_for(
+            lambda name=name, why=why: why in cluster.kubectl("describe", "pod", name), f"why {name} waits"
+        )
+
+    cluster.kubectl("taint", "node", "n1", "for=some:NoSchedule")
+    try:
+        late = [placed("stranger"), placed("guest", tolerations=tolerates)]
+        late[0]["spec"]["nodeSelector"] = late[1]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": "n1"}
+        cluster.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": late}))
+        cluster.wait_for(lambda: nodes()["guest"] == "n1", "who tolerates the taint")
+        cluster.wait_for(lambda: "untolerated taint" in cluster.kubectl("describe", "pod", "stranger"), "who does not")
+    finally:
+        cluster.kubectl("taint", "node", "n1", "for-")
+    cluster.wait_for(lambda: nodes()["stranger"] == "n1", "room for who did not")
+    cluster.kubectl("delete", "pods", "-l", "set=placed")
+
+
 def test_a_cronjob_makes_jobs(cluster: Cluster) -> None:
     """On the minute, or by hand; a schedule that means nothing is refused."""
     cluster.kubectl(
