@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.cluster.conftest import Cluster
 from tests.cluster.outside_lab import API, N1, N2, WAN, Lab
-from tests.cluster.test_nodes_outside import Outside
+from tests.cluster.outside_nodes import Outside
 
 _LATENCY = """
 import socket, sys, time

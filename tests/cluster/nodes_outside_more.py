@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from tests.cluster.outside_lab import API, WAN
-from tests.cluster.test_nodes_outside import Outside, outside
+from tests.cluster.outside_nodes import Outside, outside
 
 __all__ = ["outside"]  # the fixture
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tests.cluster.test_nodes_outside import Outside
+    from tests.cluster.outside_nodes import Outside
 
 
 class Report:

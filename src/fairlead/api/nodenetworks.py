@@ -28,6 +28,10 @@ ENCRYPTION = "fairlead.dev/encryption"
 """Annotation, the administrator's: `off` on both ends of a pair lets its pods' traffic leave the LAN unencrypted."""
 PATHS = "fairlead.dev/paths"
 """Annotation, the node's: a JSON object, name of a node elsewhere → the way to it (see `podnetwork.overlay.Path`)."""
+MACHINE = "fairlead.dev/machine"
+"""Label of the nodes of `fairlead up`, which share a machine and its files: the cluster's name."""
+VOLUMES = "fairlead.dev/volumes"
+"""Annotation of a node that joined: the directory of its machine where volumes are made."""
 
 DEFAULT_PORT = 51820
 

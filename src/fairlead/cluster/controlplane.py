@@ -117,7 +117,7 @@ async def _serve(layout: Layout, config: ClusterConfig, host_socket: socket.sock
             asyncio.create_task(addons.keep(client, config), name="addons"),
             asyncio.create_task(routes.keep(client), name="routes"),
             asyncio.create_task(signing.keep(client, signer), name="signing"),
-            asyncio.create_task(Provisioner(client, layout.volumes).run(), name="provisioner"),
+            asyncio.create_task(Provisioner(client, config.name, layout.volumes).run(), name="provisioner"),
             asyncio.create_task(invitation.keep(client, told, authority.cert_pem, config.join_url), name="invitation"),
         ]
         for beside in work[1:]:

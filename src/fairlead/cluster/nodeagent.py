@@ -17,6 +17,7 @@ import msgspec
 import uvloop
 
 from fairlead.announce.announcing import Announcing
+from fairlead.api import nodenetworks
 from fairlead.api.addresspool import Pool
 from fairlead.api.kinds import NODES
 from fairlead.client import Client, config, follow
@@ -65,6 +66,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     runtime: Path
     kubeconfig: Path
     pki: Path
+    volumes: Path
     pod_cidrs: tuple[str, ...]
     service_cidrs: tuple[str, ...]
     ip_families: tuple[Family, ...]
@@ -93,6 +95,16 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     def serving_ips(self) -> tuple[str, ...]:
         """The addresses that the certificate bears: those of a node that joined may change."""
         return self.node_ips if self.member is None else ()
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Of the Node."""
+        return {nodenetworks.MACHINE: self.cluster} if self.member is None else self.member.labels
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """Of the Node, when it is new."""
+        return {} if self.member is None else self.member.annotations | {nodenetworks.VOLUMES: str(self.volumes)}
 
     @property
     def endpoints_elsewhere(self) -> tuple[tuple[Place, Place], ...]:
@@ -132,6 +144,7 @@ def run(layout: Layout, config: ClusterConfig, node: str) -> None:
         runtime=layout.runtime / "nodes" / node,
         kubeconfig=layout.kubeconfig(node),
         pki=layout.pki,
+        volumes=layout.volumes,
         pod_cidrs=config.pod_cidrs,
         service_cidrs=config.service_cidrs,
         ip_families=config.ip_families,
@@ -161,6 +174,7 @@ def run_member(layout: Layout, member: Member) -> None:
         runtime=layout.runtime / "nodes" / member.node,
         kubeconfig=layout.kubeconfig(member.node),
         pki=layout.pki,
+        volumes=layout.volumes,
         pod_cidrs=known.pod_cidrs,
         service_cidrs=known.service_cidrs,
         ip_families=known.ip_families,
@@ -221,8 +235,8 @@ async def _serve(settings: NodeSettings, spawner: Spawner) -> None:
                 client_groups=(KUBELET_CLIENTS,),
                 withdraw_seconds=_WITHDRAW_SECONDS,
                 images_dir=images_directory(),
-                labels=dict(member.labels) if member is not None else {},
-                annotations=dict(member.annotations) if member is not None else {},
+                labels=settings.labels,
+                annotations=settings.annotations,
             ),
             client,
             network,

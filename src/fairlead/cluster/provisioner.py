@@ -1,21 +1,26 @@
-"""Makes the volumes of the class `standard`: directories below the cluster's state, one for each claim.
+"""Makes the volumes of the class `standard`: directories, one for each claim, on the machine of the node it is for.
 
-Runs beside the controllers, as an external provisioner does beside upstream's. The nodes of a cluster are on one
-machine, so a directory can be used from each of them in every access mode; how much is written to it is not limited.
-Invariants: a directory is made before its volume and goes before it; nothing outside of the cluster's own directory is
-ever removed.
+Runs beside the controllers, as an external provisioner does beside upstream's. The nodes of `fairlead up` are on one
+machine, this one, so a directory can be used from each of them, in every access mode; on a node that joined it is made
+and removed by a pod there. Pods follow by the volume's node affinity. How much is written is not limited. Invariants: a
+directory is made before its volume and goes before it; nothing outside of a machine's directory for volumes is ever
+removed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
-from fairlead.api import quantity
+import msgspec
+
+from fairlead.api import nodenetworks, quantity
 from fairlead.api.errors import StatusError
-from fairlead.api.kinds import PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, STORAGECLASSES
+from fairlead.api.kinds import NODES, PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, STORAGECLASSES
 from fairlead.api.storage import (
     PROVISIONED_BY,
     SELECTED_NODE,
@@ -30,11 +35,16 @@ from fairlead.client.events import EventRecorder
 from fairlead.client.informer import Informer
 from fairlead.client.rest import is_gone
 from fairlead.client.workqueue import WorkQueue, work
+from fairlead.cluster import errands
 
 Object = dict[str, Any]
 
+log = logging.getLogger("fairlead.cluster")
+
 NAME = "fairlead.dev/host-directory"
 FINALIZER = "external-provisioner.volume.kubernetes.io/finalizer"
+_HOSTNAME = "kubernetes.io/hostname"
+_SOON, _LATER = 0.2, 5.0  # s until an errand is looked at again, is tried again
 
 
 def is_asked(claim: Object, storage_class: Object | None) -> bool:
@@ -61,8 +71,26 @@ def refusal(claim: Object, storage_class: Object) -> str:
     )
 
 
-def volume_for(claim: Object, storage_class: Object, directory: Path) -> Object:
-    """The volume, kept for the claim. Pure."""
+class Place(msgspec.Struct, frozen=True):
+    """Where volumes are: the machine's directory for them, and the label of the nodes that reach it. `joined`: the node
+    whose machine it is; empty for this machine."""
+
+    root: Path
+    label: tuple[str, str]
+    joined: str = ""
+
+
+def place_on(node: Object | None, cluster: str, root: Path) -> Place | None:
+    """Where a volume goes whose first pod is on that node; None: the node does not say. Without a node it is this
+    machine, where the cluster's own nodes are. Pure."""
+    if node is None or (node["metadata"].get("labels") or {}).get(nodenetworks.MACHINE) == cluster:
+        return Place(root, (nodenetworks.MACHINE, cluster))
+    name, there = node["metadata"]["name"], nodenetworks.annotation(node, nodenetworks.VOLUMES)
+    return Place(Path(there), (_HOSTNAME, name), name) if there.startswith("/") else None
+
+
+def volume_for(claim: Object, storage_class: Object, directory: Path, label: tuple[str, str]) -> Object:
+    """The volume, kept for the claim, for nodes with that label. Pure."""
     metadata, spec = claim["metadata"], claim["spec"]
     reference = {
         "kind": "PersistentVolumeClaim",
@@ -86,6 +114,7 @@ def volume_for(claim: Object, storage_class: Object, directory: Path) -> Object:
             "capacity": {"storage": wanted(claim)},
             "claimRef": reference,
             "hostPath": {"path": str(directory), "type": "Directory"},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [_is(*label)]}]}},
             "persistentVolumeReclaimPolicy": storage_class.get("reclaimPolicy") or "Delete",
             "storageClassName": class_of(claim),
             "volumeMode": spec.get("volumeMode") or "Filesystem",
@@ -103,16 +132,29 @@ def is_over(volume: Object) -> bool:
     return (deletes and phase in ("Released", "Failed")) or bool(metadata.get("deletionTimestamp"))
 
 
+def host_of(volume: Object) -> str:
+    """The node that joined on whose machine the directory is; empty: this one. Pure."""
+    terms = ((volume["spec"].get("nodeAffinity") or {}).get("required") or {}).get("nodeSelectorTerms") or ()
+    names = [e["values"][0] for term in terms for e in term.get("matchExpressions") or () if e.get("key") == _HOSTNAME]
+    return str(names[0]) if names else ""
+
+
+def _is(key: str, value: str) -> Object:
+    return {"key": key, "operator": "In", "values": [value]}
+
+
 class Provisioner:
     """Serves claims and volumes until cancelled. Keys are `namespace/name` of claims and `/name` of volumes."""
 
-    def __init__(self, client: Client, directory: Path) -> None:
-        self._client, self._directory = client, directory
+    def __init__(self, client: Client, cluster: str, directory: Path) -> None:
+        self._client, self._cluster, self._directory = client, cluster, directory
         watched = (PERSISTENTVOLUMECLAIMS, PERSISTENTVOLUMES, STORAGECLASSES)
         self._informer = Informer(client, *(Watched(resource) for resource in watched))
         self._claims, self._volumes, self._classes = (self._informer.cache(resource) for resource in watched)
         self._recorder = EventRecorder(client, NAME)
         self._queue: WorkQueue[str] = WorkQueue()
+        self._begun: set[str] = set()  # the UIDs of claims whose directory is being made
+        self._emptied: set[str] = set()  # the names of volumes whose directory is gone; the cache may not show it yet
         self._informer.on(PERSISTENTVOLUMECLAIMS, self._on_claim)
         self._informer.on(PERSISTENTVOLUMES, self._on_volume)
         self._informer.on(STORAGECLASSES, self._on_class)
@@ -135,6 +177,8 @@ class Provisioner:
     def _on_volume(self, before: Object | None, after: Object | None) -> None:
         if after is not None:
             self._queue.add(f"/{after['metadata']['name']}")
+        elif before is not None:
+            self._emptied.discard(before["metadata"]["name"])
 
     def _on_class(self, before: Object | None, after: Object | None) -> None:
         for claim in self._claims:
@@ -148,6 +192,23 @@ class Provisioner:
                 await self._serve(claim)
         elif (volume := self._volumes.get(name)) is not None and is_over(volume):
             await self._end(volume)
+
+    async def _node(self, name: str) -> Object | None:
+        try:
+            return await self._client.get(NODES, name)
+        except StatusError as error:
+            if is_gone(error):
+                return None
+            raise
+
+    async def _there(self, key: str, errand: errands.Errand) -> bool:
+        """Whether it is done on the node; if not, `key` is looked at again."""
+        outcome = await errands.run(self._client, errand)
+        if outcome != "done":
+            self._queue.add_after(key, _SOON if outcome == "underway" else _LATER)
+        if outcome == "failed":
+            log.warning("%s on node %s failed; trying again", shlex.join(errand.command), errand.node)
+        return outcome == "done"
 
     async def _serve(self, claim: Object) -> None:
         storage_class = self._classes.get(class_of(claim))
@@ -166,11 +227,25 @@ class Provisioner:
             text = f'failed to provision volume with StorageClass "{mode}": {why}'
             self._recorder.event(claim, "Warning", "ProvisioningFailed", text)
             return
-        text = f'External provisioner is provisioning volume for claim "{name}"'
-        self._recorder.event(claim, "Normal", "Provisioning", text)
-        directory = self._directory / f"pvc-{metadata['uid']}_{metadata['namespace']}_{metadata['name']}"
-        await asyncio.to_thread(_make, directory)
-        volume = volume_for(claim, storage_class, directory)
+        chosen = (metadata.get("annotations") or {}).get(SELECTED_NODE) or ""
+        node = await self._node(chosen) if chosen else None
+        if chosen and node is None:
+            return  # the scheduler takes its choice back, and the claim comes again
+        place = place_on(node, self._cluster, self._directory)
+        if place is None:
+            text = f"node {chosen} does not say where volumes are kept there (annotation {nodenetworks.VOLUMES})"
+            self._recorder.event(claim, "Warning", "ProvisioningFailed", text)
+            return
+        if metadata["uid"] not in self._begun:
+            self._begun.add(metadata["uid"])
+            text = f'External provisioner is provisioning volume for claim "{name}"'
+            self._recorder.event(claim, "Normal", "Provisioning", text)
+        directory = place.root / f"pvc-{metadata['uid']}_{metadata['namespace']}_{metadata['name']}"
+        if not place.joined:
+            await asyncio.to_thread(_make, directory)
+        elif not await self._there(name, _making(metadata["uid"], place, directory.name)):
+            return
+        volume = volume_for(claim, storage_class, directory, place.label)
         try:
             await self._client.create(PERSISTENTVOLUMES, volume)
         except StatusError as error:
@@ -179,6 +254,7 @@ class Provisioner:
             text = f'failed to provision volume with StorageClass "{mode}": {error}'
             self._recorder.event(claim, "Warning", "ProvisioningFailed", text)
             raise
+        self._begun.discard(metadata["uid"])
         text = f"Successfully provisioned volume {volume['metadata']['name']}"
         self._recorder.event(claim, "Normal", "ProvisioningSucceeded", text)
 
@@ -201,18 +277,39 @@ class Provisioner:
     async def _end(self, volume: Object) -> None:
         """The directory first; then nothing of ours keeps the volume."""
         metadata, path = volume["metadata"], Path((volume["spec"].get("hostPath") or {}).get("path") or "/")
-        if volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete" and path.parent == self._directory:
-            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+        name = metadata["name"]
+        if volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete" and name not in self._emptied:
+            if path.parent == self._directory:
+                await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+            removing = await self._removal(volume, path)
+            if removing is not None and not await self._there(f"/{name}", removing):
+                return
+            self._emptied.add(name)
         rest = [name for name in metadata.get("finalizers") or () if name != FINALIZER]
         try:
             if rest != metadata.get("finalizers"):
                 let_go = {**volume, "metadata": {**metadata, "finalizers": rest}}
                 await self._client.update(PERSISTENTVOLUMES, let_go)
             if not metadata.get("deletionTimestamp"):
-                await self._client.delete(PERSISTENTVOLUMES, metadata["name"])
+                await self._client.delete(PERSISTENTVOLUMES, name)
         except StatusError as error:
             if not is_gone(error):
                 raise
+
+    async def _removal(self, volume: Object, path: Path) -> errands.Errand | None:
+        """What is to be done on the node that joined whose machine has the directory; None if it left: then it took
+        the directory along."""
+        if not (host := host_of(volume)):
+            return None
+        place = place_on(node, self._cluster, self._directory) if (node := await self._node(host)) is not None else None
+        if place is None or not place.joined or path.parent != place.root:
+            return None
+        name = f"remove-{volume['metadata']['name']}"
+        return errands.Errand(name, place.joined, str(place.root), ("rm", "-rf", "--", path.name))
+
+
+def _making(uid: str, place: Place, name: str) -> errands.Errand:
+    return errands.Errand(f"make-pvc-{uid}", place.joined, str(place.root), ("mkdir", "-p", "-m", "777", "--", name))
 
 
 def _make(directory: Path) -> None:

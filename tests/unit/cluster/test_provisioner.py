@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fairlead.api import nodenetworks
+from fairlead.api.kinds import PODS
 from fairlead.api.storage import PROVISIONED_BY, SELECTED_NODE, STORAGE_PROVISIONER
-from fairlead.cluster import provisioner
+from fairlead.client.fake import FakeAPI, FakeClient
+from fairlead.cluster import errands, provisioner
 
 Object = dict[str, Any]
 MINE = {STORAGE_PROVISIONER: provisioner.NAME}
@@ -42,12 +46,63 @@ def test_who_is_served(given: Object, fields: Object, asked: bool) -> None:
 
 def test_a_volume_says_whose_and_where_it_is() -> None:
     """It is kept for its claim from the start, and has the class's policy."""
-    made = provisioner.volume_for(claim(), storage_class(reclaimPolicy="Retain"), Path("/d/x"))
+    made = provisioner.volume_for(claim(), storage_class(reclaimPolicy="Retain"), Path("/d/x"), ("k", "v"))
     assert made["metadata"]["name"] == "pvc-u"
     assert made["metadata"]["annotations"] == {PROVISIONED_BY: provisioner.NAME}
     spec = made["spec"]
     assert (spec["claimRef"]["name"], spec["claimRef"]["uid"], spec["storageClassName"]) == ("data", "u", "s")
     assert (spec["hostPath"]["path"], spec["persistentVolumeReclaimPolicy"]) == ("/d/x", "Retain")
+    assert spec["nodeAffinity"]["required"]["nodeSelectorTerms"] == [
+        {"matchExpressions": [{"key": "k", "operator": "In", "values": ["v"]}]}
+    ]
+
+
+def node(name: str, labels: Object | None = None, notes: Object | None = None) -> Object:
+    return {"metadata": {"name": name, "labels": labels or {}, "annotations": notes or {}}}
+
+
+JOINED = node("b", notes={nodenetworks.VOLUMES: "/there"})
+
+
+@pytest.mark.parametrize(
+    ("given", "root", "label", "joined"),
+    [
+        (None, "/here", ("fairlead.dev/machine", "lab"), ""),
+        (node("n1", {nodenetworks.MACHINE: "lab"}), "/here", ("fairlead.dev/machine", "lab"), ""),
+        (JOINED, "/there", ("kubernetes.io/hostname", "b"), "b"),
+    ],
+)
+def test_a_volume_is_on_the_machine_of_its_node(given: Object, root: str, label: tuple[str, str], joined: str) -> None:
+    """That of the cluster's own nodes, which all reach it; or that of the one that joined, which alone does."""
+    place = provisioner.place_on(given, "lab", Path("/here"))
+    assert place == provisioner.Place(Path(root), label, joined)
+    assert provisioner.host_of(provisioner.volume_for(claim(), storage_class(), Path(root, "x"), label)) == joined
+
+
+def test_a_node_that_does_not_say_where_has_no_volumes() -> None:
+    """Nor one that says nonsense."""
+    assert provisioner.place_on(node("b"), "lab", Path("/here")) is None
+    assert provisioner.place_on(node("b", notes={nodenetworks.VOLUMES: "there"}), "lab", Path("/here")) is None
+
+
+@pytest.mark.parametrize("ends", ["done", "failed"])
+def test_an_errand_is_one_pod_until_its_outcome_is_told(ends: str) -> None:
+    """However often it is asked for; then the pod is gone."""
+    errand = errands.Errand("make-x", "b", "/there", ("mkdir", "x"))
+
+    async def work() -> None:
+        api = FakeAPI()
+        api.add({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": errands.NAMESPACE}})
+        async with FakeClient(api) as client:
+            assert [await errands.run(client, errand) for _ in range(3)] == ["underway"] * 3
+            (pod,) = api.objects(PODS, errands.NAMESPACE)
+            assert (pod["spec"]["nodeName"], pod["spec"]["containers"][0]["command"]) == ("b", ["mkdir", "x"])
+            pod["status"] = {"phase": "Succeeded" if ends == "done" else "Failed"}
+            await client.update_status(PODS, pod)
+            assert await errands.run(client, errand) == ends
+            assert not api.objects(PODS, errands.NAMESPACE)
+
+    asyncio.run(work())
 
 
 @pytest.mark.parametrize(
