@@ -22,7 +22,7 @@ ENDS: dict[str, str] = {
     "controllers/job-pod-failure-policy-failjob.yaml": "failed: PodFailurePolicy",
     "controllers/job-backoff-limit-per-index-example.yaml": "failed: FailedIndexes",
     "application/cassandra/cassandra-statefulset.yaml": "0 of 3 ready",  # its StorageClass is minikube's
-    "application/job/rabbitmq/job.yaml": "InvalidImageName",  # a place to fill in
+    "application/job/rabbitmq/job.yaml": "2 active",  # its image is a place to fill in
     "pods/init-containers.yaml": "Pending",  # it fetches a page from the internet
     "pods/pod-nginx-specific-node.yaml": "Pending",  # the node foo-node
     "pods/pod-with-pod-affinity.yaml": "didn't match pod affinity rules",
