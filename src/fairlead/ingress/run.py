@@ -23,7 +23,6 @@ from fairlead.client.workqueue import WorkQueue, work
 from fairlead.discovery.fold import WATCHED
 from fairlead.discovery.model import ServiceKey
 from fairlead.ingress import isolate, status
-from fairlead.ingress.certificates import self_signed
 from fairlead.ingress.gateway.gateways import CompiledGateways
 from fairlead.ingress.gateway.kinds import KINDS
 from fairlead.ingress.gatewaywriter import GatewayWriter, discover
@@ -47,11 +46,12 @@ _FIRST_RETRY, _LAST_RETRY = 0.5, 30.0  # s until what HAProxy refused is tried a
 
 
 class Ingress:
-    """`run` follows the API until cancelled."""
+    """`run` follows the API until cancelled. `fallback_pem`: what clients see whose server name nobody has a
+    certificate for."""
 
-    def __init__(self, options: IngressOptions, client: Client, haproxy: Haproxy) -> None:
+    def __init__(self, options: IngressOptions, client: Client, haproxy: Haproxy, fallback_pem: str) -> None:
         self._options, self._client, self._haproxy = options, client, haproxy
-        self._world = World(options, self_signed("fairlead ingress default certificate"))
+        self._world = World(options, fallback_pem)
         self._recorder = EventRecorder(client, COMPONENT, options.node)
         self._table = RouteTable()
         self._places: Mapping[str, tuple[Place, ...]] = {}

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
+from collections.abc import Callable
 
 import uvloop
 
 from fairlead.client import Client, ConfigError
+from fairlead.ingress.certificates import self_signed
 from fairlead.ingress.haproxy.process import DataPlaneError, Haproxy, find_program
 from fairlead.ingress.options import IngressOptions
 from fairlead.ingress.run import Ingress
@@ -27,18 +30,36 @@ def serve(options: IngressOptions) -> None:
     """Until SIGTERM or SIGINT; connections that are there then may end by themselves. Raises IngressError."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     try:
-        uvloop.run(_serve(options))
+        uvloop.run(_serve(options, _apart(lambda: self_signed("fairlead ingress default certificate"))))
     except (ConfigError, DataPlaneError) as error:
         raise IngressError(str(error)) from error
 
 
-async def _serve(options: IngressOptions) -> None:
+def _apart(make: Callable[[], str]) -> str:
+    """What a function returns, from a child: what it takes to make a certificate is 6 MB that nothing here needs again.
+    Before there is any thread."""
+    source, sink = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            with os.fdopen(sink, "w") as stream:
+                stream.write(make())
+        finally:
+            os._exit(0)
+    os.close(sink)
+    with os.fdopen(source) as stream:
+        made = stream.read()
+    os.waitpid(child, 0)
+    return made
+
+
+async def _serve(options: IngressOptions, fallback_pem: str) -> None:
     haproxy = Haproxy(options.settings, find_program())
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with _client(options) as client:
-        work = asyncio.create_task(Ingress(options, client, haproxy).run(), name="ingress")
+        work = asyncio.create_task(Ingress(options, client, haproxy, fallback_pem).run(), name="ingress")
         waiter = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait([work, waiter], return_when=asyncio.FIRST_COMPLETED)

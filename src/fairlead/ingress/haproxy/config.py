@@ -163,6 +163,8 @@ def _global(settings: Settings, mirrors: bool) -> list[str]:
         "    stats timeout 1h",
         f"    hard-stop-after {settings.stop_ms}ms",
         "    tune.ssl.default-dh-param 2048",
+        # All of it is written to at the start: 20,000, which is the default, are 5 MB.
+        f"    tune.ssl.cachesize {max(1000, settings.connections // 10)}",
         "    ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets",
         "    ssl-default-server-options ssl-min-ver TLSv1.2",
         # Its client is used for copies of requests only, over a socket of our own: without this it reads all

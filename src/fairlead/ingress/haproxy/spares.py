@@ -14,9 +14,10 @@ import msgspec
 from fairlead.ingress.servers import Place
 from fairlead.ingress.table import Section, section_name
 
-COUNT = 8
-PLACES = 16
-"""How many there are, and how many endpoints each has room for."""
+COUNT = 24
+PLACES = 12
+"""How many there are, and how many endpoints each has room for: 2 MB of memory, and a release of that many new Services
+meets no reload."""
 
 FREE = tuple(Place() for _ in range(PLACES))
 
