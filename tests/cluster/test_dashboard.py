@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -92,6 +93,23 @@ def test_it_ends_when_told_to(dashboard: tuple[subprocess.Popen[str], str]) -> N
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "")
+
+
+def test_up_serves_it_too(tmp_path: Path) -> None:
+    """`up --dashboard`: the page once the cluster is ready; Ctrl-C ends it and not the cluster."""
+    cluster = Cluster(tmp_path)
+    command = [sys.executable, "-m", "fairlead", "up", "--name", cluster.name, "--nodes", "1", "--dashboard"]
+    process = subprocess.Popen(command, env=cluster.environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert any(line.startswith("The live page: http://127.0.0.1:") for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        assert cluster.get("nodes")["items"]
+    finally:
+        process.kill()
+        process.wait()
+        cluster.down()
 
 
 def test_a_port_that_is_taken_is_said_so(lab: Lab, dashboard: tuple[subprocess.Popen[str], str]) -> None:

@@ -102,8 +102,11 @@ _DEFAULT = ClusterConfig()
 )
 @click.option("--host-routes", is_flag=True, help="This machine reaches ClusterIPs and pods by their addresses.")
 @click.option("--wait", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds until ready.")
+@click.option("--dashboard", is_flag=True, help="Then serve the live page until Ctrl-C; the cluster stays.")
 def command(
+    *,
     wait: float,
+    dashboard: bool,
     node_port_range: str,
     api_port: int | None,
     accelerate: Literal["socket"] | None,
@@ -130,7 +133,8 @@ def command(
         given = pairs | {
             name
             for name in ctx.params
-            if name != "wait" and ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+            if name not in ("wait", "dashboard")
+            and ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
         }
         with Progress(sys.stderr) as progress:
             made = lifecycle.up(config, given, wait, progress.step)
@@ -144,6 +148,11 @@ def command(
         _say_without_haproxy()
     name = "" if config.name == _DEFAULT.name else f" --name {config.name}"
     print(f"Look around: kubectl get pods -A -o wide, or fairlead dashboard.  Remove it: fairlead down{name}")
+    if dashboard:
+        from fairlead.cli.dashboard import command as serve
+
+        sys.stdout.flush()
+        ctx.invoke(serve, port=0, browser=False, name=config.name, kubeconfig=None)
 
 
 def _say_without_haproxy() -> None:

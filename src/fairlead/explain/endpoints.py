@@ -169,6 +169,16 @@ def _explain_none(scene: Scene, port: ServicePort, pods: list[Object], every: tu
         _explain_no_pods(scene, pods, hop)
         return
     if isinstance(port.target_port, str) and not any(_has_port(p, port.target_port, port.protocol) for p in living):
+        named = [p for pod in living for p in _ports(pod) if p.get("name") == port.target_port]
+        if named:
+            has = named[0].get("protocol") or "TCP"
+            hop.find(
+                "FL016",
+                f"target port {port.target_port!r} is the name of a {has} port of the pods, and the Service's port is "
+                f"{port.protocol}",
+                f"make the Service's port protocol: {has}, or name a {port.protocol} port of the containers so",
+            )
+            return
         names = sorted({p.get("name", "") for pod in living for p in _ports(pod)} - {""})
         hop.find(
             "FL016",

@@ -126,6 +126,18 @@ def test_a_terminal_is_kept_to() -> None:
     assert all(line in whole for line in hop.lines) and hop.findings[0].text in whole
 
 
+def test_a_target_port_named_for_another_protocol() -> None:
+    """It is said which, not that the name is missing."""
+    pod = a_pod("web-1", "n1", "10.244.1.3", {"app": "web"})
+    pod["spec"]["containers"][0]["ports"] = [{"name": "http", "containerPort": 8080}]
+    ports = [{"name": "http", "port": 80, "targetPort": "http", "protocol": "UDP"}]
+    asked = {**WEB, "spec": WEB["spec"] | {"ports": ports}}
+    view = snapshot(service=asked, slices=())
+    cause = explain(evidence(snapshot=view, services=(asked,), slices=(), pods=(PODS[0], pod))).cause
+    assert cause is not None and cause.id == "FL016"
+    assert "is the name of a TCP port of the pods, and the Service's port is UDP" in cause.text
+
+
 def test_one_pod_is_told_of_and_how_many_are_like_it() -> None:
     """Why, by which probe, since when."""
     probe = {"httpGet": {"port": 8080, "path": "/ready"}}
