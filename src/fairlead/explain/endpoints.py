@@ -230,7 +230,9 @@ def _explain_no_pods(scene: Scene, pods: list[Object], hop: Hop) -> None:
         if shared:
             near = f"; {label(pod)} has {', '.join(f'{k}={labels[k]}' for k in sorted(shared))}"
             break
-    remedy = f"mend spec.selector of {key}, or start pods with these labels (a Deployment scaled to 0?)"
+    remedy = f"mend spec.selector of {key}, or start pods with these labels" + " (a Deployment scaled to 0?)" * (
+        not near
+    )
     hop.find("FL011", f"the selector {text} matches no pods in namespace {key.namespace}{near}", remedy)
 
 
