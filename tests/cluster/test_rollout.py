@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -52,3 +54,20 @@ def test_each_node_confirms_in_a_lease(loaded: Cluster) -> None:
     for lease in leases:
         assert int(lease["metadata"]["annotations"]["fairlead.dev/applied-endpointslices"]) > 0
         assert lease["metadata"]["ownerReferences"][0]["kind"] == "Node"
+
+
+def test_a_node_that_does_not_answer_is_not_waited_for_long(loaded: Cluster) -> None:
+    """One that is stopped and still counts as ready confirms nothing: the pod goes nevertheless, and an event of it
+    names that node."""
+    pods = loaded.get("-n", lab.NAMESPACE, "pods", "-l", "app=web")["items"]
+    name = next(p["metadata"]["name"] for p in pods if p["spec"]["nodeName"] == "n1")
+    agent = loaded.status()["processes"]["node-n2"]
+    os.kill(agent, signal.SIGSTOP)
+    try:
+        loaded.kubectl("-n", lab.NAMESPACE, "delete", "pod", name, "--timeout=30s")
+    finally:
+        os.kill(agent, signal.SIGCONT)
+    events = ("-n", lab.NAMESPACE, "get", "events", "--field-selector", "reason=NotWithdrawn")
+    said = loaded.wait_for(lambda: (s := loaded.kubectl(*events)) and name in s and s, "the event")
+    assert "Stopping after 2 s, though new connections may still come" in said
+    assert "n2" in said
