@@ -381,6 +381,39 @@ async def test_requests_are_mirrored(lab: Lab) -> None:
     assert lab.log["c"].empty()
 
 
+async def test_grpc_calls_are_mirrored(lab: Lab) -> None:
+    """To a server that speaks HTTP/2 only, and sees the same message; the client has its answer from the other."""
+    import concurrent.futures
+
+    import grpc
+
+    seen: dict[str, list[bytes]] = {"a": [], "b": []}
+    servers = []
+    for name in ("a", "b"):
+
+        def answer(request: bytes, _: grpc.ServicerContext, name: str = name) -> bytes:
+            seen[name].append(request)
+            return name.encode()
+
+        server = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
+        handler = grpc.unary_unary_rpc_method_handler(answer)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", {"Do": handler}),))
+        lab.servers[name] = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        servers.append(server)
+    section = to("a", protocol="h2c", mirrors=(Mirror(to("b", protocol="h2c")),))
+    await lab.serve(arrange([("a.test", route(section))], False))
+    options = [("grpc.default_authority", "a.test")]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{lab.port}", options=options) as channel:
+        assert await channel.unary_unary("/t.T/Do")(b"one", timeout=30) == b"a"
+    async with asyncio.timeout(30):
+        while not seen["b"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert seen == {"a": [b"one"], "b": [b"one"]}
+    for server in servers:
+        server.stop(None)
+
+
 async def test_a_share_of_requests_is_mirrored(lab: Lab) -> None:
     """About as many as asked for."""
     await lab.serve(arrange([("a.test", route(to("a", mirrors=(Mirror(to("b"), (1, 3)),))))], False))

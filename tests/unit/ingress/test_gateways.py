@@ -486,6 +486,8 @@ def test_each_gateway_has_a_service_of_its_own() -> None:
     assert numbers == {frontend.port for frontend in found.frontends} and len(numbers) == 2
     assert not differs(one, {**one, "spec": {**one["spec"], "clusterIP": "10.96.0.7"}})
     assert differs(one, {**one, "spec": {**one["spec"], "ports": two["spec"]["ports"]}})
+    local = {**one, "spec": {**one["spec"], "externalTrafficPolicy": "Local"}}
+    assert not differs(one, local) and differs(local, one)
 
 
 def test_a_gateway_s_address_is_its_service_s() -> None:

@@ -364,6 +364,9 @@ def _service(gateway: Object, publish: Object, numbers: Mapping[int, int]) -> Ob
             for port, number in numbers.items()
         ],
     }
+    policy = publish["spec"].get("externalTrafficPolicy")
+    if policy:
+        spec["externalTrafficPolicy"] = policy  # so whether clients' addresses are seen is said in one place
     if addresses and addresses[0].get("value"):
         spec["loadBalancerIP"] = addresses[0]["value"]
     return {
@@ -387,9 +390,8 @@ def differs(wanted: Object, found: Object) -> bool:
             return True
     spec, given = found["spec"], wanted["spec"]
     ports = [{name: port.get(name) for name in ("name", "port", "protocol", "targetPort")} for port in spec["ports"]]
-    return ports != given["ports"] or any(
-        spec.get(name) != given.get(name) for name in ("type", "selector", "loadBalancerIP")
-    )
+    names = ("type", "selector", "loadBalancerIP", *(n for n in ("externalTrafficPolicy",) if n in given))
+    return ports != given["ports"] or any(spec.get(name) != given.get(name) for name in names)
 
 
 def _key(obj: Object) -> Key:
