@@ -159,11 +159,22 @@ def run(count: int) -> None:
             with uncollected(True):  # as Proxy.run does
                 print(row(f"{count} services: cold load", bench.step(load)))
             load.clear()
-            replaced, counted = [], []
+            replaced, counted, come, first, gone = [], [], [], [], []
             for turn in range(REPETITIONS):
                 number = 1 + turn * 31 % count
                 replaced.append(bench.step(events(number, first=1, last=ENDPOINTS + 1)))
                 counted.append(bench.step(events(number, first=1, last=ENDPOINTS)))
+            for turn in range(REPETITIONS):
+                number = count + 1 + turn
+                come.append(bench.step([line(SERVICES, service(number))]))
+                first.append(bench.step([line(ENDPOINTSLICES, slice_of(number))]))
+            for turn in range(REPETITIONS):
+                number = count + 1 + turn
+                both = ((SERVICES, service(number)), (ENDPOINTSLICES, slice_of(number)))
+                gone.append(bench.step([line(resource, obj, "DELETED") for resource, obj in both]))
+            print(row(f"{count} services: another comes", median(come)))
+            print(row(f"{count} services: its first endpoints", median(first)))
+            print(row(f"{count} services: it goes", median(gone)))
             print(row(f"{count} services: endpoint replaced", median(replaced)))
             print(row(f"{count} services: endpoint removed", median(counted)))
             print(f"{count} services: memory {memory():.0f} MB")

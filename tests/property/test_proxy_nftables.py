@@ -21,7 +21,7 @@ from fairlead.discovery.model import (
 from fairlead.linux.nft.memory import MemoryNftables, apply_changes
 from fairlead.linux.nft.objects import TableState
 from fairlead.proxy.compile import compile_table, settle
-from fairlead.proxy.nftables import diff
+from fairlead.proxy.nftables import diff, layout
 from fairlead.proxy.nftables.backend import NftablesBackend
 from fairlead.proxy.nftables.desired import NODE, Piece, piece_of
 from fairlead.proxy.nftables.trace import Outcome, Packet, trace
@@ -185,3 +185,22 @@ def test_slots_move_as_little_as_possible(before: tuple[Target, ...], wanted: tu
     )
     coming, going = len(set(wanted) - set(before)), len(set(before) - set(wanted))
     assert differing <= max(coming, going) + max(0, going - coming)
+
+
+@settings(deadline=None)
+@given(snapshots())
+def test_verdicts_are_for_what_is_not_simple(snapshot: ServiceSnapshot) -> None:
+    """No virtual IP's port is both in the set of small Services and in the map of verdicts; a cluster IP with up to
+    eight endpoints and no affinity is not in the map, which the kernel walks through whenever one comes."""
+    table, _ = compile_table(snapshot, OPTIONS)
+    elements = whole(table).elements
+    small, verdicts = elements[layout.SMALL_SERVICES].keys(), elements[layout.SERVICES].keys()
+    assert not small & verdicts
+    for key in verdicts:
+        claims = [
+            entry
+            for entries in table.services.values()
+            for entry in entries
+            if (entry.address, entry.protocol, entry.port) == key and entry.verdict == "forward"
+        ]
+        assert any(len(entry.targets) > 8 or entry.affinity_seconds for entry in claims), key

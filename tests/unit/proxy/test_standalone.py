@@ -139,7 +139,7 @@ def test_render_prints_the_rules(tmp_path: Path) -> None:
     file.write_text(STATE)
     done = CliRunner().invoke(command, ["render", "--hostname-override", "n1", "-f", str(file)])
     assert done.exit_code == 0, done.output
-    assert '10.96.0.5 . tcp . 80 comment "shop/web" : goto class-8' in done.output
+    assert '10.96.0.5 . tcp . 80 comment "shop/web"' in done.output
     assert "elements = { 192.0.2.1 }" in done.output
     done = CliRunner().invoke(command, ["render", "--mode", "iptables", "--hostname-override", "n1", "-f", str(file)])
     assert (

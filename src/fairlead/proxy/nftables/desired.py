@@ -106,14 +106,26 @@ class _Builder:
                 self.elements.append((endpoints, Element((*key, slot), place)))
         if entry.affinity_seconds or size > layout.SMALLEST_CLASS or kind not in _STANDING:
             self.chains[chain.name] = chain
-        verdict = layout.goto(chain.name)
-        if entry.allowed:
-            verdict = self._firewall(entry, verdict, comment)
-        self.elements.append((verdicts, Element(_key(entry), verdict, comment)))
+        self._lead(entry, verdicts, chain.name, comment)
         for target in entry.targets:
             if target.local and target.address not in self._hairpins:
                 self._hairpins.add(target.address)
                 self.elements.append((layout.HAIRPIN, Element((target.address, target.address))))
+
+    def _lead(self, entry: Forwarding, verdicts: str, chain: str, comment: str) -> None:
+        """The way to the chain. Set and map of a virtual IP are one to the ledger: who has it in one keeps it from
+        others in the other."""
+        key = _key(entry)
+        if chain == layout.SMALL_CLASS and not entry.allowed:
+            self.elements.append((layout.SMALL_SERVICES, Element(key, None, comment)))
+            self.elements.append((verdicts, Element(key, VACANT)))
+            return
+        verdict = layout.goto(chain)
+        if entry.allowed:
+            verdict = self._firewall(entry, verdict, comment)
+        self.elements.append((verdicts, Element(key, verdict, comment)))
+        if verdicts == layout.SERVICES:
+            self.elements.append((layout.SMALL_SERVICES, Element(key, VACANT)))
 
     def _firewall(self, entry: Forwarding, allowed: Verdict, comment: str) -> Verdict:
         """A chain of its own that lets the clients of a load balancer's IP pass; who comes to its end is not

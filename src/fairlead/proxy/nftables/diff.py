@@ -112,8 +112,9 @@ def _new_chains(chains: list[Chain]) -> list[Change]:
 
 
 def _urgency(entry: Set) -> int:
-    """Endpoints before the verdicts that lead to them, and these before the sets that refuse what is left."""
-    return 0 if entry.data else 1 if entry.verdicts else 2
+    """Endpoints before what leads to them (verdicts, and ports in sets), and this before the sets of addresses, where
+    what is left is refused."""
+    return 0 if entry.data else 1 if entry.verdicts or len(entry.key) > 1 else 2
 
 
 def reconcile(before: TableState | None, after: TableState) -> Transaction:

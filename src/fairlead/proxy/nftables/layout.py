@@ -1,11 +1,11 @@
 """The parts of the table that no Service changes: maps, base chains, and the chains that pick an endpoint. Pure.
 
 The layout is flat: all endpoints of all services lie in one map, keyed by virtual address, protocol, port and the
-number of a slot. A service of up to eight endpoints is one verdict (`goto class-8`) and at most eight elements: each
-endpoint has as many of the eight slots as the others, and a rest may stay empty. The chain `class-8` draws a slot,
-again if it is empty, and sends the connection there. The verdict stays when endpoints come and go: a new one would have
-the kernel look through all verdicts for loops. So a change costs its own elements, however many services there are
-(docs/proxy.md has the picture, docs/decisions/0008 what else was tried).
+number of a slot. A service of up to eight endpoints is in the set `svc-8`, whose packets go to the chain `class-8`, and
+has at most eight elements there: each endpoint has as many of the eight slots as the others, and a rest may stay empty.
+The chain draws a slot, again if it is empty, and sends the connection there. What is not so simple has a verdict in the
+map `svc`; a new one there has the kernel look through all verdicts for loops. So a change costs its own elements,
+however many services there are (docs/proxy.md has the picture, docs/decisions/0008 what else was tried).
 
 Invariant: a function of the family, the options and this node's place in the cluster only.
 """
@@ -46,7 +46,7 @@ TABLE = "fairlead"
 COMMENT = "Services, by the proxy of fairlead"
 
 CLUSTER_IPS, NODEPORT_IPS, HAIRPIN = "cluster-ips", "nodeport-ips", "hairpin"
-SERVICES, ENDPOINTS, NO_ENDPOINTS = "svc", "eps", "no-endpoints"
+SMALL_SERVICES, SERVICES, ENDPOINTS, NO_ENDPOINTS = "svc-8", "svc", "eps", "no-endpoints"
 SHORT_SERVICES, SHORT_SERVICE_ENDPOINTS = "short-svc", "short-eps"
 NODEPORTS, NODEPORT_ENDPOINTS, NO_ENDPOINT_NODEPORTS = "nodeports", "nodeport-eps", "no-endpoint-nodeports"
 SHORT_NODEPORTS, SHORT_ENDPOINTS = "short-nodeports", "short-nodeport-eps"
@@ -64,6 +64,7 @@ _BY_ADDRESS = (CLASS, LOCAL_EXTERNAL_CLASS, EXTERNAL_CLASS, SHORT_EXTERNAL_CLASS
 _HIDING, _HIDING_NODE = (NODEPORT_CLASS, EXTERNAL_CLASS), (SHORT_CLASS, SHORT_EXTERNAL_CLASS)
 _ENDPOINTS = {SHORT_EXTERNAL_CLASS: SHORT_SERVICE_ENDPOINTS, SHORT_CLASS: SHORT_ENDPOINTS}
 SMALLEST_CLASS = 8  # slots; the chain for these is always there, larger ones are made when a service needs them
+SMALL_CLASS = f"{CLASS}-{SMALLEST_CLASS}"
 _DRAWS = 8  # before a slot is taken that is never empty: of 1,000,000 connections 400 at most come so far
 
 _DNAT_PRIORITY = -100
@@ -110,7 +111,8 @@ def sets_of(d: Dialect) -> tuple[Set, ...]:
         Set(CLUSTER_IPS, (d.address,), comment="live cluster IPs"),
         Set(NODEPORT_IPS, (d.address,), comment="addresses of this node that serve node ports"),
         Set(HAIRPIN, (d.address, d.address), comment="endpoints here: one that reaches itself is masqueraded"),
-        Set(SERVICES, service, verdicts=True, comment="virtual IPs with endpoints, by the number of slots"),
+        Set(SMALL_SERVICES, service, comment="cluster IPs with up to eight endpoints, where nothing else is wanted"),
+        Set(SERVICES, service, verdicts=True, comment="other virtual IPs with endpoints"),
         Set(ENDPOINTS, indexed_service, endpoint, comment="their endpoints"),
         Set(SHORT_SERVICES, service, verdicts=True, comment="Local external IPs, for this node and its pods"),
         Set(SHORT_SERVICE_ENDPOINTS, indexed_service, endpoint, comment="their endpoints, on any node"),
@@ -236,6 +238,7 @@ def _services_chain(d: Dialect, options: ProxyOptions, place: NodePlace) -> Chai
         rules.append(Rule((*outside, *to_cluster_ip, *mark), "clients that are no pods are masqueraded"))
     short = (*_service_key(d), _verdict_map(SHORT_SERVICES))
     rules += [Rule((*way, *short)) for way in (*_from_pods(d, place.pods), _from_node())]
+    rules.append(Rule((*_service_key(d), Lookup(SMALL_SERVICES), Decide(goto(SMALL_CLASS)))))
     rules.append(Rule((*_service_key(d), _verdict_map(SERVICES))))
     rules += [Rule((*way, jump("node-ports"))) for way in _to_node_ports(d, place)]
     return Chain("services", tuple(rules))
