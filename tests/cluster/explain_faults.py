@@ -7,6 +7,7 @@ where one fault has two right names.
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -353,6 +354,24 @@ def _resolv_conf_edited(lab: Lab) -> Iterator[None]:
         made = lab.pod("edited")
         folder = lab.layout.runtime / "nodes" / "n1" / "pods" / made["metadata"]["uid"] / "etc" / "resolv.conf"
         folder.write_text("nameserver 10.96.0.99\n")
+        yield
+
+
+@fault("FL047", "svc/outer", quick=False)
+def _nobody_answers_the_dns(lab: Lab) -> Iterator[None]:
+    outer = {
+        "type": "ExternalName",
+        "externalName": f"n{secrets.token_hex(4)}.example",
+        "selector": None,
+        "ports": None,
+    }
+    out = "ip daddr != { 10.244.0.0/16, 10.96.0.0/16 } meta l4proto { tcp, udp } th dport 53 drop"
+    with (
+        lab.stranger(lab.node("n1"), "forward", out),
+        lab.stranger(lab.node("n2"), "forward", out),
+        lab.made(SERVICES, service("outer", outer)),
+    ):
+        lab.until(lambda: (found := lab.explain("svc/outer").cause) and found.id != "FL044", "the DNS' knowledge of it")
         yield
 
 

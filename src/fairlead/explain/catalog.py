@@ -58,6 +58,8 @@ CATALOG: dict[str, Kind] = {
     "FL044": Kind("the DNS answers otherwise than the API says"),
     "FL045": Kind("the name server does not answer"),
     "FL046": Kind("the name resolves only outside of the cluster"),
+    "FL047": Kind("the DNS can't resolve names outside of the cluster"),
+    "FL048": Kind("the pod's ndots has the name asked as it is before the search path", "warning"),
     "FL050": Kind("the proxy's rules are missing"),
     "FL051": Kind("the proxy's rules are not those the Services ask for"),
     "FL052": Kind("somebody else's rule drops the packet"),

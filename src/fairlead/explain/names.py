@@ -131,18 +131,47 @@ def examine(evidence: Evidence, pod: Object, name: str, hop: Hop, family: str = 
     if foreign and won is None:
         _foreign(evidence, pod, policy, conf, hop)
         return Lookup(None, down, True)
-    if down:
+    alive = any(a.name not in tried and a.rcode == "NOERROR" for a in evidence.answers)
+    lost = next((a for a in asked if _upstream_lost(a, _should(evidence, a, family))), None)
+    if down and not (alive and lost):
         return Lookup(None, True, False)
     if won is not None:
-        should = _should(evidence, won, family)
-        _compare(won, should, hop)
+        _compare(won, _should(evidence, won, family), hop)
+        _ndots(name, tried, won, conf, hop)
         return Lookup(won, False, hop.broken)
+    if lost is not None:
+        hop.find(
+            "FL047",
+            f"{lost.server} knows the cluster's names, and gets no answer for {lost.name} from the servers it "
+            f"forwards to ({lost.rcode})",
+            "see what its Corefile forwards to (by default the node's /etc/resolv.conf), and that its pods reach that: "
+            "kubectl -n kube-system logs -l k8s-app=kube-dns",
+        )
+        return Lookup(None, False, True)
     wrong = [a for a in asked if _differs(a, _should(evidence, a, family))]
     if wrong:
         _compare(wrong[0], _should(evidence, wrong[0], family), hop)
     elif not ours:
         _not_found(evidence, pod, name, tried, hop)
     return Lookup(None, False, hop.broken)
+
+
+def _upstream_lost(answer: DNSAnswer, should: Expected) -> bool:
+    """Whether nobody was found who knows a name that leads out of the cluster: itself, as an alias, or, where the DNS
+    walks the search path by itself, at the end of that."""
+    return not should.addresses and answer.rcode in ("SERVFAIL", "REFUSED", "no answer")
+
+
+def _ndots(name: str, tried: tuple[str, ...], won: DNSAnswer, conf: ResolvConf, hop: Hop) -> None:
+    """A name that the search path completes, and that is asked as it is first."""
+    if len(tried) == 1 or tried[0].rstrip(".") != name.rstrip(".") or won.name == tried[0]:
+        return
+    ndots = next((option for option in conf.options if option.startswith("ndots:")), "ndots:1")
+    hop.find(
+        "FL048",
+        f"with {ndots} {name} is asked as it is before the search path: outside of the cluster, and by musl only there",
+        f"call it {(won.alias or won.name).rstrip('.')}, or leave spec.dnsConfig.options ndots at 5 (a new pod)",
+    )
 
 
 def _should(evidence: Evidence, answer: DNSAnswer, family: str) -> Expected:

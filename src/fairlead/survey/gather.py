@@ -299,7 +299,11 @@ async def _answers(
         key = ServiceKey(question.namespace, question.name)
         name = question.host or names.usual_name(key, client["metadata"].get("namespace", ""))
     family = question.family or _family(evidence, question)
-    return await eyes.names(_node_of(client), uid, names.candidates(name, parse(view.resolv_conf)), family)
+    said = await eyes.names(_node_of(client), uid, names.candidates(name, parse(view.resolv_conf)), family)
+    if said and all(answer.rcode == "no answer" for answer in said):
+        # Is it the name server that is dead, or whom it asks? It knows this one by itself.
+        said += await eyes.names(_node_of(client), uid, [f"kubernetes.default.svc.{evidence.facts.domain}."], family)
+    return said
 
 
 def _family(evidence: Evidence, question: Question) -> str:

@@ -15,6 +15,7 @@ from fairlead.survey.answering import judge
 from tests.unit.explain.world import (
     PODS,
     SLICE,
+    VIP,
     WEB,
     a_node,
     a_pod,
@@ -44,6 +45,7 @@ def test_a_healthy_world_raises_no_finding() -> None:
 
 RULES_BEHIND = snapshot(slices=(a_slice(("10.244.1.3", "n1"), ("10.244.2.9", "n2")),))
 UNREADY = (PODS[0], a_pod("web-1", "n1", "10.244.1.3", {"app": "web"}, ready=False), PODS[2])
+KNOWN = "kubernetes.default.svc.cluster.local."
 SLOW = tuple(link for link in node_kernel(1).links if link.name != link_name("web-1"))
 KUBE = {"chain": {"family": "ip", "table": "nat", "name": "KUBE-SERVICES"}}
 POLICY = {"metadata": {"name": "wall", "namespace": "shop"}, "spec": {"podSelector": {"matchLabels": {"app": "web"}}}}
@@ -124,6 +126,41 @@ def test_a_terminal_is_kept_to() -> None:
     assert "row 0 of" in shown and "→ the end" in shown and "row 50 of" not in shown and "78 more" in shown
     whole = render.text(report)
     assert all(line in whole for line in hop.lines) and hop.findings[0].text in whole
+
+
+WITHOUT = "no answer"
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "found"),
+    [
+        ("dns a.example", (("a.example.shop.svc.cluster.local.", "SERVFAIL"),), "FL047"),
+        ("dns a.example", (("a.example.", "SERVFAIL"),), "FL047"),
+        ("dns a.example", (("a.example.shop.svc.cluster.local.", WITHOUT), (KNOWN, "NOERROR")), "FL047"),
+        ("svc/web", (("web.shop.svc.cluster.local.", "SERVFAIL"),), "FL044"),
+        ("svc/web", (("web.shop.svc.cluster.local.", WITHOUT), (KNOWN, "NOERROR")), "FL040"),
+    ],
+)
+def test_names_outside_that_nobody_answers(asked: str, said: tuple[tuple[str, str], ...], found: str) -> None:
+    """The DNS lives, and those it forwards to do not; of the cluster's own names that is no reason."""
+    answers = tuple(DNSAnswer("10.96.0.10", name, rcode) for name, rcode in said)
+    report = explain(evidence(answers=answers), asked)
+    assert report.cause is not None and report.cause.id == found, report.verdict
+
+
+def test_a_low_ndots() -> None:
+    """The name goes out before it is found; with the usual ndots it does not."""
+    conf = pod_kernel(PODS[0]).resolv_conf
+    assert conf is not None
+    low = replace(pod_kernel(PODS[0]), resolv_conf=conf.replace("ndots:5", "ndots:1"))
+    kernels = {pod["metadata"]["uid"]: pod_kernel(pod) for pod in PODS} | {"client": low}
+    answers = (
+        DNSAnswer("10.96.0.10", "web.shop.", "NXDOMAIN"),
+        DNSAnswer("10.96.0.10", "web.shop.svc.cluster.local.", "NOERROR", (VIP,)),
+    )
+    report = explain(evidence(pod_kernels=kernels, answers=answers), "http://web.shop/")
+    assert report.works and "FL048" in report.verdict
+    assert "call it web.shop.svc.cluster.local," in report.findings[0].remedy
 
 
 def test_a_target_port_named_for_another_protocol() -> None:

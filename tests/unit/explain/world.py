@@ -10,7 +10,7 @@ from fairlead.api.events import WatchEvent
 from fairlead.api.kinds import ENDPOINTSLICES, NAMESPACES, NODES, SERVICES
 from fairlead.discovery.fold import fold
 from fairlead.discovery.model import ServiceSnapshot
-from fairlead.explain import path
+from fairlead.explain import lookups, path
 from fairlead.explain.evidence import (
     DNSAnswer,
     Evidence,
@@ -141,5 +141,6 @@ def evidence(**more: Any) -> Evidence:
 
 def explain(world: Evidence, target: str = "svc/web", origin: str = "pod/client") -> Report:
     """The answer to the usual question."""
-    question = parse_target((target,), "shop")
-    return path.explain(world, msgspec.structs.replace(question, origin=parse_origin(origin, "shop")))
+    question = parse_target(tuple(target.split()), "shop")
+    by = {"svc": path.explain, "dns": lookups.explain}[question.kind]
+    return by(world, msgspec.structs.replace(question, origin=parse_origin(origin, "shop")))
