@@ -18,9 +18,10 @@ NOW = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
 class World:
     """A Job and its pods. Writes may be lost half way: the controller is killed between two of them."""
 
-    def __init__(self, completions: int, parallelism: int) -> None:
+    def __init__(self, completions: int, parallelism: int, **more: Any) -> None:
         template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "c"}]}}
         spec = {"completions": completions, "parallelism": parallelism, "backoffLimit": 1000, "template": template}
+        spec |= more
         self.job: Object = {"metadata": {"name": "j", "namespace": "n", "uid": "j"}, "spec": spec, "status": {}}
         self.pods: dict[str, Object] = {}
         self.serial = 0
@@ -40,7 +41,7 @@ class World:
             writes -= 1
         assert not plan.kill
         for index in plan.create[: max(0, writes)]:
-            made = job_pods.new_pod(self.job, index)
+            made = job_pods.new_pod(self.job, index, plan.tries.get(index))
             self.serial += 1
             made["metadata"] |= {"name": f"p{self.serial}", "uid": f"p{self.serial}"}
             self.pods[made["metadata"]["name"]] = {**made, "status": {"phase": "Running"}}
@@ -85,3 +86,41 @@ def test_each_pod_is_counted_once(completions: int, parallelism: int, data: st.D
     assert (status.get("succeeded", 0), status.get("failed", 0)) == (world.ended["Succeeded"], world.ended["Failed"])
     assert status["succeeded"] >= completions
     assert status["uncountedTerminatedPods"] == {}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 2), st.data())
+def test_each_index_fails_as_often_as_it_may(
+    completions: int, parallelism: int, limit: int, data: st.DataObject
+) -> None:
+    """No index is tried once more than it may, and none is given up before, whoever deletes what was let go."""
+    world = World(completions, parallelism, completionMode="Indexed", backoffLimitPerIndex=limit)
+    failures = dict.fromkeys(range(completions), 0)
+
+    def end(name: str, phase: str) -> None:
+        if world.pods[name]["status"]["phase"] == "Running" and phase == "Failed":
+            failures[job_pods.index_of(world.pods[name])] += 1
+        world.end(name, phase)
+
+    for _ in range(data.draw(st.integers(0, 40))):
+        world.step(data.draw(st.integers(0, 6)))
+        if world.pods:
+            name = data.draw(st.sampled_from(sorted(world.pods)))
+            what = data.draw(st.sampled_from(["Succeeded", "Failed", "Failed", "collect", "nothing"]))
+            if what in world.ended:
+                end(name, what)
+            elif what == "collect":
+                world.collect(name)
+        assert max(failures.values()) <= limit + 1
+        lost = job_pods.parse_indexes(world.job["status"].get("failedIndexes") or "")
+        assert all(failures[index] == limit + 1 for index in lost)
+    for _ in range(30):
+        world.step(100)
+        for name in list(world.pods):
+            end(name, "Succeeded")
+    status = world.job["status"]
+    assert job_plan.finished(world.job)
+    lost = {index for index, number in failures.items() if number == limit + 1}
+    assert job_pods.parse_indexes(status.get("failedIndexes") or "") == lost
+    assert job_pods.parse_indexes(status.get("completedIndexes") or "") == set(failures) - lost
+    assert (status.get("failed", 0), status["uncountedTerminatedPods"]) == (world.ended["Failed"], {})

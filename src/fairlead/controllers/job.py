@@ -86,7 +86,7 @@ class JobController:
         if doomed:
             failure = await self._control.delete(job, doomed)
         if decided.create:
-            made = [job_pods.new_pod(job, index) for index in decided.create]
+            made = [job_pods.new_pod(job, index, decided.tries.get(index)) for index in decided.create]
             failure = await self._control.create(job, made) or failure
         if decided.again_in is not None:
             self._queue.add_after(key, decided.again_in + 0.05)

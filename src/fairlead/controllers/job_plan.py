@@ -15,6 +15,7 @@ import msgspec
 
 from fairlead.api import times
 from fairlead.controllers import job_pods, pods
+from fairlead.controllers.job_pods import Tries
 from fairlead.controllers.replicaset import victims
 
 Object = dict[str, Any]
@@ -26,7 +27,8 @@ BURST = 500
 class Plan(msgspec.Struct):
     """What to do, in this order: write `status`, let go of `untrack`, then `kill` (let go and delete), delete, create.
 
-    `create` are completion indexes (None: without). `events` are type, reason and message.
+    `create` are completion indexes (None: without), `tries` what became of the pods of such before. `events` are type,
+    reason and message.
     """
 
     status: Object
@@ -34,6 +36,7 @@ class Plan(msgspec.Struct):
     kill: list[Object] = []
     delete: list[Object] = []
     create: list[int | None] = []
+    tries: dict[int | None, Tries] = {}
     events: list[tuple[str, str, str]] = []
     again_in: float | None = None
 
@@ -83,7 +86,12 @@ class _Control:
         self.waits: list[float] = []
         self.started: str | None = self.before.get("startTime")
         self.done = job_pods.parse_indexes(self.before.get("completedIndexes") or "")
-        self.result = Plan({}, untrack=[], kill=[], delete=[], create=[], events=[])
+        self.per_index = self.spec.get("backoffLimitPerIndex") if job_pods.limits_indexes(job) else None
+        self.lost = (
+            job_pods.parse_indexes(self.before.get("failedIndexes") or "") if self.per_index is not None else set()
+        )
+        self.last: dict[int, tuple[Tries, Object]] = {}  # index → its tries with the last one, which failed; that one
+        self.result = Plan({}, untrack=[], kill=[], delete=[], create=[], tries={}, events=[])
 
     def plan(self) -> Plan:
         if finished(self.job) is not None:
@@ -94,6 +102,7 @@ class _Control:
         self._count()
         self._suspension()
         over = self._over()
+        self._let_go(over)
         if over is not None:
             self._mark("SuccessCriteriaMet" if over.succeeded else "FailureTarget", over)
             self.result.delete = self.active
@@ -139,9 +148,32 @@ class _Control:
             self.verdict = self.verdict or ruling.message
             if uid not in known and in_range and ruling.counts:
                 self.uncounted["failed"].append(uid)
+            if self.per_index is not None and in_range:
+                self._take_in_try(index, pod, ruling)
         elif not (self.going and pods.is_terminating(pod)):
             return
         self.result.untrack.append(pod)
+
+    def _take_in_try(self, index: int, pod: Object, ruling: job_pods.Ruling) -> None:
+        """One of an index that may fail so often: too often, or try again."""
+        tries = Tries.before(pod).and_one(ruling.counts)
+        if ruling.ends_index or (ruling.counts and tries.failed > int(self.per_index or 0)):
+            self.lost.add(index)
+        known = self.last.get(index)
+        if known is None or (tries.failed, tries.ignored) > (known[0].failed, known[0].ignored):
+            self.last[index] = tries, pod
+
+    def _let_go(self, over: Over | None) -> None:
+        """Not of the pod that alone knows how often its index has failed, before the next one is told."""
+        if over is not None or self.going:
+            return
+        told = {job_pods.index_of(p): Tries.before(p) for p in self.active}
+        waiting = [
+            pod
+            for index, (tries, pod) in self.last.items()
+            if index not in self.lost | self.done and told.get(index) != tries
+        ]
+        self.result.untrack = [p for p in self.result.untrack if not any(p is w for w in waiting)]
 
     @property
     def succeeded(self) -> int:
@@ -172,6 +204,11 @@ class _Control:
             if left <= 0:
                 return Over(False, "DeadlineExceeded", "Job was active longer than specified deadline")
             self.waits.append(left)
+        failed = len(self.lost)
+        most = self.spec.get("maxFailedIndexes")
+        if most is not None and failed > most:
+            text = "Job has exceeded the specified maximal number of failed indexes"
+            return Over(False, "MaxFailedIndexesExceeded", text)
         met = job_pods.policy_met(self.spec.get("successPolicy"), self.done)
         if met is not None:
             return Over(True, "SuccessPolicy", f"Matched rules at index {met}")
@@ -179,6 +216,8 @@ class _Control:
             complete = self.succeeded > 0 and not self.active
         else:
             complete = self.succeeded >= self.completions
+        if failed and self.succeeded + failed >= (self.completions or 0):
+            return Over(False, "FailedIndexes", "Job has failed indexes")
         if complete:
             return Over(True, "CompletionsReached", "Reached expected number of succeeded pods")
         return None
@@ -242,6 +281,10 @@ class _Control:
         missing = min(wanted - len(left) - held, BURST)
         if missing <= 0:
             return
+        if self.per_index is not None:
+            self.result.create = self._indexes(missing)
+            self.result.tries = {i: self.last[i][0] for i in self.result.create if i is not None and i in self.last}
+            return
         wait = self._backoff()
         if wait > 0:
             self.waits.append(wait)
@@ -251,11 +294,11 @@ class _Control:
     def _wanted(self) -> int:
         if self.completions is None:
             return len(self.active) if self.succeeded else self.parallelism
-        return max(0, min(self.completions - self.succeeded, self.parallelism))
+        return max(0, min(self.completions - self.succeeded - len(self.lost), self.parallelism))
 
     def _misplaced(self) -> list[Object]:
         """Pods of an index that is done, twice there or beyond the end."""
-        taken: set[int] = set(self.done)
+        taken: set[int] = self.done | self.lost
         found: list[Object] = []
         for pod in sorted(self.active, key=lambda p: p["metadata"].get("creationTimestamp") or ""):
             index = job_pods.index_of(pod)
@@ -265,11 +308,23 @@ class _Control:
         return found
 
     def _indexes(self, number: int) -> list[int | None]:
-        taken = self.done | {job_pods.index_of(p) for p in self.active}
+        taken = self.done | self.lost | {job_pods.index_of(p) for p in self.active}
         if job_pods.replaces_only_failed(self.job):
             taken |= {job_pods.index_of(p) for p in self.terminating}
-        free: list[int | None] = [i for i in range(self.completions or 0) if i not in taken]
+        free: list[int | None] = [i for i in range(self.completions or 0) if i not in taken and self._is_due(i)]
         return free[:number]
+
+    def _is_due(self, index: int) -> bool:
+        """Whether an index that failed has waited long enough for its next try."""
+        tries, pod = self.last.get(index, (Tries(), None))
+        ended = job_pods.ended_at(pod) if pod is not None else None
+        if ended is None:
+            return True
+        pause = min(_LONGEST_BACKOFF, _BACKOFF * 2.0 ** min(max(tries.failed - 1, 0), 10)) if tries.failed else 0.0
+        left: float = pause - (self.now - ended).total_seconds()
+        if left > 0:
+            self.waits.append(left)
+        return left <= 0
 
     def _backoff(self) -> float:
         """Seconds until the next pod may be made, by the failures since the last success."""
@@ -296,12 +351,14 @@ class _Control:
         }
         if self.indexed and self.done:
             status["completedIndexes"] = job_pods.render_indexes(self.done)
+        always = {"ready", "terminating", "uncountedTerminatedPods"}
+        if self.per_index is not None:
+            status["failedIndexes"] = job_pods.render_indexes(self.lost)
+            always.add("failedIndexes")
         if self.started:
             status["startTime"] = self.started
         if self.conditions:
             status["conditions"] = self.conditions
         if any(c["type"] == "Complete" and c["status"] == "True" for c in self.conditions):
             status["completionTime"] = times.render(self.now)
-        self.result.status = {
-            k: v for k, v in status.items() if v or k in {"ready", "terminating", "uncountedTerminatedPods"}
-        }
+        self.result.status = {key: value for key, value in status.items() if value or key in always}

@@ -21,6 +21,8 @@ Object = dict[str, Any]
 
 FINALIZER = "batch.kubernetes.io/job-tracking"
 INDEX = "batch.kubernetes.io/job-completion-index"
+FAILURES = "batch.kubernetes.io/job-index-failure-count"
+IGNORED = "batch.kubernetes.io/job-index-ignored-failure-count"
 
 
 def is_indexed(job: Object) -> bool:
@@ -53,8 +55,37 @@ def is_failed(job: Object, pod: Object) -> bool:
     return pods.is_terminating(pod) and pods.phase(pod) != "Succeeded"
 
 
-def new_pod(job: Object, index: int | None) -> Object:
-    """The next pod; with an index it is told in its name, hostname, annotation, label and environment."""
+class Tries(msgspec.Struct, frozen=True):
+    """How many pods of an index failed, and how many more did for which that does not count."""
+
+    failed: int = 0
+    ignored: int = 0
+
+    @classmethod
+    def before(cls, pod: Object) -> Tries:
+        """Those before a pod, as it carries them."""
+        annotations = pod["metadata"].get("annotations") or {}
+        texts = (annotations.get(key, "") for key in (FAILURES, IGNORED))
+        return cls(*(int(text) if text.isascii() and text.isdigit() else 0 for text in texts))
+
+    def and_one(self, counts: bool) -> Tries:
+        """With one more."""
+        return Tries(self.failed + counts, self.ignored + (not counts))
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """As the next pod carries them."""
+        return {FAILURES: str(self.failed)} | ({IGNORED: str(self.ignored)} if self.ignored else {})
+
+
+def limits_indexes(job: Object) -> bool:
+    """Each index may fail so often, and no index for another."""
+    return is_indexed(job) and job["spec"].get("backoffLimitPerIndex") is not None
+
+
+def new_pod(job: Object, index: int | None, tries: Tries | None = None) -> Object:
+    """The next pod; with an index it is told in its name, hostname, annotation, label and environment. `tries`: what
+    became of those of that index before, where that is limited."""
     pod = pod_of(job, JOBS, job["spec"]["template"])
     metadata = pod["metadata"]
     metadata["finalizers"] = [*(metadata.get("finalizers") or ()), FINALIZER]
@@ -63,6 +94,8 @@ def new_pod(job: Object, index: int | None) -> Object:
     name = f"{job['metadata']['name']}-{index}"
     metadata["generateName"] = f"{name}-"
     metadata["annotations"] = {**(metadata.get("annotations") or {}), INDEX: str(index)}
+    if limits_indexes(job):
+        metadata["annotations"] |= (tries or Tries()).annotations
     metadata["labels"] = {**(metadata.get("labels") or {}), INDEX: str(index)}
     spec = {**pod["spec"], "hostname": name}
     for group in ("initContainers", "containers"):
@@ -134,10 +167,12 @@ def restarts(active: Sequence[Object]) -> int:
 
 
 class Ruling(msgspec.Struct, frozen=True):
-    """What the failure policy says of a pod. `message` is why the whole Job fails; empty if it does not."""
+    """What the failure policy says of a pod. `message` is why the whole Job fails; empty if it does not. `ends_index`:
+    its index is not tried again."""
 
     counts: bool = True
     message: str = ""
+    ends_index: bool = False
 
 
 def judge(policy: Object | None, pod: Object) -> Ruling:
@@ -154,7 +189,7 @@ def judge(policy: Object | None, pod: Object) -> Ruling:
             return Ruling(counts=False)
         if action == "FailJob":
             return Ruling(message=f"{said} matching {action} rule at index {index}")
-        return Ruling()
+        return Ruling(ends_index=action == "FailIndex")
     return Ruling()
 
 

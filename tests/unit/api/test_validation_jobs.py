@@ -48,7 +48,25 @@ def test_a_sound_job() -> None:
     [
         ({"completionMode": "Indexed", "parallelism": 2}, "spec.completions", "when completion mode is Indexed"),
         ({"parallelism": -1}, "spec.parallelism", "must be greater than or equal to 0"),
-        ({"backoffLimitPerIndex": 1}, "spec.backoffLimitPerIndex", "is not supported by fairlead"),
+        ({"managedBy": "example.com/other"}, "spec.managedBy", "is not supported by fairlead"),
+        ({"backoffLimitPerIndex": 1}, "spec.backoffLimitPerIndex", "requires indexed completion mode"),
+        ({**INDEXED, "backoffLimitPerIndex": -1}, "spec.backoffLimitPerIndex", "must be greater than or equal to 0"),
+        ({**INDEXED, "maxFailedIndexes": 1}, "spec.backoffLimitPerIndex", "when maxFailedIndexes is specified"),
+        (
+            {**INDEXED, "backoffLimitPerIndex": 1, "maxFailedIndexes": 6},
+            "spec.maxFailedIndexes",
+            "must be less than or equal to completions",
+        ),
+        (
+            {**INDEXED, "completions": 100_001, "backoffLimitPerIndex": 1},
+            "spec.maxFailedIndexes",
+            "must be specified when completions is above 100000",
+        ),
+        (
+            {**INDEXED, "podFailurePolicy": {"rules": [{**RULE, "action": "FailIndex"}]}},
+            "spec.podFailurePolicy.rules[0].action",
+            "requires the backoffLimitPerIndex to be set",
+        ),
         ({"successPolicy": {"rules": []}}, "spec.successPolicy", "requires indexed completion mode"),
         (rules(), "spec.successPolicy.rules", "at least one rules must be specified"),
         (rules({}), "spec.successPolicy.rules[0]", "at least one of succeededCount or succeededIndexes"),

@@ -34,6 +34,8 @@ def pod(name: str, phase: str = "Running", *, tracked: bool = True, **more: Any)
         metadata["finalizers"] = [job_pods.FINALIZER]
     if "index" in more:
         metadata["annotations"] = {job_pods.INDEX: str(more["index"])}
+    if "before" in more:
+        metadata["annotations"][job_pods.FAILURES] = str(more["before"])
     if more.get("going"):
         metadata["deletionTimestamp"] = ago(1)
     state = {"terminated": {"exitCode": more.get("code", 1), "finishedAt": ago(more.get("ended", 1000))}}
@@ -105,6 +107,58 @@ def test_a_pod_that_goes_is_replaced_at_once_or_when_it_has_ended() -> None:
     assert job_plan.plan(job(podReplacementPolicy="Failed", **indexed), there, NOW).create == []
     more = job_plan.plan(job(podReplacementPolicy="Failed", **{**indexed, "parallelism": 3}), there, NOW)
     assert more.create == [2]
+
+
+LIMITED: Object = {"completionMode": "Indexed", "completions": 3, "parallelism": 3, "backoffLimitPerIndex": 1}
+
+
+def test_each_index_may_fail_so_often() -> None:
+    """Its pods carry how often; the pod that knows is let go when the next one is told; no index waits for another."""
+    one = job(**LIMITED)
+    failed = pod("a", "Failed", index=0, before=0, ended=3)
+    first = job_plan.plan(one, [failed, pod("b", index=1, before=0)], NOW)
+    assert (first.create, first.again_in, first.untrack) == ([2], pytest.approx(7), [])
+    assert first.status["failedIndexes"] == ""
+    failed = pod("a", "Failed", index=0, before=0, ended=11)
+    there = [failed, pod("b", index=1, before=0), pod("c", index=2, before=0)]
+    second = job_plan.plan(job(first.status, **LIMITED), there, NOW)
+    assert (second.create, second.untrack) == ([0], [])
+    made = job_pods.new_pod(one, 0, second.tries[0])
+    assert made["metadata"]["annotations"] == {job_pods.INDEX: "0", job_pods.FAILURES: "1"}
+    again = pod("d", index=0, before=1)
+    third = job_plan.plan(job(second.status, **LIMITED), [*there, again], NOW)
+    assert (names(third.untrack), third.create) == (["a"], [])
+    there = [
+        pod("d", "Failed", index=0, before=1),
+        pod("b", index=1, before=0),
+        pod("c", "Succeeded", index=2, before=0),
+    ]
+    fourth = job_plan.plan(job(third.status, **LIMITED), there, NOW)
+    assert (fourth.status["failedIndexes"], fourth.create, said(fourth)) == ("0", [], [])
+    assert names(fourth.untrack) == ["d", "c"]
+    last = job_plan.plan(job(fourth.status, **LIMITED), [pod("b", "Succeeded", index=1, before=0)], NOW)
+    assert said(last) == ["FailureTarget FailedIndexes"]
+    over = job_plan.plan(job(last.status, **LIMITED), [], NOW)
+    assert (over.status["completedIndexes"], said(over)[-1]) == ("1-2", "Failed FailedIndexes")
+
+
+def test_so_many_indexes_may_fail() -> None:
+    """One more ends the Job and what still runs."""
+    there = [pod("a", "Failed", index=0, before=1), pod("b", "Failed", index=1, before=1), pod("c", index=2, before=0)]
+    plan = job_plan.plan(job(maxFailedIndexes=1, **LIMITED), there, NOW)
+    assert (said(plan), names(plan.delete)) == (["FailureTarget MaxFailedIndexesExceeded"], ["c"])
+
+
+def test_a_rule_may_end_an_index_or_forgive_it() -> None:
+    """FailIndex; Ignore, which is carried, too."""
+    rules = [
+        {"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [42]}},
+        {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [7]}},
+    ]
+    there = [pod("a", "Failed", index=0, before=0, code=42), pod("b", "Failed", index=1, before=1, code=7)]
+    plan = job_plan.plan(job(podFailurePolicy={"rules": rules}, **LIMITED), there, NOW)
+    assert (plan.status["failedIndexes"], plan.create, names(plan.untrack)) == ("0", [1, 2], ["a"])
+    assert plan.tries[1].annotations == {job_pods.FAILURES: "1", job_pods.IGNORED: "1"}
 
 
 def test_a_deadline_ends_it() -> None:

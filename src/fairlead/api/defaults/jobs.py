@@ -7,6 +7,8 @@ from typing import Any
 from fairlead.api.defaults.absent import child, default, default_text
 from fairlead.api.defaults.sets import default_template
 
+_NO_LIMIT = 2**31 - 1
+
 
 def default_job(obj: dict[str, Any]) -> None:
     """One pod, six retries. A Job that says only how many run at once is a work queue: any success completes it."""
@@ -14,7 +16,7 @@ def default_job(obj: dict[str, Any]) -> None:
     if spec.get("completions") is None and spec.get("parallelism") is None:
         spec["completions"] = 1
     default(spec, "parallelism", 1)
-    default(spec, "backoffLimit", 6)
+    default(spec, "backoffLimit", 6 if spec.get("backoffLimitPerIndex") is None else _NO_LIMIT)
     labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
     metadata = child(obj, "metadata")
     if labels and not metadata.get("labels"):

@@ -18,9 +18,18 @@ Object = Mapping[str, Any]
 
 JOB_UID, OLD_JOB_UID = "batch.kubernetes.io/controller-uid", "controller-uid"
 JOB_NAME, OLD_JOB_NAME = "batch.kubernetes.io/job-name", "job-name"
-_COUNTS = ("parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished")
-_NOT_THERE = ("backoffLimitPerIndex", "maxFailedIndexes", "managedBy")
-_ACTIONS = ("Count", "FailJob", "Ignore")
+_COUNTS = (
+    "parallelism",
+    "completions",
+    "activeDeadlineSeconds",
+    "backoffLimit",
+    "ttlSecondsAfterFinished",
+    "backoffLimitPerIndex",
+    "maxFailedIndexes",
+)
+_NOT_THERE = ("managedBy",)
+_ACTIONS = ("Count", "FailIndex", "FailJob", "Ignore")
+_MANY_INDEXES, _FEW_INDEXES = 100_000, 10_000
 _MOST_PARALLEL = 100_000
 _LONGEST_CRONJOB_NAME = 52
 
@@ -73,6 +82,7 @@ def _validate_spec(spec: Object, field: str) -> list[FieldError]:
         if (spec.get("parallelism") or 0) > _MOST_PARALLEL:
             message = f"must be less than or equal to {_MOST_PARALLEL} when completion mode is Indexed"
             errors.append(invalid(f"{field}.parallelism", spec["parallelism"], message))
+    errors += _validate_index_limits(spec, field)
     for name in _NOT_THERE:
         if spec.get(name) is not None:
             errors.append(forbidden(f"{field}.{name}", "is not supported by fairlead"))
@@ -95,6 +105,36 @@ def _validate_spec(spec: Object, field: str) -> list[FieldError]:
         if policy == "OnFailure":
             message = 'only "Never" is supported when podFailurePolicy is specified'
             errors.append(invalid(where, policy, message))
+    if spec.get("backoffLimitPerIndex") is not None and policy == "OnFailure":
+        errors.append(invalid(where, policy, 'only "Never" is supported when backoffLimitPerIndex is specified'))
+    return errors
+
+
+def _validate_index_limits(spec: Object, field: str) -> list[FieldError]:
+    """How often each index may fail, and how many indexes."""
+    each, most = spec.get("backoffLimitPerIndex"), spec.get("maxFailedIndexes")
+    completions, errors = spec.get("completions") or 0, []
+    if spec.get("completionMode") != "Indexed":
+        return [
+            invalid(f"{field}.{name}", value, "requires indexed completion mode")
+            for name, value in (("backoffLimitPerIndex", each), ("maxFailedIndexes", most))
+            if value is not None
+        ]
+    if most is not None:
+        if each is None:
+            errors.append(required(f"{field}.backoffLimitPerIndex", "when maxFailedIndexes is specified"))
+        if most > completions:
+            message = "must be less than or equal to completions"
+            errors.append(invalid(f"{field}.maxFailedIndexes", most, message))
+    if each is not None and completions > _MANY_INDEXES:
+        if most is None:
+            message = f"must be specified when completions is above {_MANY_INDEXES}"
+            errors.append(required(f"{field}.maxFailedIndexes", message))
+        for name, value in (("maxFailedIndexes", most or 0), ("parallelism", spec.get("parallelism") or 0)):
+            if value > _FEW_INDEXES:
+                message = f"must be less than or equal to {_FEW_INDEXES} when completions are above {_MANY_INDEXES}"
+                message += " and used with backoff limit per index"
+                errors.append(invalid(f"{field}.{name}", value, message))
     return errors
 
 
@@ -162,6 +202,9 @@ def _validate_failure_policy(spec: Object, field: str) -> list[FieldError]:
     }
     for index, rule in enumerate(rules):
         errors += _validate_rule(rule, f"{path}.rules[{index}]", containers)
+        if rule.get("action") == "FailIndex" and spec.get("backoffLimitPerIndex") is None:
+            message = "requires the backoffLimitPerIndex to be set"
+            errors.append(invalid(f"{path}.rules[{index}].action", "FailIndex", message))
     return errors
 
 
@@ -218,6 +261,9 @@ def validate_job_update(new: Object, old: Object) -> list[FieldError]:
     if not (never_started and _same_but_placement(template, previous)):
         errors += immutable(template, previous, "spec.template")
     errors += immutable(spec.get("completionMode"), before.get("completionMode"), "spec.completionMode")
+    errors += immutable(
+        spec.get("backoffLimitPerIndex"), before.get("backoffLimitPerIndex"), "spec.backoffLimitPerIndex"
+    )
     errors += immutable(spec.get("successPolicy"), before.get("successPolicy"), "spec.successPolicy")
     return errors + immutable(spec.get("podFailurePolicy"), before.get("podFailurePolicy"), "spec.podFailurePolicy")
 
