@@ -72,7 +72,7 @@ class JobController:
     async def _reconcile(self, key: str) -> None:
         namespace, _, name = key.partition("/")
         job = self._control.owners.get(name, namespace)
-        if job is None or await self._expired(key, job) or not self._control.settled(job):
+        if job is None or await self._expired(key, job) or not self._control.settled(job) or not job_pods.is_ours(job):
             return
         owned = await self._control.claimed(job)
         decided = job_plan.plan(job, owned, self._context.now())

@@ -20,6 +20,7 @@ from fairlead.controllers.podcontrol import pod_of
 Object = dict[str, Any]
 
 FINALIZER = "batch.kubernetes.io/job-tracking"
+CONTROLLER = "kubernetes.io/job-controller"
 INDEX = "batch.kubernetes.io/job-completion-index"
 FAILURES = "batch.kubernetes.io/job-index-failure-count"
 IGNORED = "batch.kubernetes.io/job-index-ignored-failure-count"
@@ -76,6 +77,11 @@ class Tries(msgspec.Struct, frozen=True):
     def annotations(self) -> dict[str, str]:
         """As the next pod carries them."""
         return {FAILURES: str(self.failed)} | ({IGNORED: str(self.ignored)} if self.ignored else {})
+
+
+def is_ours(job: Object) -> bool:
+    """No other controller has been asked to see to it."""
+    return job["spec"].get("managedBy") in (None, CONTROLLER)
 
 
 def limits_indexes(job: Object) -> bool:

@@ -41,6 +41,8 @@ def test_a_sound_job() -> None:
     assert validation.validate_create(kinds.JOBS, job()) == []
     assert validation.validate_create(kinds.JOBS, job(**rules({"succeededIndexes": "0,2-4"}))) == []
     assert validation.validate_create(kinds.JOBS, job(podFailurePolicy={"rules": [RULE]})) == []
+    limited = {**INDEXED, "backoffLimitPerIndex": 0, "maxFailedIndexes": 5, "managedBy": "example.com/other"}
+    assert validation.validate_create(kinds.JOBS, job(**limited)) == []
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,8 @@ def test_a_sound_job() -> None:
     [
         ({"completionMode": "Indexed", "parallelism": 2}, "spec.completions", "when completion mode is Indexed"),
         ({"parallelism": -1}, "spec.parallelism", "must be greater than or equal to 0"),
-        ({"managedBy": "example.com/other"}, "spec.managedBy", "is not supported by fairlead"),
+        ({"managedBy": "other"}, "spec.managedBy", "must be a domain-prefixed path"),
+        ({"managedBy": f"example.com/{'x' * 60}"}, "spec.managedBy", "may not be more than 63"),
         ({"backoffLimitPerIndex": 1}, "spec.backoffLimitPerIndex", "requires indexed completion mode"),
         ({**INDEXED, "backoffLimitPerIndex": -1}, "spec.backoffLimitPerIndex", "must be greater than or equal to 0"),
         ({**INDEXED, "maxFailedIndexes": 1}, "spec.backoffLimitPerIndex", "when maxFailedIndexes is specified"),

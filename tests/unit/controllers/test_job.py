@@ -161,6 +161,13 @@ def test_a_rule_may_end_an_index_or_forgive_it() -> None:
     assert plan.tries[1].annotations == {job_pods.FAILURES: "1", job_pods.IGNORED: "1"}
 
 
+def test_a_job_may_be_another_controllers() -> None:
+    """By its name; ours has one, too."""
+    assert job_pods.is_ours(job())
+    assert job_pods.is_ours(job(managedBy="kubernetes.io/job-controller"))
+    assert not job_pods.is_ours(job(managedBy="example.com/other"))
+
+
 def test_a_deadline_ends_it() -> None:
     """Counted from the start."""
     plan = job_plan.plan(job(activeDeadlineSeconds=60), [pod("a")], NOW)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from fairlead.api import cron
-from fairlead.api.errors import FieldError, StatusError, forbidden, invalid, not_supported, required, too_many
+from fairlead.api.errors import FieldError, StatusError, invalid, not_supported, required, too_long, too_many
 from fairlead.api.selectors import LabelSelector
-from fairlead.api.validation.metadata import immutable, not_negative
+from fairlead.api.validation.metadata import domain_prefixed_path, immutable, not_negative
 from fairlead.api.validation.pod import validate_template
 from fairlead.api.validation.selectors import validate_selector
 from fairlead.api.validation.templates import validate_counts
@@ -27,11 +27,10 @@ _COUNTS = (
     "backoffLimitPerIndex",
     "maxFailedIndexes",
 )
-_NOT_THERE = ("managedBy",)
 _ACTIONS = ("Count", "FailIndex", "FailJob", "Ignore")
 _MANY_INDEXES, _FEW_INDEXES = 100_000, 10_000
 _MOST_PARALLEL = 100_000
-_LONGEST_CRONJOB_NAME = 52
+_LONGEST_CRONJOB_NAME, _LONGEST_MANAGER = 52, 63
 
 
 def validate_job(obj: Object) -> list[FieldError]:
@@ -83,9 +82,10 @@ def _validate_spec(spec: Object, field: str) -> list[FieldError]:
             message = f"must be less than or equal to {_MOST_PARALLEL} when completion mode is Indexed"
             errors.append(invalid(f"{field}.parallelism", spec["parallelism"], message))
     errors += _validate_index_limits(spec, field)
-    for name in _NOT_THERE:
-        if spec.get(name) is not None:
-            errors.append(forbidden(f"{field}.{name}", "is not supported by fairlead"))
+    if (manager := spec.get("managedBy")) is not None:
+        errors += domain_prefixed_path(manager, f"{field}.managedBy")
+        if len(manager) > _LONGEST_MANAGER:
+            errors.append(too_long(f"{field}.managedBy", _LONGEST_MANAGER))
     replacement = spec.get("podReplacementPolicy")
     if replacement is not None and replacement not in ("Failed", "TerminatingOrFailed"):
         valid = ("Failed", "TerminatingOrFailed")
@@ -264,6 +264,7 @@ def validate_job_update(new: Object, old: Object) -> list[FieldError]:
     errors += immutable(
         spec.get("backoffLimitPerIndex"), before.get("backoffLimitPerIndex"), "spec.backoffLimitPerIndex"
     )
+    errors += immutable(spec.get("managedBy"), before.get("managedBy"), "spec.managedBy")
     errors += immutable(spec.get("successPolicy"), before.get("successPolicy"), "spec.successPolicy")
     return errors + immutable(spec.get("podFailurePolicy"), before.get("podFailurePolicy"), "spec.podFailurePolicy")
 

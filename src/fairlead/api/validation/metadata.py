@@ -13,6 +13,7 @@ from typing import Any
 from fairlead.api.errors import FieldError, forbidden, invalid, not_supported, required, too_long
 from fairlead.api.labels import (
     check_dns1123_label,
+    check_dns1123_subdomain,
     check_name,
     check_path_segment,
     check_qualified_name,
@@ -41,6 +42,16 @@ def immutable(new: Any, old: Any, field: str) -> list[FieldError]:
 
 UNQUALIFIED_FINALIZER = "name is neither a standard finalizer name nor is it fully qualified"
 """A rule of Kubernetes' own kinds only: custom resources and their definitions may have such finalizers."""
+
+
+def domain_prefixed_path(value: str, field: str) -> list[FieldError]:
+    """A name as controllers give themselves one: acme.io/foo."""
+    domain, slash, path = value.partition("/")
+    if not value:
+        return [required(field)]
+    if not domain or not slash or not path:
+        return [invalid(field, value, 'must be a domain-prefixed path (such as "acme.io/foo")')]
+    return [invalid(field, domain, message) for message in check_dns1123_subdomain(domain)]
 
 
 def validate_metadata(metadata: Mapping[str, Any], check: NameCheck, *, namespaced: bool) -> list[FieldError]:

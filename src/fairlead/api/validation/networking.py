@@ -15,7 +15,7 @@ from fairlead.api.labels import (
     check_port_name,
     check_port_number,
 )
-from fairlead.api.validation.metadata import immutable
+from fairlead.api.validation.metadata import domain_prefixed_path, immutable
 from fairlead.api.validation.selectors import validate_selector
 
 Object = Mapping[str, Any]
@@ -159,13 +159,7 @@ def validate_ingressclass(obj: Object) -> list[FieldError]:
     errors: list[FieldError] = []
     if len(controller) > _LONGEST_CONTROLLER:
         errors.append(too_long("spec.controller", _LONGEST_CONTROLLER))
-    domain, slash, path = controller.partition("/")
-    if not controller:
-        errors.append(required("spec.controller"))
-    elif not domain or not slash or not path:
-        errors.append(invalid("spec.controller", controller, 'must be a domain-prefixed path (such as "acme.io/foo")'))
-    else:
-        errors += [invalid("spec.controller", domain, message) for message in check_dns1123_subdomain(domain)]
+    errors += domain_prefixed_path(controller, "spec.controller")
     return errors if parameters is None else errors + _validate_parameters(parameters, "spec.parameters")
 
 
