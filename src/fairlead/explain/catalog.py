@@ -85,6 +85,7 @@ CATALOG: dict[str, Kind] = {
     "FL081": Kind("the process listens on 127.0.0.1 only"),
     "FL082": Kind("the process listens on another port"),
     "FL083": Kind("the process listens with another protocol"),
+    "FL084": Kind("the process listens by IPv4 only"),
     "FL085": Kind("the process is stopped"),
     "FL086": Kind("the rules of a hostPort are missing"),
     "FL087": Kind("the hostPort is another pod's"),

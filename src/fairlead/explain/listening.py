@@ -45,6 +45,14 @@ def examine(scene: Scene, port: ServicePort, backend: Backend, hop: Hop) -> None
         who = f"{one.process} (pid {one.pid})" if one.pid else "a process"
         hop.say(f"{name}: {who} listens on {protocol} {host(one.address)}:{number}")
         return
+    if same and ipaddress.ip_address(same[0].address).is_unspecified:
+        hop.find(
+            "FL084",
+            f"in {name} {same[0].process or 'the process'} listens on {same[0].address}:{number}, by IPv4 only, "
+            f"not on {backend.endpoint.address}",
+            "make it listen on [::] (both families), or leave IPv6 out of the Service's spec.ipFamilies",
+        )
+        return
     if same:
         hop.find(
             "FL081",

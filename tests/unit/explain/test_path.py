@@ -7,9 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from fairlead.explain import render
-from fairlead.explain.evidence import Attempt, DNSAnswer, Evidence, LinkView, NodeKernel
+from fairlead.discovery.choose import Backend
+from fairlead.discovery.model import Endpoint, Service, ServiceKey, ServicePort
+from fairlead.explain import listening, render
+from fairlead.explain.evidence import Attempt, DNSAnswer, Evidence, LinkView, Listener, NodeKernel
+from fairlead.explain.question import parse_target
 from fairlead.explain.report import Hop, Report
+from fairlead.explain.scene import Client, Scene
 from fairlead.podnetwork.plan import link_name
 from fairlead.survey.answering import judge
 from tests.unit.explain.world import (
@@ -238,3 +242,21 @@ def test_accelerated_sockets_are_said_to_be_so() -> None:
     assert report.works
     lines = [line for hop in report.hops if hop.name == "rules" for line in hop.lines]
     assert any("--accelerate socket" in line for line in lines), lines
+
+
+def test_a_program_of_one_family() -> None:
+    """It is said which family it listens by, and what would take both."""
+    hop = Hop("process")
+    pod = a_pod("web-1", "n1", "fd00::3", {"app": "web"})
+    view = replace(pod_kernel(pod), listeners=(Listener("TCP", "0.0.0.0", 8080, 7, "web", "S"),))
+    world = evidence(pods=(pod,), pod_kernels={"web-1": view})
+    scene = Scene(parse_target(("svc/web",), "shop"), world, "clusterip", Client("n1", "fd00::2"), WEB, a_service())
+    backend = Backend(Endpoint("fd00::3", node="n1", ready=True), 8080)
+    listening.examine(scene, ServicePort("http", "TCP", 80, 8080), backend, hop)
+    assert [f.id for f in hop.findings] == ["FL084"]
+    assert "by IPv4 only, not on fd00::3" in hop.findings[0].text and "[::]" in hop.findings[0].remedy
+
+
+def a_service() -> Service:
+    """The Service, for a scene by hand."""
+    return Service(ServiceKey("shop", "web"))
