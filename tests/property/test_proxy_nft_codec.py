@@ -115,7 +115,7 @@ def test_elements(data: st.DataObject) -> None:
     element = data.draw(st.builds(Element, fields(entry.key), value, comments))
     (message,) = transaction.render_change(TABLE, transaction.AddElements(entry, (element,)))
     assert dump.parse_elements(entry, message.payload) == [element]
-    assert len(transaction.render_element(entry, element)) % 4 == 0
+    assert all(len(data) % 4 == 0 for data in transaction.render_elements(entry, [element, element]))
 
 
 @settings(deadline=None, max_examples=10)

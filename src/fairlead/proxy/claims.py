@@ -64,9 +64,16 @@ class Watched(Generic[K, V]):
                 self.before.setdefault(key, self.claims.value(key))
                 if key not in new:
                     self.claims.release(owner, key)
+        held, before = self.claims.held, self.before
         for key, value in new.items():
-            if old.get(key) != value:
-                self.before.setdefault(key, self.claims.value(key))
+            if old.get(key) == value:
+                continue
+            holder = held.get(key)
+            if holder is None:  # as nearly always when Services come, so without calls
+                before.setdefault(key, None)
+                held[key] = (owner, value)
+            else:
+                before.setdefault(key, holder[1])
                 self.claims.claim(owner, key, value)
 
     def finish(self) -> dict[K, tuple[V | None, V | None]]:

@@ -127,6 +127,10 @@ _RENDER: dict[int, Callable[..., bytes]] = {
     13: _PORT.pack,
     4: _WORD.pack,
 }
+_PADDED: dict[int, Callable[..., bytes]] = {  # to whole words, as they are in a concatenation
+    12: {name: bytes((number, 0, 0, 0)) for name, number in PROTOCOLS.items()}.__getitem__,
+    13: struct.Struct("!H2x").pack,
+}
 
 
 @lru_cache(maxsize=1 << 17)
@@ -149,13 +153,16 @@ _PARSE: dict[int, Callable[[bytes], Field]] = {
 
 def render_fields(types: tuple[DataType, ...], fields: Fields) -> bytes:
     """The fields as they lie in the kernel's registers. Raises OSError or ValueError for what is no address."""
+    return renderer_of(types)(fields)
+
+
+def renderer_of(types: tuple[DataType, ...]) -> Callable[[Fields], bytes]:
+    """`render_fields` for these types, for whoever has many."""
     if len(types) == 1:
-        return _RENDER[types[0].number](fields[0])
-    parts = []
-    for entry, field in zip(types, fields, strict=True):
-        data = _RENDER[entry.number](field)
-        parts.append(data if len(data) % 4 == 0 else data + b"\0" * (-len(data) % 4))
-    return b"".join(parts)
+        one = _RENDER[types[0].number]
+        return lambda fields: one(fields[0])
+    each = [_PADDED.get(entry.number) or _RENDER[entry.number] for entry in types]
+    return lambda fields: b"".join([render(field) for render, field in zip(each, fields, strict=True)])
 
 
 def parse_fields(types: tuple[DataType, ...], data: bytes) -> Fields:

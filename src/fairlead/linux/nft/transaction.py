@@ -22,7 +22,7 @@ from fairlead.linux.netlink import (
     nested,
 )
 from fairlead.linux.nft import datatypes
-from fairlead.linux.nft.datatypes import Fields, render_fields
+from fairlead.linux.nft.datatypes import Fields, renderer_of
 from fairlead.linux.nft.expressions import Verdict, render_expressions, render_verdict
 from fairlead.linux.nft.objects import FAMILIES, Chain, Element, Rule, Set, TableName
 
@@ -186,6 +186,7 @@ def _order(kind: int, order: int) -> bytes:
     return bytes((kind, 4)) + struct.pack("=I", order)
 
 
+_ATTR = struct.Struct("=HH")
 _ATTR2 = struct.Struct("=HHHH")
 
 
@@ -195,17 +196,21 @@ def _field_attribute(kind: int, data: bytes) -> bytes:
     return _ATTR2.pack(length + 8, kind | NLA_F_NESTED, length + 4, 1) + data + b"\0" * (-length % 4)
 
 
-def render_element(entry: Set, element: Element) -> bytes:
-    """One NFTA_LIST_ELEM of NEWSETELEM."""
-    body = _field_attribute(1, render_fields(entry.key, element.key))
-    data = element.data
-    if isinstance(data, Verdict):
-        body += render_verdict(2, data)
-    elif data is not None:
-        body += _field_attribute(2, render_fields(entry.data, data))
-    if element.comment:
-        body += attribute(6, _comment(0, element.comment))
-    return struct.pack("=HH", len(body) + 4, 1 | NLA_F_NESTED) + body
+def render_elements(entry: Set, elements: Iterable[Element]) -> list[bytes]:
+    """Each an NFTA_LIST_ELEM of NEWSETELEM."""
+    render_key = renderer_of(entry.key)
+    render_data = renderer_of(entry.data) if entry.data else None
+    rendered = []
+    for key, data, comment in elements:
+        body = _field_attribute(1, render_key(key))
+        if isinstance(data, Verdict):
+            body += render_verdict(2, data)
+        elif data is not None and render_data is not None:
+            body += _field_attribute(2, render_data(data))
+        if comment:
+            body += attribute(6, _comment(0, comment))
+        rendered.append(_ATTR.pack(len(body) + 4, 1 | NLA_F_NESTED) + body)
+    return rendered
 
 
 def _element_messages(table: TableName, kind: int, flags: int, entry: Set, items: list[bytes]) -> Iterator[Message]:
@@ -244,10 +249,10 @@ def render_change(table: TableName, change: Change, number: int = 1) -> Iterator
             for rule in change.rules:
                 yield _message(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, render_rule(table, change.chain, rule))
         case AddElements():
-            items = [render_element(change.set, element) for element in change.elements]
+            items = render_elements(change.set, change.elements)
             yield from _element_messages(table, NEWSETELEM, NLM_F_CREATE, change.set, items)
         case DropElements():
-            items = [render_element(change.set, Element(key)) for key in change.keys]
+            items = render_elements(change.set, (Element(key) for key in change.keys))
             yield from _element_messages(table, DELSETELEM, 0, change.set, items)
 
 
