@@ -52,15 +52,15 @@ class Outside:
         self.pods = {p["spec"]["nodeName"]: p for p in ready if p["metadata"]["labels"]["app"] == "web"}
         return len(ready) == 2 * len(nodes)
 
-    def from_pod(self, node: str, *urls: str, check: bool = True) -> list[str]:
+    def from_pod(self, node: str, *urls: str, check: bool = True, patience: int = 5) -> list[str]:
         """What the pod on that node gets from each URL: the answer's first line."""
-        asks = "; ".join(f"curl -sS --max-time 5 {url} || echo failed" for url in urls)
+        asks = "; ".join(f"curl -sS --max-time {patience} {url} || echo failed" for url in urls)
         pod = self.pods[node]["metadata"]["name"]
         return self.cluster._run(["kubectl", "exec", pod, "--", "sh", "-c", asks], check, None).stdout.splitlines()
 
-    def from_host(self, node: str, url: str) -> str:
+    def from_host(self, node: str, url: str, patience: int = 5) -> str:
         """What a process in the node's own network gets."""
-        done = self.lab.run(self.lab.machine(node), "curl", "-sS", "--max-time", "5", url, check=False)
+        done = self.lab.run(self.lab.machine(node), "curl", "-sS", "--max-time", str(patience), url, check=False)
         return done.stdout.strip() or done.stderr.strip()
 
     def ip(self, node: str) -> str:
@@ -136,10 +136,13 @@ class Outside:
             texts = "\n".join(f"== {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in logs)
             raise AssertionError(f"{error}\n{texts}") from None
 
-    def all_reach_all(self) -> bool:
+    def all_reach_all(self, patience: int = 5) -> bool:
         """Whether each pod gets an answer from each, which sees its true address."""
         urls = [f"http://{self.ip(to)}:8080/" for to in self.pods]
-        return all(self.from_pod(node, *urls) == [f"{to} {self.ip(node)}" for to in self.pods] for node in self.pods)
+        return all(
+            self.from_pod(node, *urls, patience=patience) == [f"{to} {self.ip(node)}" for to in self.pods]
+            for node in self.pods
+        )
 
 
 @pytest.fixture(scope="module")

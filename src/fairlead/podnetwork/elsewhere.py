@@ -34,7 +34,7 @@ log = logging.getLogger("fairlead.podnetwork")
 VXLAN_MTU = 1450
 _VNI = _VXLAN_PORT = 4789
 LOOK = 2.0  # s between two looks at the tunnels
-_SILENCE = 3.5 * KEEPALIVE  # after so long without a sign, a peer is not alive
+_SILENCE = 7 * KEEPALIVE  # after so long without a sign, a peer is not alive
 _SESSION = 180.0  # s a handshake is good for (WireGuard's REJECT_AFTER_TIME)
 _PATIENCE = 12.0  # s without any sign until another way is wanted
 _ASK_AGAIN = (5.0, 60.0)  # s until an external address is asked again that did not answer, that did

@@ -30,7 +30,7 @@ from fairlead.podnetwork.plan import TUNNEL_PREFIX
 log = logging.getLogger("fairlead.podnetwork")
 
 MTU = 1420  # of a 1500-byte path: 20 or 40 IP, 8 UDP, 32 WireGuard
-KEEPALIVE = 10  # s; routers forget UDP after 30
+KEEPALIVE = 5  # s; routers forget UDP after 30, but one that restarted, or has another address, is noticed so soon
 _TUN = Path("/dev/net/tun")
 _SOCKETS = Path("/var/run/wireguard")  # wireguard-go's, by the link's name: it must be the only one on the machine
 

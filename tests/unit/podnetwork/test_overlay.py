@@ -178,7 +178,7 @@ def test_a_new_peer_is_kept_alive_from_the_start() -> None:
     wanted = plan_overlay("n1", among(N1, B), seen("b", "b")).tunnels
     words = changes({}, wanted, {})
     assert words == [
-        *("peer", "KB", "endpoint", "203.0.113.33:4500", "persistent-keepalive", "10"),
+        *("peer", "KB", "endpoint", "203.0.113.33:4500", "persistent-keepalive", "5"),
         *("allowed-ips", "10.244.2.0/24,100.116.2.1/32"),
     ]
 
