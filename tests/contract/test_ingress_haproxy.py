@@ -381,6 +381,15 @@ async def test_requests_are_mirrored(lab: Lab) -> None:
     assert lab.log["c"].empty()
 
 
+async def test_a_client_does_not_choose_the_mirror(lab: Lab) -> None:
+    """By the headers that copies are sorted by."""
+    routes = [("a.test", route(to("a", mirrors=(Mirror(to("b")),)))), ("c.test", route(to("c")))]
+    await lab.serve(arrange(routes, False))
+    given = {"X-Fairlead-Mirror": section_name(to("c")), "X-Fairlead-Method": "DELETE"}
+    assert await lab.who("a.test/", headers=given) == "a"
+    assert (await lab.asked("b"))["method"] == "GET" and lab.log["c"].empty()
+
+
 async def test_grpc_calls_are_mirrored(lab: Lab) -> None:
     """To a server that speaks HTTP/2 only, and sees the same message; the client has its answer from the other."""
     import concurrent.futures

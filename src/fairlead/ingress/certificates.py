@@ -102,9 +102,12 @@ class AuthorityBook:
 def _text_of(configmap: Object) -> str | None:
     text = (configmap.get("data") or {}).get("ca.crt")
     binary = (configmap.get("binaryData") or {}).get("ca.crt")
-    if text is None and binary is not None:
+    if text is not None or binary is None:
+        return text
+    try:
         return base64.b64decode(binary).decode("latin-1")
-    return text
+    except binascii.Error:
+        return ""
 
 
 def _try(certificate: str, key: str) -> Known:

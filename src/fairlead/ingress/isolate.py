@@ -27,35 +27,46 @@ class Culprit(msgspec.Struct, frozen=True):
     asked: str
 
 
-def marks(table: RouteTable) -> dict[str, str]:
-    """Every origin, in the order of the table, and a mark of its routes."""
-    asked: dict[str, list[object]] = {}
+def origins(table: RouteTable) -> list[str]:
+    """All of them, in the order of the table."""
+    found: dict[str, None] = {}
     for frontend in table.frontends:
+        found |= {route.origin: None for host in frontend.hosts for route in host.routes}
+        found |= {way.origin: None for way in frontend.passthrough or ()}
+    return [origin for origin in found if origin]
+
+
+def marks(table: RouteTable, wanted: Collection[str]) -> dict[str, str]:
+    """Those of the wanted origins that are there, and a mark of the routes of each."""
+    asked: dict[str, list[object]] = {}
+    for frontend in table.frontends if wanted else ():
         for host in frontend.hosts:
             for route in host.routes:
-                asked.setdefault(route.origin, []).append((frontend.name, host.pattern, route))
+                if route.origin in wanted:
+                    asked.setdefault(route.origin, []).append((frontend.name, host.pattern, route))
         for way in frontend.passthrough or ():
-            asked.setdefault(way.origin, []).append((frontend.name, way))
-    return {origin: mark(routes) for origin, routes in asked.items() if origin}
+            if way.origin in wanted:
+                asked.setdefault(way.origin, []).append((frontend.name, way))
+    return {origin: mark(routes) for origin, routes in asked.items()}
 
 
-def without(table: RouteTable, origins: Collection[str]) -> RouteTable:
-    """The table as if these had asked for nothing."""
-    return RouteTable(tuple(_without(frontend, origins) for frontend in table.frontends)) if origins else table
+def without(table: RouteTable, these: Collection[str]) -> RouteTable:
+    """The table as if these origins had asked for nothing."""
+    return RouteTable(tuple(_without(frontend, these) for frontend in table.frontends)) if these else table
 
 
-def _without(frontend: Frontend, origins: Collection[str]) -> Frontend:
+def _without(frontend: Frontend, these: Collection[str]) -> Frontend:
     ways = frontend.passthrough
     return msgspec.structs.replace(
         frontend,
-        hosts=tuple(_hosts(frontend, origins)),
-        passthrough=None if ways is None else tuple(way for way in ways if way.origin not in origins),
+        hosts=tuple(_hosts(frontend, these)),
+        passthrough=None if ways is None else tuple(way for way in ways if way.origin not in these),
     )
 
 
-def _hosts(frontend: Frontend, origins: Collection[str]) -> Iterator[Host]:
+def _hosts(frontend: Frontend, these: Collection[str]) -> Iterator[Host]:
     for host in frontend.hosts:
-        routes = tuple(route for route in host.routes if route.origin not in origins)
+        routes = tuple(route for route in host.routes if route.origin not in these)
         if routes or not host.routes:
             yield Host(host.pattern, routes)
 
@@ -63,29 +74,30 @@ def _hosts(frontend: Frontend, origins: Collection[str]) -> Iterator[Host]:
 async def culprits(table: RouteTable, refusal: Refusal) -> dict[str, Culprit]:
     """Those without whom the table is taken: none, if it is not taken without anybody. Some 2 × log n questions for
     each of them."""
-    asked = marks(table)
-    if await refusal(without(table, asked)):
+    everybody = origins(table)
+    if await refusal(without(table, set(everybody))):
         return {}
     good: set[str] = set()
-    found: dict[str, Culprit] = {}
+    found: dict[str, str] = {}
 
     async def sift(group: list[str]) -> None:
-        why = await refusal(without(table, asked.keys() - good - set(group)))
+        why = await refusal(without(table, set(everybody) - good - set(group)))
         if not why:
             good.update(group)
         elif len(group) == 1:
-            found[group[0]] = Culprit(why, asked[group[0]])
+            found[group[0]] = why
         else:
             await sift(group[: len(group) // 2])
             await sift(group[len(group) // 2 :])
 
-    await sift(list(asked))
-    return found
+    await sift(everybody)
+    asked = marks(table, found)
+    return {origin: Culprit(why, asked[origin]) for origin, why in found.items()}
 
 
 def still(known: Mapping[str, Culprit], table: RouteTable) -> dict[str, Culprit]:
     """Those of them who ask for the same as when they were found."""
-    asked = marks(table)
+    asked = marks(table, known)
     return {origin: culprit for origin, culprit in known.items() if asked.get(origin) == culprit.asked}
 
 

@@ -36,20 +36,23 @@ def serve(options: IngressOptions) -> None:
 
 
 def _apart(make: Callable[[], str]) -> str:
-    """What a function returns, from a child: what it takes to make a certificate is 6 MB that nothing here needs again.
-    Before there is any thread."""
+    """What a function returns, from a child: what it takes to make a certificate is memory that is not needed again.
+    Before there is any thread. Raises IngressError."""
     source, sink = os.pipe()
     child = os.fork()
     if not child:
+        code = 1
         try:
             with os.fdopen(sink, "w") as stream:
                 stream.write(make())
+            code = 0
         finally:
-            os._exit(0)
+            os._exit(code)
     os.close(sink)
     with os.fdopen(source) as stream:
         made = stream.read()
-    os.waitpid(child, 0)
+    if os.waitpid(child, 0)[1]:
+        raise IngressError("no certificate could be made for names that nobody has one for")
     return made
 
 

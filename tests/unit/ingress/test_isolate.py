@@ -9,7 +9,7 @@ import pytest
 from fairlead.discovery.model import ServiceKey
 from fairlead.ingress.gateway.conditions import Condition
 from fairlead.ingress.gateway.gateways import CompiledGateways
-from fairlead.ingress.isolate import Culprit, culprits, marks, problems, refuse, still, without
+from fairlead.ingress.isolate import Culprit, culprits, origins, problems, refuse, still, without
 from fairlead.ingress.table import Frontend, Host, Match, Passthrough, Route, RouteTable, Section, arrange
 
 
@@ -58,7 +58,7 @@ def test_two_that_can_not_be_together() -> None:
     """The first of them stays."""
 
     async def judge(found: RouteTable) -> str:
-        return "two are too many" if len(marks(found)) > 1 else ""
+        return "two are too many" if len(origins(found)) > 1 else ""
 
     assert list(asyncio.run(culprits(table("/a", "/b"), judge))) == ["Ingress t/1"]
 

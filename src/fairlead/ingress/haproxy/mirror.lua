@@ -25,10 +25,11 @@ end
 local function send(copy, to)
   copies = copies + 1
   core.register_task(function()
-    local headers = { ["x-fairlead-mirror"] = { to }, ["x-fairlead-method"] = { copy.method } }
+    local headers = {}
     for name, values in pairs(copy.headers) do
       headers[name] = values
     end
+    headers["x-fairlead-mirror"], headers["x-fairlead-method"] = { to }, { copy.method } -- whatever the client says
     guarded(function()
       local client = core.httpclient()
       local body = #copy.body > 0 and copy.body or nil
