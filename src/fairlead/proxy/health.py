@@ -54,21 +54,27 @@ def service_answer(key: ServiceKey, count: int, healthy: bool) -> web.Response:
     )
 
 
-def proxy_answer(healthy: bool, eligible: bool | None, updated: datetime | None, now: datetime) -> web.Response:
+def proxy_answer(
+    healthy: bool, eligible: bool | None, updated: datetime | None, now: datetime, families: Iterable[str] = ()
+) -> web.Response:
     """/healthz, and with `eligible` None /livez. Not eligible: the node is leaving, new connections should not come."""
-    last = now if healthy else updated
-    body: dict[str, object] = {
-        "lastUpdated": last.strftime("%Y-%m-%dT%H:%M:%SZ") if last is not None else "",
-        "currentTime": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }
+    body: dict[str, object] = {"lastUpdated": _time(now if healthy else updated), "currentTime": _time(now)}
     if eligible is not None:
         body["nodeEligible"] = eligible
+    # As kube-proxy from 1.34 on.
+    body["healthy"] = healthy
+    body["status"] = {family: {"lastUpdated": _time(updated), "healthy": healthy} for family in families}
     return web.Response(
         status=200 if healthy and eligible is not False else 503,
         body=orjson.dumps(body),
         content_type="application/json",
         headers={"X-Content-Type-Options": "nosniff"},
     )
+
+
+def _time(when: datetime | None) -> str:
+    """Never is Go's zero time, so that its readers can."""
+    return when.strftime("%Y-%m-%dT%H:%M:%SZ") if when is not None else "0001-01-01T00:00:00Z"
 
 
 class Listener:
@@ -163,15 +169,16 @@ def healthz(
     eligible: Callable[[], bool],
     updated: Callable[[], datetime | None],
     counted: Callable[[str, int], None],
+    families: Iterable[str] = (),
 ) -> Handler:
     """The handler of /healthz and /livez; `counted` is told of each answer: path and status."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         now = datetime.now(UTC)
         if request.path == "/healthz":
-            response = proxy_answer(healthy(), eligible(), updated(), now)
+            response = proxy_answer(healthy(), eligible(), updated(), now, families)
         elif request.path == "/livez":
-            response = proxy_answer(healthy(), None, updated(), now)
+            response = proxy_answer(healthy(), None, updated(), now, families)
         else:
             return web.Response(status=404, text="404 page not found\n")
         counted(request.path[1:], response.status)

@@ -11,13 +11,22 @@ from functools import partial
 from typing import Any
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from fairlead.proxy.backend import Tally
 from fairlead.proxy.health import Handler
 from fairlead.proxy.run import Sync
 from fairlead.proxy.table import ServiceTable
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # kube-proxy has no …_created beside each counter
 
 _SYNC = tuple(0.001 * 2**n for n in range(15))
 _PROGRAMMING = (0.025, 0.05, 0.1, 0.25, 0.5, *(float(n) for n in range(1, 10)), 10, 20, 30, 40, 50, 60, 120, 180, 300)

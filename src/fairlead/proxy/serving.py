@@ -45,7 +45,7 @@ class ProxyServers:
         def updated() -> datetime | None:
             return datetime.fromtimestamp(proxy.synced_at, UTC) if proxy.synced_at is not None else None
 
-        asked: Handler = healthz(proxy.healthy, proxy.eligible, updated, self.metrics.asked)
+        asked: Handler = healthz(proxy.healthy, proxy.eligible, updated, self.metrics.asked, proxy.families)
         self._must_bind = must_bind
         self._servers = (("health", health, Listener(asked)), ("metrics", metrics, Listener(self.metrics.handler())))
 
