@@ -150,6 +150,51 @@ def test_a_pod_has_the_rights_of_its_service_account(inside: Cluster) -> None:
     assert said.split() == ["200", "403", "403", "200"]
 
 
+def test_a_secret_may_hold_a_token(inside: Cluster) -> None:
+    """Of a ServiceAccount that is there, good for what that may do; it ends with its Secret, that with the account."""
+    inside.kubectl("-n", "inside", "create", "serviceaccount", "lasting")
+    inside.kubectl(
+        "-n", "inside", "create", "rolebinding", "lasting", "--clusterrole=view", "--serviceaccount=inside:lasting"
+    )
+    manifest = """
+apiVersion: v1
+kind: Secret
+metadata: {name: NAME, namespace: inside, annotations: {kubernetes.io/service-account.name: ACCOUNT}}
+type: kubernetes.io/service-account-token
+"""
+    for name in ("first", "second"):
+        inside.apply(manifest.replace("NAME", name).replace("ACCOUNT", "lasting"))
+
+    def held(name: str) -> dict[str, str]:
+        return inside.get("-n", "inside", "secret", name).get("data") or {}
+
+    token = base64.b64decode(inside.wait_for(lambda: held("first").get("token"), "a token in the Secret")).decode()
+    assert base64.b64decode(held("first")["namespace"]) == b"inside"
+    assert held("first")["ca.crt"] == held("second")["ca.crt"]
+
+    def may(verb: str, what: str) -> bool:
+        words = [
+            "kubectl",
+            "--kubeconfig=/dev/null",
+            f"--server={server}",
+            "--insecure-skip-tls-verify",
+            f"--token={token}",
+        ]
+        return inside._run([*words, "-n", "inside", verb, what], False, None).returncode == 0
+
+    server = inside.kubectl("config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}")
+    assert may("get", "pods")
+    assert not may("get", "secrets")
+    inside.kubectl("-n", "inside", "delete", "secret", "first")
+    inside.wait_for(lambda: not may("get", "pods"), "the token ends with its Secret")
+    inside.kubectl("-n", "inside", "delete", "serviceaccount", "lasting")
+    inside.wait_for(
+        lambda: "second" not in inside.kubectl("-n", "inside", "get", "secrets", "-o", "name"), "it goes, too"
+    )
+    inside.apply(manifest.replace("NAME", "third").replace("ACCOUNT", "nobody"))
+    inside.wait_for(lambda: "third" not in inside.kubectl("-n", "inside", "get", "secrets", "-o", "name"), "of nobody")
+
+
 def test_a_node_s_own_credentials_reach_no_further(inside: Cluster) -> None:
     """n1's kubeconfig: its own Node yes, n2's not, and no Secret that none of its pods uses."""
     inside.kubectl("-n", "inside", "create", "secret", "generic", "unused", "--from-literal=a=b")

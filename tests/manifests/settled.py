@@ -126,6 +126,13 @@ def _service(obj: Object) -> Seen:
     return (True if found else None), "has an external address" if found else "no external address"
 
 
+def _secret(obj: Object) -> Seen:
+    if obj.get("type") != "kubernetes.io/service-account-token":
+        return True, ""
+    held = (obj.get("data") or {}).get("token")
+    return (True if held else None), "has a token" if held else "no token"
+
+
 _LOOKS = {
     "Deployment": _counted("available"),
     "ReplicaSet": _counted("available"),
@@ -140,5 +147,6 @@ _LOOKS = {
     "PodDisruptionBudget": _budget,
     "HorizontalPodAutoscaler": _autoscaler,
     "Ingress": _ingress,
+    "Secret": _secret,
     "Service": _service,
 }

@@ -72,6 +72,8 @@ def missing(objects: list[Object]) -> list[Object]:
         account = spec.get("serviceAccountName")
         if account and account != "default":
             wanted.setdefault(("ServiceAccount", account), set())
+    for secret in (o for o in objects if o.get("type") == "kubernetes.io/service-account-token"):
+        wanted["ServiceAccount", secret["metadata"]["annotations"]["kubernetes.io/service-account.name"]] = set()
     for (kind, name), keys in wanted.items():
         if (kind, name) in there:
             continue

@@ -1,7 +1,7 @@
 """The controllers of kinds that a cluster does not need to start, to be loaded when it has.
 
-Invariant: each of them decides by its own kind's objects, which are followed later, and by what the caches hold then:
-none needs to have seen the events before.
+Invariant: each of them decides by its own kind's objects, most of which are followed later, and by what the caches hold
+then: none needs to have seen the events before.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from fairlead.controllers.priorityclasses import PriorityClassController
 from fairlead.controllers.replicationcontroller import ReplicationControllerController
 from fairlead.controllers.resourcequota import ResourceQuotaController
 from fairlead.controllers.statefulset import StatefulSetController
+from fairlead.controllers.tokensecrets import TokenSecretController
 from fairlead.controllers.volumeprotection import EphemeralVolumeController, VolumeProtectionController
 
 CONTROLLERS = (
@@ -31,4 +32,5 @@ CONTROLLERS = (
     PersistentVolumeController,
     VolumeProtectionController,
     EphemeralVolumeController,
+    TokenSecretController,
 )

@@ -230,7 +230,7 @@ ROLES: dict[str, tuple[Rule, ...]] = {
             "create",
             "core",
             "configmaps endpoints events namespaces persistentvolumeclaims persistentvolumes pods pods/binding "
-            "pods/eviction replicationcontrollers secrets serviceaccounts services",
+            "pods/eviction replicationcontrollers secrets serviceaccounts serviceaccounts/token services",
         ),
         ("create", "events.k8s.io", "events"),
         ("create", "apps", "controllerrevisions daemonsets deployments replicasets statefulsets"),
