@@ -76,6 +76,10 @@ class Watched(Generic[K, V]):
                 before.setdefault(key, holder[1])
                 self.claims.claim(owner, key, value)
 
+    def dismiss(self) -> None:
+        """Nobody asks what has become different."""
+        self.before = {}
+
     def finish(self) -> dict[K, tuple[V | None, V | None]]:
         found = {}
         for key, old in self.before.items():

@@ -161,10 +161,14 @@ class _Table:
             if key != NODE:
                 old = piece_of(self.family, self._options, before, key)
                 replaced.append((key, old, piece_of(self.family, self._options, after, key)))
-        changed = self._ledger.replace(replaced)
-        sets = {name: s for name in changed.elements if (s := self._ledger.set(name)) is not None}
-        sets.update({name: old for name, (old, _) in changed.sets.items() if old is not None})
-        self._waiting = diff.transaction(changed, sets) if self.known else ()
+        if self.known:
+            changed = self._ledger.replace(replaced)
+            sets = {name: s for name in changed.elements if (s := self._ledger.set(name)) is not None}
+            sets.update({name: old for name, (old, _) in changed.sets.items() if old is not None})
+            self._waiting = diff.transaction(changed, sets)
+        else:
+            self._ledger.take(replaced)
+            self._waiting = ()
         self._seconds = time.perf_counter() - start
 
     def commit(self, nft: Nftables) -> Applied:

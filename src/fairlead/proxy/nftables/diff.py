@@ -141,6 +141,19 @@ class Ledger:
 
     def replace(self, replaced: Iterable[tuple[ServiceKey, Piece, Piece]]) -> Delta:
         """Owners' pieces are replaced: (owner, old piece, new piece). Returns what that changes in the whole."""
+        touched = self._claim(replaced)
+        elements = {name: found for name in sorted(touched) if (found := _present(self._elements[name].finish()))}
+        return Delta(self._chains.finish(), self._sets.finish(), elements)
+
+    def take(self, replaced: Iterable[tuple[ServiceKey, Piece, Piece]]) -> None:
+        """As `replace`, for whoever compares the whole anyway."""
+        for name in self._claim(replaced):
+            self._elements[name].dismiss()
+        self._chains.dismiss()
+        self._sets.dismiss()
+
+    def _claim(self, replaced: Iterable[tuple[ServiceKey, Piece, Piece]]) -> set[str]:
+        """The sets in which something may be different now."""
         touched: set[str] = set()
         for owner, old, new in replaced:
             self._chains.replace(owner, {c.name: c for c in old.chains}, {c.name: c for c in new.chains})
@@ -152,8 +165,7 @@ class Ledger:
                     watched = self._elements[name] = Watched()
                 watched.replace(owner, before.get(name, {}), after.get(name, {}))
                 touched.add(name)
-        elements = {name: found for name in sorted(touched) if (found := _present(self._elements[name].finish()))}
-        return Delta(self._chains.finish(), self._sets.finish(), elements)
+        return touched
 
     def set(self, name: str) -> Set | None:
         """The set of that name, as it should be."""
