@@ -214,6 +214,7 @@ async def test_the_proxy_of_a_clusters_node(lab: Lab, tmp_path: Path) -> None:
         ip_families=("IPv4",),
         proxy_mode="ipvs",
         acceleration=tmp_path / "acceleration",
+        volumes=tmp_path / "volumes",
         dns_ip="10.96.0.10",
         cluster_domain="cluster.local",
     )
