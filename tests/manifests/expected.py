@@ -10,7 +10,6 @@ FIRST: dict[str, tuple[str, ...]] = {
         "application/mysql/mysql-services.yaml",
     ),
     "application/mysql/mysql-deployment.yaml": ("application/mysql/mysql-pv.yaml",),
-    "application/web/web.yaml": (),
     "pods/storage/pv-claim.yaml": ("pods/storage/pv-volume.yaml",),
     "pods/storage/pv-pod.yaml": ("pods/storage/pv-volume.yaml", "pods/storage/pv-claim.yaml"),
 }
