@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.cluster.outside_lab import API, WAN
+from tests.cluster.outside_lab import API
 from tests.cluster.outside_nodes import Outside, outside
 
 __all__ = ["outside"]  # the fixture
@@ -24,18 +24,6 @@ def test_links_that_somebody_removes_come_back(outside: Outside) -> None:
     for process in outside.tunnel_processes("n1"):
         os.kill(process, signal.SIGKILL)
     outside.wait_for(outside.all_reach_all, "… and again")
-
-
-def test_an_external_address_that_does_not_answer(outside: Outside) -> None:
-    """Said wrongly, it is but a place where nothing answers: the node opens the tunnels itself, and an Event tells."""
-    cluster = outside.cluster
-    cluster.kubectl("annotate", "node", "b", "--overwrite", f"fairlead.dev/external-ip={WAN}.99")
-    outside.wait_for(lambda: outside.paths("n1").get("b") == "tunnel", "a tunnel")
-    outside.wait_for(outside.all_reach_all, "every pod reaches every other")
-    events = ("get", "events", "-A", "--field-selector", "reason=ExternalIPNotAnswering,involvedObject.name=b")
-    outside.wait_for(lambda: f"{WAN}.99" in cluster.kubectl(*events), "an Event")
-    cluster.kubectl("annotate", "node", "b", "--overwrite", "fairlead.dev/external-ip=auto")
-    outside.wait_for(lambda: outside.paths("n1").get("b") == "wireguard", "the address that answers")
 
 
 def test_a_machine_on_the_lan_joins_too(outside: Outside) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -166,3 +167,22 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
     finally:
         lab.close()
         cluster.down()
+
+
+class Followed(NamedTuple):
+    """Where what a node's pod logs is written, and what the node identified itself with when that began."""
+
+    said: Path
+    credentials: dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def followed(outside: Outside) -> Iterator[dict[str, Followed]]:
+    """By node; a node renews its certificates meanwhile."""
+    with contextlib.ExitStack() as stack:
+        found = {}
+        for node in ("n1", "b", "c"):
+            name = outside.pods[node]["metadata"]["name"]
+            said = stack.enter_context(outside.cluster.running("logs", "--follow", "--tail=1", name))
+            found[node] = Followed(said, outside.credentials(node))
+        yield found

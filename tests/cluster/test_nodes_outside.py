@@ -3,7 +3,7 @@ are one cluster. The lab is `outside_lab`'s."""
 
 from __future__ import annotations
 
-import contextlib
+import base64
 import os
 import re
 import signal
@@ -14,13 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fairlead.apiserver import pki
 from tests.cluster.outside_explain import explain, held
 from tests.cluster.outside_lab import API, N1, SITES, WAN
-from tests.cluster.outside_nodes import NODES, Outside, fetch, outside
+from tests.cluster.outside_nodes import NODES, Followed, Outside, fetch, followed, outside
 
-__all__ = ["outside"]  # the fixture
+__all__ = ["followed", "outside"]  # the fixtures
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster-outside")]
 
@@ -400,6 +401,26 @@ def test_who_may_not_join(outside: Outside) -> None:
     assert not (outside.cluster.state / ".nodes" / "d").exists()
 
 
+def test_an_external_address_that_does_not_answer(outside: Outside) -> None:
+    """Said wrongly, it is but a place where nothing answers: the node opens the tunnels itself, and an Event tells."""
+    cluster = outside.cluster
+    cluster.kubectl("annotate", "node", "b", "--overwrite", f"fairlead.dev/external-ip={WAN}.99")
+    outside.wait_for(lambda: outside.paths("n1").get("b") == "tunnel", "a tunnel")
+    outside.wait_for(outside.all_reach_all, "every pod reaches every other")
+    events = ("get", "events", "-A", "--field-selector", "reason=ExternalIPNotAnswering,involvedObject.name=b")
+    outside.wait_for(lambda: f"{WAN}.99" in cluster.kubectl(*events), "an Event")
+    cluster.kubectl("annotate", "node", "b", "--overwrite", "fairlead.dev/external-ip=auto")
+    outside.wait_for(lambda: outside.paths("n1").get("b") == "wireguard", "the address that answers")
+
+
+# ---- logs, which are followed from here to the end
+
+
+def test_logs_are_followed(outside: Outside, followed: dict[str, Followed]) -> None:
+    """Those of pods on the LAN and elsewhere."""
+    outside.wait_for(lambda: all(stream.said.read_text() for stream in followed.values()), "what was logged last")
+
+
 # ---- one more, with an internal address that is taken elsewhere, behind a second router that lets nothing in
 
 
@@ -456,42 +477,39 @@ def test_a_node_that_leaves(outside: Outside) -> None:
 # ---- certificates, which were renewed all the while
 
 
-def test_nodes_renew_their_certificates(outside: Outside, tmp_path: Path) -> None:
+def test_nodes_renew_their_certificates(outside: Outside, followed: dict[str, Followed], tmp_path: Path) -> None:
     """By requests of their own, before they end, and nothing is cut off: what a node began with has ended and is taken
     by nobody, what it has now is; a log that is followed goes on, the node hears of new Services, pods are reached."""
-    cluster, lab, nodes = outside.cluster, outside.lab, ("n1", "b", "c")
-    names = {node: outside.pods[node]["metadata"]["name"] for node in nodes}
+    cluster = outside.cluster
 
     def let_in(node: str, credentials: bytes) -> bool:
-        file = tmp_path / "kubeconfig"
-        file.write_bytes(credentials)
-        command = ("kubectl", "--kubeconfig", str(file), "get", "node", node)
-        return not lab.run(lab.machine(node), *command, check=False).returncode
+        document = yaml.safe_load(credentials)
+        user, pem = document["users"][0]["user"], tmp_path / "pair.pem"
+        pem.write_bytes(b"".join(base64.b64decode(user[f"client-{kind}-data"]) for kind in ("certificate", "key")))
+        url = f"{document['clusters'][0]['cluster']['server']}/api/v1/nodes/{node}"
+        done = outside.lab.run(outside.lab.machine(node), "curl", "-sSk", "--cert", str(pem), url, check=False)
+        return '"kind":"Node"' in done.stdout.replace(" ", "")
 
     def renewed(node: str) -> bool:
         now, ends = outside.credentials(node), pki.expires(outside.first[node][f"kubelet-{node}.crt"])
-        return all(now[file] != text for file, text in before[node].items()) and datetime.now(UTC) > ends
+        before = followed[node].credentials
+        return all(now[file] != text for file, text in before.items()) and datetime.now(UTC) > ends
 
     def goes_on(node: str, said: int) -> bool:
         outside.from_pod("n1", f"http://{outside.ip(node)}:8080/")
-        return len(followed[node].read_text()) > said
+        return len(followed[node].said.read_text()) > said
 
-    with contextlib.ExitStack() as stack:
-        follow = ("logs", "--follow", "--tail=1")
-        followed = {node: stack.enter_context(cluster.running(*follow, names[node])) for node in nodes}
-        outside.wait_for(lambda: all(file.read_text() for file in followed.values()), "the logs' ends")
-        before = {node: outside.credentials(node) for node in nodes}
-        cluster.wait_for(lambda: all(map(renewed, nodes)), "renewals", deadline=180)
-        for node in nodes:
-            said = len(followed[node].read_text())
-            outside.wait_for(lambda node=node, said=said: goes_on(node, said), "the log goes on")
+    cluster.wait_for(lambda: all(map(renewed, followed)), "renewals", deadline=180)
     cluster.kubectl("create", "service", "clusterip", "late", "--tcp=80:8080")
     cluster.kubectl("set", "selector", "service/late", "app=web")
     requests = cluster.get("csr")["items"]
-    for node in nodes:
+    for node, stream in followed.items():
+        said = len(stream.said.read_text())
+        outside.wait_for(lambda node=node, said=said: goes_on(node, said), "the log goes on")
         assert not let_in(node, outside.first[node][f"{node}.yaml"])
         assert let_in(node, outside.credentials(node)[f"{node}.yaml"])
-        assert cluster.kubectl("exec", names[node], "--", "printenv", "NODE") == f"{node}\n"
+        name = outside.pods[node]["metadata"]["name"]
+        assert cluster.kubectl("exec", name, "--", "printenv", "NODE") == f"{node}\n"
         signers = [r["spec"]["signerName"] for r in requests if r["spec"]["username"] == f"system:node:{node}"]
         assert set(signers) == {f"kubernetes.io/{k}" for k in ("kube-apiserver-client-kubelet", "kubelet-serving")}
         outside.wait_for(lambda node=node: outside.from_pod(node, "http://late")[0].split()[0] in NODES, "the Service")

@@ -156,6 +156,16 @@ def join(wish: Wish, wait: float, report: Report) -> Member:
     return member
 
 
+def check_lasting(node: str, certificate: bytes, now: datetime) -> None:
+    """Raises ClusterError if a node's certificate has ended: nobody takes its requests for another any more. Pure."""
+    ended = pki.expires(certificate)
+    if ended < now:
+        raise ClusterError(
+            f"the certificates of node {node} ended on {ended:%Y-%m-%d}: it was away for too long to renew them",
+            f"join again, after: fairlead node leave --force --node-name {node}; and there: kubectl delete node {node}",
+        )
+
+
 def start(layout: Layout, member: Member, wait: float, report: Report) -> None:
     """Start the node's processes, and wait for `wait` seconds until they have it Ready in the API, saying what for; 0
     does not wait. Raises ClusterError."""
@@ -163,13 +173,7 @@ def start(layout: Layout, member: Member, wait: float, report: Report) -> None:
     preflight.check_mode(member.settings.proxy_mode)
     if holder(layout.lock(SUPERVISOR)):
         raise ClusterError(f"node {member.node} is running", f"end it: fairlead node leave --node-name {member.node}")
-    ended = pki.expires(serving_files(layout.pki, member.node)[0].read_bytes())
-    if ended < utc_now():
-        raise ClusterError(
-            f"the certificates of node {member.node} ended on {ended:%Y-%m-%d}: it was away for too long to renew them",
-            f"join again, after: fairlead node leave --force --node-name {member.node}; and there: kubectl delete node "
-            f"{member.node}",
-        )
+    check_lasting(member.node, serving_files(layout.pki, member.node)[0].read_bytes(), utc_now())
     report("program")
     warm.node()
     from fairlead.cluster import nodeagent, sysctls

@@ -33,6 +33,10 @@ def test_a_dual_cluster_has_two_of_each() -> None:
         (ClusterConfig(name="Bad_Name"), "'Bad_Name' is not a cluster name"),
         (ClusterConfig(name="x" * 31), "is not a cluster name"),
         (ClusterConfig(nodes=0), "--nodes 0 is not possible"),
+        (
+            ClusterConfig(signing_duration=10),
+            "--cluster-signing-duration 10s is too short to renew certificates in time",
+        ),
         (ClusterConfig(nodes=2, pod_cidr="10.244.0.0/24"), "no /24 for each of 2 nodes"),
         (ClusterConfig(pod_cidr="10.96.0.0/12"), "overlap"),
         (ClusterConfig(service_cidr="10.96.0.1/16"), "is not an IPv4 network"),

@@ -10,7 +10,7 @@ import pytest
 from fairlead.api import times
 from fairlead.apiserver import pki
 from fairlead.cluster.errors import ClusterError
-from fairlead.cluster.member import Wish, check, missing
+from fairlead.cluster.member import Wish, check, check_lasting, missing
 from fairlead.cluster.signing import Signer, serves_itself
 from fairlead.cluster.whereabouts import external_ip
 
@@ -110,3 +110,11 @@ def node_that_is(status: str, message: str = "") -> dict[str, Any]:
 def test_what_a_start_waits_for(node: Any, held: Any, what: str) -> None:
     """A Node that is Ready from before the start is not what is waited for."""
     assert missing(node, held, BEGAN) == what
+
+
+def test_a_node_that_was_away_for_too_long_must_join_again() -> None:
+    """Said at the start, with the way out, rather than found in a log."""
+    made = pki.issue(pki.create_authority("test"), "x", client=True, lasts=timedelta(days=30))
+    check_lasting("b", made.cert_pem, datetime.now(UTC))
+    with pytest.raises(ClusterError, match=r"of node b ended on .*away for too long.*node leave --force"):
+        check_lasting("b", made.cert_pem, datetime.now(UTC) + timedelta(days=31))
