@@ -35,7 +35,7 @@ def _agent_stopped_before_a_new_service(lab: Lab) -> Iterator[None]:
 def _element_removed_and_agent_stopped(lab: Lab) -> Iterator[None]:
     vip = lab.get(SERVICES, "web")["spec"]["clusterIP"]
     with lab.stopped_process("node-n1"):
-        lab.on_node("n1", "nft", f"delete element ip fairlead svc {{ {vip} . tcp . 80 }}")
+        lab.on_node("n1", "nft", f"delete element ip fairlead svc-8 {{ {vip} . tcp . 80 }}")
         yield
     lab.until(lambda: lab.in_kernel("web"), "rules again")
 
