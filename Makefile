@@ -15,7 +15,7 @@ help:
 	@echo "make peers  hold parts to other projects' programs: COREDNS=/path/to/coredns, KUBE_PROXY=/path/to/kube-proxy"
 	@echo "make soak   two hundred pods at once, a thousand that come and go, agents killed again and again: nothing is left (slow)"
 	@echo "make manifests  apply every manifest below MANIFESTS=DIR (a copy of the Kubernetes documentation's)"
-	@echo "make nodes  more tests of nodes outside the LAN (slow)"
+	@echo "make nodes  more tests of nodes outside the LAN, also in iptables mode (slow)"
 	@echo "make faults break a running cluster in every known way and see that explain names the cause (slow)"
 
 setup: $(VENV)/.ready
@@ -57,6 +57,8 @@ manifests: setup
 
 nodes: setup
 	@$(BIN)/pytest -q tests/cluster/nodes_outside_more.py
+	@OUTSIDE_PROXY_MODE=iptables $(BIN)/pytest -q tests/cluster/test_nodes_outside.py \
+	  -k "takes_the_way or own_addresses or ipv6 or spreads or processes or internal_address_from or node_ports or reaches_into"
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.cluster.outside_lab import API, N1, N2, Lab
 
 MANIFEST = Path(__file__).with_name("outside.yaml")
 NODES = ("n1", "n2", "b", "c")
+MODE = os.environ.get("OUTSIDE_PROXY_MODE", "nftables")
 LIFE = "90s"
 """Of nodes' certificates here: all that is tested goes on while they are renewed, every 60 s."""
 
@@ -152,9 +154,8 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
     cluster = Cluster(tmp_path_factory.mktemp("outside"))
     lab = Lab(cluster)
     try:
-        cluster.up(
-            "--no-egress", "--apiserver-cert-extra-sans", API, "--cluster-signing-duration", LIFE, "--ip-family", "dual"
-        )
+        flags = ("--no-egress", "--apiserver-cert-extra-sans", API, "--cluster-signing-duration", LIFE)
+        cluster.up(*flags, "--ip-family", "dual", "--proxy-mode", MODE)
         lab.build("b", "c")
         cluster.kubectl("annotate", "node", "n1", f"fairlead.dev/external-ip={N1}")
         cluster.kubectl("annotate", "node", "n2", f"fairlead.dev/external-ip={N2}")
