@@ -17,12 +17,23 @@ from fairlead.proxy.nftables.layout import (
     SERVICES,
     SHORT_NODEPORTS,
     SHORT_SERVICES,
+    SMALL_CLASS,
+    SMALL_SERVICES,
     TABLE,
 )
 from fairlead.proxy.nftables.trace import Packet, trace
 from fairlead.proxy.table import Family
 
-_ORDER = (CLUSTER_IPS, SERVICES, NODEPORTS, SHORT_SERVICES, SHORT_NODEPORTS, NO_ENDPOINTS, NO_ENDPOINT_NODEPORTS)
+_ORDER = (
+    CLUSTER_IPS,
+    SMALL_SERVICES,
+    SERVICES,
+    NODEPORTS,
+    SHORT_SERVICES,
+    SHORT_NODEPORTS,
+    NO_ENDPOINTS,
+    NO_ENDPOINT_NODEPORTS,
+)
 
 
 def read(kernel: NodeKernel, family: Family, packet: Packet) -> Reading:
@@ -48,7 +59,7 @@ def _quotes(state: TableState, kernel: NodeKernel, packet: Packet) -> list[str]:
         for key, element in sorted(elements.items(), key=_by_key):
             if _fits(key, long) or _fits(key, short) or (name == CLUSTER_IPS and key == (packet.destination,)):
                 found.append(f"{name} {_element(element)}")
-                chain = getattr(element.data, "chain", "")
+                chain = SMALL_CLASS if name == SMALL_SERVICES else getattr(element.data, "chain", "")
                 if chain and chain not in chains:
                     chains.append(chain)
     for chain in chains:

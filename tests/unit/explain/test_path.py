@@ -47,6 +47,13 @@ def test_a_healthy_world_raises_no_finding() -> None:
     assert report.endpoints == ("10.244.1.3:8080", "10.244.2.3:8080")
 
 
+def test_the_rule_that_translates_is_quoted() -> None:
+    """The element that matches, and the rules of the chain it leads to."""
+    lines = [line for hop in explain(evidence()).hops if hop.name == "rules" for line in hop.lines]
+    assert any(line.startswith(f"svc-8 {{ {VIP} . tcp . 80") for line in lines), lines
+    assert any(line.startswith("class-8 dnat ip to ip daddr") for line in lines), lines
+
+
 RULES_BEHIND = snapshot(slices=(a_slice(("10.244.1.3", "n1"), ("10.244.2.9", "n2")),))
 UNREADY = (PODS[0], a_pod("web-1", "n1", "10.244.1.3", {"app": "web"}, ready=False), PODS[2])
 KNOWN = "kubernetes.default.svc.cluster.local."
