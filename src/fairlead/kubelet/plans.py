@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import grp
 import pwd
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+import fairlead
 from fairlead.images.store import Image
 from fairlead.kubelet import imageplans, ocispec, resources, seccomp
 from fairlead.kubelet.container import DEFAULT_CAPABILITIES, ContainerPlan
 from fairlead.kubelet.expansion import expand
-from fairlead.kubelet.rootfs import Bind, RootPlan
+from fairlead.kubelet.rootfs import Bind, RootPlan, hidden
 from fairlead.kubelet.volumes import refusal as volume_refusal
 from fairlead.linux.processes import CAPABILITIES
 from fairlead.podnetwork.hostports import HostPort
 
 Object = dict[str, Any]
 _SHELLS = ("/bin/bash", "/bin/sh")  # what an image of a whole system runs if it is not told what
+_PROGRAM = (sys.prefix, sys.base_prefix, str(Path(fairlead.__file__).parent))
+"""What runs here, and in the cluster's own pods, wherever it is installed."""
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -106,7 +110,7 @@ def container_plan(
         env=tuple(variables.items()),
         root=RootPlan(
             staging=str(places.memory / "root"),
-            binds=_binds(pod, container, variables, places),
+            binds=(*hidden(_PROGRAM), *_binds(pod, container, variables, places)),
             masked=places.masked,
             shm=_shm(pod, places),
             privileged=privileged,

@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -55,6 +55,16 @@ class Bind(msgspec.Struct, frozen=True):
     source: str
     target: str
     read_only: bool = False
+
+
+def hidden(directories: Iterable[str]) -> tuple[Bind, ...]:
+    """Binds for those of the machine's directories that a container's own /tmp or /run would hide, each once."""
+    found = {
+        path
+        for path in map(os.path.realpath, directories)
+        if path.startswith(("/tmp/", "/run/")) and os.path.isdir(path)
+    }
+    return tuple(Bind(path, path, read_only=True) for path in sorted(found))
 
 
 class RootPlan(msgspec.Struct, frozen=True):

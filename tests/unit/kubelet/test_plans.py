@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from fairlead.kubelet.container import DEFAULT_CAPABILITIES
 from fairlead.kubelet.plans import PlanProblem, PodPlaces, container_plan, host_ports, refusal
+from fairlead.kubelet.rootfs import Bind, hidden
 from fairlead.podnetwork.hostports import HostPort
 
 PLACES = PodPlaces(Path("/m"), Path("/c"), Path("/l/0.log"), ("/secret",), {"v": Path("/vol")}, "host")
@@ -117,3 +120,14 @@ def test_the_machine_as_an_image_has_a_shell() -> None:
 def test_a_plain_pod_is_not_refused() -> None:
     """An empty text."""
     assert refusal(pod(containers=[{"name": "c", "ports": [{"containerPort": 80}]}])) == ""
+
+
+def test_what_an_own_tmp_would_hide() -> None:
+    """The cluster's own pods run the program, also from below /tmp; what is elsewhere is there anyway."""
+    inside = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        (inside / "link").symlink_to(inside)
+        found = hidden([str(inside), str(inside / "link"), str(inside / "missing"), "/usr"])
+        assert found == (Bind(str(inside), str(inside), read_only=True),)
+    finally:
+        shutil.rmtree(inside)
