@@ -5,6 +5,7 @@ summary (docs/decisions/0016).
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,32 @@ REAL = {"cluster", "conformance", "contract", "kernel", "uml"}
 TESTS = Path(__file__).parent
 
 
+FAILED = pytest.StashKey[bool]()
+
+
+def real(item: pytest.Item) -> bool:
+    return item.path.relative_to(TESTS).parts[0] in REAL
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if item.path.relative_to(TESTS).parts[0] in REAL:
+    if real(item):
         item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """What a failed test left in a cluster that others share would trip its repetition: that has a new cluster."""
+    if real(item) and item.stash.get(FAILED, False):
+        del item.stash[FAILED]
+        item.session._setupstate.teardown_exact(None)
 
 
 @pytest.hookimpl(trylast=True)

@@ -82,8 +82,9 @@ def test_custom_objects_are_counted(cluster: Cluster) -> None:
 
 
 def test_an_autoscaler_keeps_its_bounds(cluster: Cluster) -> None:
-    """Without metrics: it scales to its minimum and maximum, and says in conditions and events what it lacks."""
-    cluster.apply(WEB.replace("replicas: 4", "replicas: 1"))
+    """Without requests to measure by: it scales to its minimum and maximum, and says in conditions and events what it
+    lacks."""
+    cluster.apply(WEB.replace("replicas: 4", "replicas: 1").replace("{requests: {cpu: 10m}}", "{}"))
     cluster.kubectl("autoscale", "deploy", "web", "--min=2", "--max=3", "--cpu-percent=50")
 
     def replicas() -> Any:
@@ -98,7 +99,7 @@ def test_an_autoscaler_keeps_its_bounds(cluster: Cluster) -> None:
         reasons = {c["type"]: c["reason"] for c in status.get("conditions") or ()}
         return reasons.get("ScalingActive") == "FailedGetResourceMetric" and status["currentReplicas"] == 3
 
-    cluster.wait_for(said, "the condition that metrics lack")
+    cluster.wait_for(said, "the condition that requests lack")
     events = cluster.wait_for(
         lambda: "FailedGetResourceMetric" in (found := cluster.kubectl("get", "events")) and found, "an event"
     )

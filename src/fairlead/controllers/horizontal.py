@@ -29,7 +29,7 @@ from fairlead.api.kinds import (
     Resource,
 )
 from fairlead.api.selectors import LabelSelector
-from fairlead.client.rest import is_gone
+from fairlead.client.rest import is_conflict, is_gone
 from fairlead.client.workqueue import WorkQueue, work
 from fairlead.controllers import pods
 from fairlead.controllers.context import Context
@@ -299,6 +299,8 @@ class HorizontalController:
         try:
             await self._client.update(resource, wanted, namespace, subresource="scale")
         except StatusError as error:
+            if is_conflict(error):  # somebody wrote to the target in between: decide anew, soon
+                raise
             status = failed(hpa, "FailedUpdateScale", "update the target scale", str(error), now)
             told = f"New size: {decided.replicas}; reason: {decided.reason}; error: {error}"
             return status, [("Warning", "FailedRescale", told)]
