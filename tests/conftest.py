@@ -1,12 +1,15 @@
 """What holds for all tests: property tests have no deadline, as claims about speed belong to `make bench`; tests that
 share a cluster stay on one worker; a test of real kernels and processes may be repeated, once, and is then named in the
-summary (docs/decisions/0016).
+summary (docs/decisions/0016); SIGTERM ends a run as Ctrl-C does, so that what fixtures made goes.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,6 +27,19 @@ TESTS = Path(__file__).parent
 
 
 FAILED = pytest.StashKey[bool]()
+
+
+def pytest_configure() -> None:
+    """Also in each worker of pytest-xdist. What a test forks dies of SIGTERM as ever."""
+    signal.signal(signal.SIGTERM, end)
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+def end(number: int, frame: FrameType | None) -> None:
+    """Once: `timeout` sends it twice, and the second one must not end the clearing up. An ignored signal would be
+    inherited by the programs that clear up; one that is taken in is not."""
+    signal.signal(number, lambda *_: None)
+    raise KeyboardInterrupt
 
 
 def real(item: pytest.Item) -> bool:
