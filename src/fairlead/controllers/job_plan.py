@@ -71,6 +71,11 @@ def plan(job: Object, owned: Sequence[Object], now: datetime.datetime) -> Plan:
     return _Control(job, owned, now).plan()
 
 
+def _pause(failures: int) -> float:
+    """Seconds from the last of so many failures to the next try."""
+    return min(_LONGEST_BACKOFF, _BACKOFF * 2.0 ** min(failures - 1, 10)) if failures else 0.0
+
+
 class _Control:
     def __init__(self, job: Object, owned: Sequence[Object], now: datetime.datetime) -> None:
         self.job, self.spec, self.now = job, job["spec"], now
@@ -168,12 +173,11 @@ class _Control:
         if over is not None or self.going:
             return
         told = {job_pods.index_of(p): Tries.before(p) for p in self.active}
-        waiting = [
-            pod
-            for index, (tries, pod) in self.last.items()
-            if index not in self.lost | self.done and told.get(index) != tries
-        ]
-        self.result.untrack = [p for p in self.result.untrack if not any(p is w for w in waiting)]
+        over_with = self.lost | self.done
+        waiting = {
+            id(pod) for index, (tries, pod) in self.last.items() if index not in over_with and told.get(index) != tries
+        }
+        self.result.untrack = [p for p in self.result.untrack if id(p) not in waiting]
 
     @property
     def succeeded(self) -> int:
@@ -316,12 +320,13 @@ class _Control:
 
     def _is_due(self, index: int) -> bool:
         """Whether an index that failed has waited long enough for its next try."""
-        tries, pod = self.last.get(index, (Tries(), None))
-        ended = job_pods.ended_at(pod) if pod is not None else None
+        if index not in self.last:
+            return True
+        tries, pod = self.last[index]
+        ended = job_pods.ended_at(pod)
         if ended is None:
             return True
-        pause = min(_LONGEST_BACKOFF, _BACKOFF * 2.0 ** min(max(tries.failed - 1, 0), 10)) if tries.failed else 0.0
-        left: float = pause - (self.now - ended).total_seconds()
+        left = _pause(tries.failed) - (self.now - ended).total_seconds()
         if left > 0:
             self.waits.append(left)
         return left <= 0
@@ -332,10 +337,7 @@ class _Control:
         good = [at for at, p in ends if at is not None and pods.phase(p) == "Succeeded"]
         since = max(good, default=datetime.datetime.fromtimestamp(0, datetime.UTC))
         bad = [at for at, p in ends if at is not None and pods.phase(p) == "Failed" and at > since]
-        if not bad:
-            return 0.0
-        pause: float = min(_LONGEST_BACKOFF, _BACKOFF * 2.0 ** min(len(bad) - 1, 10))
-        return pause - (self.now - max(bad)).total_seconds()
+        return _pause(len(bad)) - (self.now - max(bad)).total_seconds() if bad else 0.0
 
     # -- the status ------------------------------------------------------------------------------------------------
 
