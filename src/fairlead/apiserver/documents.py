@@ -57,6 +57,11 @@ class Documents:
             self._made = {key: document for key, document in self._made.items() if key in same}
         return resources
 
+    @property
+    def _listed(self) -> tuple[Resource, ...]:
+        """What discovery tells of: also what is answered, but has no schema."""
+        return (*self._all, *MEASURED)
+
     def _resources_at(self, address: str) -> list[Resource]:
         return [resource for resource in self._made_of if openapi_address(resource) == address]
 
@@ -79,9 +84,9 @@ class Documents:
             case ("api", version):
                 return self._legacy(request, discovery.api_resource_list("", version, self._all))
             case ("apis", group):
-                return self._legacy(request, discovery.api_group(group, (*self._all, *MEASURED)))
+                return self._legacy(request, discovery.api_group(group, self._listed))
             case ("apis", group, version):
-                return self._legacy(request, discovery.api_resource_list(group, version, (*self._all, *MEASURED)))
+                return self._legacy(request, discovery.api_resource_list(group, version, self._listed))
             case ("openapi", "v2"):
                 return self._openapi_v2(request)
             case ("openapi", "v3"):
@@ -114,7 +119,7 @@ class Documents:
 
     # ---- discovery
     def _root(self, request: web.BaseRequest, *, core: bool) -> web.Response:
-        resources = (*self._all, *MEASURED)
+        resources = self._listed
         for media in parse_accept(request.headers.get("Accept", "")):
             if media.name != JSON:
                 continue
@@ -141,7 +146,7 @@ class Documents:
 
     def _paths(self) -> list[str]:
         found = ["/api", "/api/v1", "/apis"]
-        for group, versions in discovery.groups((*self._all, *MEASURED)).items():
+        for group, versions in discovery.groups(self._listed).items():
             if group:
                 found += [f"/apis/{group}", *(f"/apis/{group}/{version}" for version in versions)]
         found += [

@@ -64,11 +64,11 @@ class Verbs:
         assert resource is not None
         if info.subresource == "proxy":
             return await self._proxying.serve(call)
-        if resource in MEASURED:
-            return await measuring.serve(call, self._config, self._kubelets)
         allowed = verbs_of(resource, info.subresource)
         if info.verb not in allowed or (info.verb in ("update", "patch") and not info.name):
             raise errors.method_not_allowed()
+        if resource in MEASURED:
+            return await measuring.serve(call, self._config, self._kubelets)
         if call.request.method == "HEAD" and (info.verb == "watch" or info.subresource in _STREAMED):
             raise errors.method_not_allowed()  # its answer would have no end, and nobody to take it
         if resource == CERTIFICATESIGNINGREQUESTS and info.verb in ("update", "patch"):
