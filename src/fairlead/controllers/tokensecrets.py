@@ -69,11 +69,10 @@ class TokenSecretController:
             self._queue.add(key_of(after))
 
     def _on_account(self, before: Object | None, after: Object | None) -> None:
-        gone = before if after is None else None
-        if gone is None:
+        if before is None or after is not None:
             return
-        for secret in self._context.cache(SECRETS).list(gone["metadata"]["namespace"]):
-            if account_of(secret) == gone["metadata"]["name"]:
+        for secret in self._context.cache(SECRETS).list(before["metadata"]["namespace"]):
+            if account_of(secret) == before["metadata"]["name"]:
                 self._queue.add(key_of(secret))
 
     async def _reconcile(self, key: str) -> None:
