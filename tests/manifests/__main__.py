@@ -18,19 +18,16 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import yaml
+from typing import NamedTuple
 
 from fairlead.registry import RegistryOptions
 from tests.cluster.conftest import Cluster as Running
 from tests.conformance.conftest import Cluster
-from tests.manifests.behaviour import Watcher
+from tests.manifests.behaviour import Watcher, namespace_for, objects_of
 
 DEADLINE = 120.0
 BEHAVES = ("application/", "configmap/", "controllers/", "debug/counter", "pods/", "secret/", "service/")
 AT_ONCE = 6
-LISTS = ("List", "ConfigMapList")
 
 
 class Result(NamedTuple):
@@ -52,7 +49,7 @@ class Applier:
     def apply(self, file: Path) -> Result:
         """Apply one file."""
         name = str(file.relative_to(self._top))
-        namespace = "m-" + "".join(c if c.isalnum() else "-" for c in name.lower().rsplit(".", 1)[0])[-50:].strip("-")
+        namespace = namespace_for("m", name)
         named = namespaces_of(file)
         for wanted in (namespace, *named):
             self._make(wanted)
@@ -82,25 +79,13 @@ def namespaces_of(file: Path) -> set[str]:
     """The namespaces that the objects in a file name, but those the file makes itself."""
     found: set[str] = set()
     made: set[str] = set()
-    for obj in _objects(file):
-        metadata = obj.get("metadata") if isinstance(obj.get("metadata"), dict) else {}
-        assert isinstance(metadata, dict)
-        if obj.get("kind") == "Namespace":
+    for obj in objects_of(file):
+        metadata = obj["metadata"]
+        if obj["kind"] == "Namespace":
             made.add(str(metadata.get("name")))
         elif metadata.get("namespace"):
             found.add(str(metadata["namespace"]))
     return found - made
-
-
-def _objects(file: Path) -> list[dict[str, Any]]:
-    try:
-        documents = list(yaml.safe_load_all(file.read_text()))
-    except yaml.YAMLError:
-        return []
-    found = [document for document in documents if isinstance(document, dict)]
-    return found + [
-        item for d in found if d.get("kind") in LISTS for item in d.get("items") or () if isinstance(item, dict)
-    ]
 
 
 def _only_unknown_kinds(said: str) -> bool:

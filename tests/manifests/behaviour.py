@@ -89,13 +89,13 @@ class Watcher:
             return self._watch(name, file, shared)
 
     def _watch(self, name: str, file: Path, shared: list[Object]) -> Behaviour:
-        namespace = "b-" + "".join(c if c.isalnum() else "-" for c in name.lower().rsplit(".", 1)[0])[-50:].strip("-")
+        namespace = namespace_for("b", name)
         self._cluster.kubectl("create", "namespace", namespace)
         try:
             seen = list(self._seen(name, file, namespace))
             return Behaviour(name, "behaves", "; ".join(seen) or "stored")
         except (Differs, AssertionError, OSError, LookupError, ValueError) as error:
-            if name in expected.REFUSED:
+            if name in expected.REFUSED and not isinstance(error, Differs):
                 return Behaviour(name, "behaves", "refused, as it is upstream")
             return Behaviour(name, "differs", str(error).splitlines()[0][:300] if str(error) else repr(error))
         finally:
@@ -109,6 +109,8 @@ class Watcher:
         first = [obj for before in expected.FIRST.get(name, ()) for obj in objects_of(self._top / before)]
         made = surroundings.missing([*first, *objects])
         self._apply([*made, *first, *objects], namespace)
+        if name in expected.REFUSED:
+            raise Differs("is not refused")
         yield from self._settle(name, objects, namespace)
         if name not in expected.ENDS:
             yield from self._answers(objects, namespace)
@@ -296,14 +298,16 @@ def objects_of(file: Path) -> list[Object]:
         documents = list(yaml.safe_load_all(file.read_text()))
     except yaml.YAMLError:
         return []
-    found = [d for d in documents if isinstance(d, dict) and d.get("kind") and isinstance(d.get("metadata"), dict)]
-    flat: list[Object] = []
-    for document in found:
-        flat.append(document)
-    for document in documents:
-        if isinstance(document, dict) and str(document.get("kind", "")).endswith("List"):
-            flat += document.get("items") or ()
-    return [o for o in flat if not str(o["kind"]).endswith("List")]
+    mappings = [d for d in documents if isinstance(d, dict)]
+    lists = [d for d in mappings if str(d.get("kind")).endswith("List")]
+    singles = [d for d in mappings if d not in lists and d.get("kind") and isinstance(d.get("metadata"), dict)]
+    return singles + [item for each in lists for item in each.get("items") or ()]
+
+
+def namespace_for(prefix: str, name: str) -> str:
+    """The namespace of a file of that name."""
+    words = "".join(c if c.isalnum() else "-" for c in name.lower().rsplit(".", 1)[0])
+    return f"{prefix}-{words[-50:].strip('-')}"
 
 
 def _specs(file: Path) -> Iterator[tuple[Object, Object]]:
