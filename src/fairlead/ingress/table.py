@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -204,16 +205,17 @@ class Request(msgspec.Struct, frozen=True):
     params: Mapping[str, str] = {}
 
 
+@lru_cache(maxsize=4096)
 def section_name(section: Section) -> str:
-    """A name that says what it is, with a mark of everything that tells it from other sections of the port."""
+    """A name that says what it is, with a mark of everything that tells it from other sections of the port. Remembered:
+    every change of an endpoint asks for all names, and authorities make a mark long work."""
     if section.status:
         return f"status-{section.status}"
-    distinct = mark(section)
     if section.service is None:
-        return f"redirect.{distinct}"
+        return f"redirect.{mark(section)}"
     base = f"{section.service.namespace}_{section.service.name}_{section.port or section.number}"
     standard = Section(section.service, section.port, section.number)
-    return base if section == standard else f"{base}.{distinct}"
+    return base if section == standard else f"{base}.{mark(section)}"
 
 
 def mark(value_of: Any) -> str:

@@ -86,10 +86,11 @@ def render(
         if frontend.tls:
             lists[list_file(frontend)] = tuple((certificate_file(c), " ".join(c.names)) for c in frontend.certificates)
             certificates |= {certificate_file(c): c.pem for c in frontend.certificates}
+    ports = _ports(table, settings, loaded)
     trusts = [section.trust for section in loaded.sections if section.trust is not None]
     return Configuration(
-        _main(table, empty, settings, loaded),
-        _main(table, places, settings, loaded),
+        "\n".join([*ports, *_backends(loaded, empty)]),
+        "\n".join([*ports, *_backends(loaded, places)]),
         maps,
         lists,
         certificates,
@@ -126,7 +127,7 @@ def split_name(destinations: Destinations) -> str:
 def _answers(frontend: Frontend, lent: Mapping[Section, str]) -> dict[Destinations, str]:
     ways = [route.destinations for host in frontend.hosts for route in host.routes]
     ways += [way.destinations for way in frontend.passthrough or ()]
-    return {way: _answer(way, lent) for way in ways}
+    return {way: _answer(way, lent) for way in dict.fromkeys(ways)}
 
 
 def _answer(destinations: Destinations, lent: Mapping[Section, str]) -> str:
@@ -136,7 +137,8 @@ def _answer(destinations: Destinations, lent: Mapping[Section, str]) -> str:
     return split_name(destinations)
 
 
-def _main(table: RouteTable, places: Mapping[str, tuple[Place, ...]], settings: Settings, loaded: Loaded) -> str:
+def _ports(table: RouteTable, settings: Settings, loaded: Loaded) -> list[str]:
+    """All of the main file that no endpoint changes."""
     mirrors = any(section.mirrors for section in loaded.sections)
     lines = [*_global(settings, mirrors), *_defaults(settings)]
     lines += ["resolvers cluster", *(["    parse-resolv-conf"] if settings.resolvers else []), "    hold valid 5s", ""]
@@ -145,13 +147,17 @@ def _main(table: RouteTable, places: Mapping[str, tuple[Place, ...]], settings: 
             lines += [*_tcp(frontend, settings, loaded.lent), ""]
         else:
             lines += [*_http(frontend, settings, loaded.lent), ""]
-    lines += _mirror(settings) if mirrors else []
+    return lines + (_mirror(settings) if mirrors else [])
+
+
+def _backends(loaded: Loaded, places: Mapping[str, tuple[Place, ...]]) -> list[str]:
+    lines: list[str] = []
     for section in sorted(loaded.sections, key=section_name):
         name = section_name(section)
         lines += [*render_section(section, name, places.get(name, ())), ""]
     for name in RESERVES:
         lines += [*render_section(Section(), name, places[name]), ""]
-    return "\n".join(lines)
+    return lines
 
 
 def _global(settings: Settings, mirrors: bool) -> list[str]:

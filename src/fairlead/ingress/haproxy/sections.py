@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from fairlead.ingress.haproxy.text import literal, word
 from fairlead.ingress.servers import Place, server_name
@@ -47,10 +48,11 @@ def render_section(section: Section, name: str, places: Sequence[Place]) -> list
         lines.append("    stick on src")
     if not section.tcp:
         lines.append("    retry-on conn-failure empty-response")
+    speaks = _speaks(section)
     if section.external_name:
-        lines.append(_external(section))
-    for index, place in enumerate(places):
-        lines.append(_server(section, index, place))
+        name = section.external_name.rstrip(".")
+        lines.append(f"    server {server_name(0)} {name}:{section.number} resolvers cluster init-addr none{speaks}")
+    lines += [_server(index, place, speaks) for index, place in enumerate(places)]
     return lines
 
 
@@ -122,18 +124,20 @@ def _redirect(redirect: Redirect) -> list[str]:
     return [*lines, f"    http-request redirect location {scheme}://{host}{port}%[pathq] code {redirect.code}"]
 
 
-def _server(section: Section, index: int, place: Place) -> str:
+def _server(index: int, place: Place, speaks: str) -> str:
     address = f"[{place.address}]" if ":" in place.address else place.address
     words = {"ready": "", "drain": " weight 0", "maint": " disabled"}[place.state]
-    return f"    server {server_name(index)} {address}:{place.port or 1}{_speaks(section)}{words}"
+    return f"    server {server_name(index)} {address}:{place.port or 1}{speaks}{words}"
 
 
+@lru_cache(maxsize=256)
 def authorities_file(trust: Trust) -> str:
     """The name of the file of those who must have signed; what HAProxy calls the system's if none are given."""
     return f"authorities-{mark(trust.authorities)}.pem" if trust.authorities else "@system-ca"
 
 
 def _speaks(section: Section) -> str:
+    """How the backend's servers are spoken to: the words behind an address."""
     if section.protocol in ("http", "h2c"):
         return "" if section.protocol == "http" else " proto h2"
     alpn = "h2" if section.protocol == "h2" else "http/1.1"
@@ -142,11 +146,6 @@ def _speaks(section: Section) -> str:
         return f" ssl verify none sni var(txn.host) alpn {alpn}"
     name = f"sni str({word(trust.hostname)})"  # which is what the certificate is held to, whatever verifyhost says
     return f" ssl verify required ca-file {authorities_file(trust)} {name} alpn {alpn}"
-
-
-def _external(section: Section) -> str:
-    name = section.external_name.rstrip(".")
-    return f"    server {server_name(0)} {name}:{section.number} resolvers cluster init-addr none{_speaks(section)}"
 
 
 def _escaped(text: str) -> str:
