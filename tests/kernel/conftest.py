@@ -1,4 +1,4 @@
-"""Network namespaces for one test, with names of their own, gone after it whatever happens."""
+"""Network namespaces for one test, with names of their own, gone after it whatever happens; and a node in one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from fairlead.linux import namespaces
+from tests.kernel.kubelet_lab import Lab, leftovers
 
 
 @pytest.fixture
@@ -26,6 +27,15 @@ def make_namespace() -> Iterator[Callable[[str], str]]:
     yield make
     for name in made:
         namespaces.delete(name)
+
+
+@pytest.fixture
+def lab(make_namespace: Callable[[str], str]) -> Iterator[Lab]:
+    """A node that is not started yet. Nothing of it is left after the test."""
+    with Lab(make_namespace("kubelet")) as made:
+        yield made
+        run = made.base.name
+    assert not leftovers(run)
 
 
 @pytest.fixture(autouse=True, scope="session")

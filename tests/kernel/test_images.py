@@ -22,7 +22,7 @@ from fairlead.kubelet.imagecollection import ImageCollector
 from fairlead.kubelet.imagepull import Images
 from fairlead.linux import podcgroups
 from tests import imagemaker as make
-from tests.kernel.kubelet_lab import Lab, leftovers, object_of, phase_is, running, state_of
+from tests.kernel.kubelet_lab import Lab, object_of, phase_is, running, state_of
 
 pytestmark = pytest.mark.kernel
 
@@ -33,13 +33,10 @@ def base() -> bytes:
 
 
 @pytest.fixture
-def lab(make_namespace: Callable[[str], str]) -> Iterator[Lab]:
-    with Lab(make_namespace("images")) as made:
-        made.options_extra["images_dir"] = made.base / "images"
-        made.store = Store(made.base / "images")
-        yield made
-        run = made.base.name
-    assert not leftovers(run)
+def lab(lab: Lab) -> Lab:
+    lab.options_extra["images_dir"] = lab.base / "images"
+    lab.store = Store(lab.base / "images")
+    return lab
 
 
 def load(lab: Lab, name: str, layers: list[bytes], config: dict[str, Any] | None = None) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
 
 import pytest
 from immutables import Map
@@ -12,17 +11,9 @@ from immutables import Map
 from fairlead.api.kinds import PODS
 from fairlead.discovery.model import Service, ServiceKey, ServicePort, ServiceSnapshot
 from fairlead.kubelet.containers import run_and_read
-from tests.kernel.kubelet_lab import Lab, leftovers, object_of, phase_is, python, ready, running, state_of
+from tests.kernel.kubelet_lab import Lab, object_of, phase_is, python, ready, running, state_of
 
 pytestmark = pytest.mark.kernel
-
-
-@pytest.fixture
-def lab(make_namespace: Callable[[str], str]) -> Iterator[Lab]:
-    with Lab(make_namespace("kubelet")) as lab:
-        yield lab
-        run = lab.base.name
-    assert not leftovers(run)
 
 
 async def test_a_pod_runs_is_ready_and_is_gone_when_deleted(lab: Lab) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -12,18 +11,10 @@ import fairlead.cli
 from fairlead.api.kinds import CONFIGMAPS, LEASES, NODES, PODS
 from fairlead.kubelet import podworker
 from fairlead.linux import podcgroups
-from tests.kernel.kubelet_lab import Lab, leftovers, object_of, phase_is, ready, running, state_of
+from tests.kernel.kubelet_lab import Lab, object_of, phase_is, ready, running, state_of
 
 pytestmark = pytest.mark.kernel
 FOREVER = "while true; do sleep 0.05; done"
-
-
-@pytest.fixture
-def lab(make_namespace: Callable[[str], str]) -> Iterator[Lab]:
-    with Lab(make_namespace("kubelet")) as lab:
-        yield lab
-        run = lab.base.name
-    assert not leftovers(run)
 
 
 async def test_the_user_and_its_rights(lab: Lab) -> None:

@@ -6,7 +6,6 @@ What is claimed of a container's calls holds for both runtimes and for what is e
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from fairlead.images import skopeo
 from fairlead.images.store import Store
 from fairlead.linux import podcgroups
 from tests import imagemaker as make
-from tests.kernel.kubelet_lab import Lab, leftovers, phase_is, ready, state_of
+from tests.kernel.kubelet_lab import Lab, phase_is, ready, state_of
 from tests.kernel.test_kubelet_sharing import BOTH, BOX, FOREVER, HOST, say, script
 
 pytestmark = [pytest.mark.kernel, pytest.mark.xdist_group("kubelet-limits")]
@@ -25,14 +24,11 @@ Object = dict[str, Any]
 
 
 @pytest.fixture
-def lab(make_namespace: Callable[[str], str]) -> Iterator[Lab]:
-    with Lab(make_namespace("limits")) as made:
-        made.options_extra["images_dir"] = made.base / "images"
-        made.options_extra["storage_check_seconds"] = 0.2
-        skopeo.load(Store(made.base / "images"), make.layout(made.base / "layout", BOX, [make.busybox()], {}))
-        yield made
-        run = made.base.name
-    assert not leftovers(run)
+def lab(lab: Lab) -> Lab:
+    lab.options_extra["images_dir"] = lab.base / "images"
+    lab.options_extra["storage_check_seconds"] = 0.2
+    skopeo.load(Store(lab.base / "images"), make.layout(lab.base / "layout", BOX, [make.busybox()], {}))
+    return lab
 
 
 async def end(lab: Lab, *names: str) -> None:

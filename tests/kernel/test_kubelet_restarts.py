@@ -6,7 +6,6 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -14,18 +13,10 @@ from fairlead.api.kinds import PODS
 from fairlead.client import Unreachable
 from fairlead.kubelet.runtime import Record
 from fairlead.kubelet.spawner import Spawner
-from tests.kernel.kubelet_lab import Lab, host_processes, kill, leftovers, phase_is, ready, running, state_of
+from tests.kernel.kubelet_lab import Lab, host_processes, kill, phase_is, ready, running, state_of
 
 pytestmark = pytest.mark.kernel
 FOREVER = "while true; do sleep 0.05; done"
-
-
-@pytest.fixture
-def lab(make_namespace: Callable[[str], str]) -> Iterator[Lab]:
-    with Lab(make_namespace("kubelet")) as lab:
-        yield lab
-        run = lab.base.name
-    assert not leftovers(run)
 
 
 async def test_a_restarted_agent_adopts_its_pods(lab: Lab) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,38 +14,35 @@ import orjson
 import pytest
 
 from fairlead.apiserver.pki import create_authority, issue
-from tests.kernel.kubelet_lab import NODE_IP, Lab, leftovers, phase_is, running
+from tests.kernel.kubelet_lab import NODE_IP, Lab, phase_is, running
 
 pytestmark = pytest.mark.kernel
 PORT = 10250
 
 
 @pytest.fixture
-def lab(make_namespace: Callable[[str], str], tmp_path: Path) -> Iterator[Lab]:
-    with Lab(make_namespace("kubelet")) as lab:
-        authority = create_authority("test")
-        server = issue(authority, "system:node:n1", ips=[NODE_IP], server=True)
-        client = issue(authority, "apiserver", ["system:masters"], client=True)
-        node = issue(authority, "system:node:n1", ["system:nodes"], client=True)
-        for name, data in {
-            "ca.crt": authority.cert_pem,
-            "server.crt": server.cert_pem,
-            "server.key": server.key_pem,
-            "client.crt": client.cert_pem,
-            "client.key": client.key_pem,
-            "node.crt": node.cert_pem,
-            "node.key": node.key_pem,
-        }.items():
-            (tmp_path / name).write_bytes(data if isinstance(data, bytes) else data.encode())
-        lab.options_extra = {
-            "server_cert_file": tmp_path / "server.crt",
-            "server_key_file": tmp_path / "server.key",
-            "client_ca_file": tmp_path / "ca.crt",
-        }
-        lab.files = tmp_path  # type: ignore[attr-defined]
-        yield lab
-        run = lab.base.name
-    assert not leftovers(run)
+def lab(lab: Lab, tmp_path: Path) -> Lab:
+    authority = create_authority("test")
+    server = issue(authority, "system:node:n1", ips=[NODE_IP], server=True)
+    client = issue(authority, "apiserver", ["system:masters"], client=True)
+    node = issue(authority, "system:node:n1", ["system:nodes"], client=True)
+    for name, data in {
+        "ca.crt": authority.cert_pem,
+        "server.crt": server.cert_pem,
+        "server.key": server.key_pem,
+        "client.crt": client.cert_pem,
+        "client.key": client.key_pem,
+        "node.crt": node.cert_pem,
+        "node.key": node.key_pem,
+    }.items():
+        (tmp_path / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+    lab.options_extra = {
+        "server_cert_file": tmp_path / "server.crt",
+        "server_key_file": tmp_path / "server.key",
+        "client_ca_file": tmp_path / "ca.crt",
+    }
+    lab.files = tmp_path  # type: ignore[attr-defined]
+    return lab
 
 
 @asynccontextmanager

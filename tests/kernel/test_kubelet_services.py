@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,12 +12,6 @@ from tests.kernel.kubelet_lab import Lab
 
 pytestmark = pytest.mark.kernel
 DB = ServiceKey("default", "db")
-
-
-@pytest.fixture
-def lab(make_namespace: Callable[[str], str]) -> Iterator[Lab]:
-    with Lab(make_namespace("kubelet")) as made:
-        yield made
 
 
 def services(*endpoints: Endpoint) -> ServiceSnapshot:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from fairlead.images import skopeo
 from fairlead.images.store import Store
 from fairlead.kubelet.containers import run_and_read
 from tests import imagemaker as make
-from tests.kernel.kubelet_lab import DEADLINE, Lab, host_processes, kill, leftovers, phase_is, ready, running, state_of
+from tests.kernel.kubelet_lab import DEADLINE, Lab, host_processes, kill, phase_is, ready, running, state_of
 
 pytestmark = [pytest.mark.kernel, pytest.mark.xdist_group("kubelet-sharing")]
 Object = dict[str, Any]
@@ -27,13 +26,10 @@ FOREVER = "while true; do sleep 0.05; done"
 
 
 @pytest.fixture
-def lab(make_namespace: Callable[[str], str]) -> Iterator[Lab]:
-    with Lab(make_namespace("share")) as made:
-        made.options_extra["images_dir"] = made.base / "images"
-        skopeo.load(Store(made.base / "images"), make.layout(made.base / "layout", BOX, [make.busybox()], {}))
-        yield made
-        run = made.base.name
-    assert not leftovers(run)
+def lab(lab: Lab) -> Lab:
+    lab.options_extra["images_dir"] = lab.base / "images"
+    skopeo.load(Store(lab.base / "images"), make.layout(lab.base / "layout", BOX, [make.busybox()], {}))
+    return lab
 
 
 def script(image: str, text: str, **fields: Any) -> Object:

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.kernel.kubelet_lab import Lab, kill, leftovers, ready, running
+from tests.kernel.kubelet_lab import Lab, kill, ready, running
 
 pytestmark = pytest.mark.kernel
 FOREVER = ("sh", "-c", "while true; do sleep 0.05; done")
-
-
-@pytest.fixture
-def lab(make_namespace: Callable[[str], str]) -> Iterator[Lab]:
-    with Lab(make_namespace("kubelet")) as lab:
-        yield lab
-        run = lab.base.name
-    assert not leftovers(run)
 
 
 def children(parent: int, name: str) -> list[int]:
