@@ -1,13 +1,12 @@
 """The shim: one small process per pod that holds the pod's sandbox and is the parent of its containers.
 
 Forked by the spawner as PID 1 of the pod's own PID namespace, so that whatever kills it ends the whole pod (but for one
-with hostPID, whose processes the kubelet looks for then). It holds the pod's network, IPC and UTS namespaces, starts
-containers and exec'd commands, pumps their output into log files, reaps them and writes down how they ended. The
-kubelet commands it over a socket; when the kubelet is gone the pod goes on, and the next kubelet connects to
-`shim.sock` in the pod's directory. Single-threaded: one loop over epoll.
+with hostPID, whose processes the kubelet looks for then). It holds the pod's network, IPC and UTS namespaces. Here are
+its commands; what they start, and how that ends, is shimcontainers'. The kubelet commands it over a socket; when the
+kubelet is gone the pod goes on, and the next kubelet connects to `shim.sock` in the pod's directory. Single-threaded:
+one loop (shimloop).
 
-Invariants: a container's `exit.json` is there before anyone is told that it ended; nothing here decides (no restarts,
-no grace periods: those are the kubelet's).
+Invariant: nothing here decides (no restarts, no grace periods: those are the kubelet's).
 
 Messages, by `op` (all with `id`, echoed in the reply): status, start, signal, exec, attach, connections, stop.
 Unasked: `exited` (a container) and `exec_exited`.
@@ -20,31 +19,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import socket
-import time
-import traceback
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
-import orjson
 
-from fairlead.kubelet import channel, oci
-from fairlead.kubelet.children import Process, marker, nulls, redirect, shell_code, streams, write_atomically
-from fairlead.kubelet.container import ContainerPlan, read_plan, run, run_exec
-from fairlead.kubelet.crilog import LogFile
+from fairlead.kubelet import channel
+from fairlead.kubelet.shimcontainers import Containers, Reply
+from fairlead.kubelet.shimloop import Loop
 from fairlead.kubelet.standby import Spare
-from fairlead.linux import marked, podcgroups, processes
+from fairlead.linux import processes
 from fairlead.linux.connections import busy_inbound, connections
 
 SOCKET = "shim.sock"
-READ = 64 * 1024
-_DRAIN_SECONDS = 2.0
-_Reply = Callable[..., None]
 
 
 class SandboxPlan(msgspec.Struct, frozen=True):
@@ -63,7 +52,7 @@ class SandboxPlan(msgspec.Struct, frozen=True):
 
 
 class Shim:
-    """The loop. `run` does not return."""
+    """Its commands and who gives them. `run` does not return."""
 
     def __init__(
         self,
@@ -73,73 +62,27 @@ class Shim:
         spare: Spare | None = None,
     ) -> None:
         """`spare`: a child that waits to be the first container."""
-        self._plan, self._namespace, self._spare = plan, namespace, spare
-        self._poll = select.epoll()
-        self._handlers: dict[int, Callable[[], object]] = {}
+        self._loop = Loop()
         self._clients: list[socket.socket] = []
-        self._containers: dict[tuple[str, int], Process] = {}
-        self._execs: set[int] = set()
-        self._running = True
-        if plan.shared_pids:
-            self._reap_orphans_too()
-        if spare is not None:
-            self._watch(spare.pidfd, partial(self._reap_spare, spare))
-        self._listener = self._listen()
+        self._containers = Containers(self._loop, namespace, spare, self._tell_all, shared_pids=plan.shared_pids)
+        self._listener = self._listen(plan.directory)
         self._add(first)
 
-    def _listen(self) -> socket.socket:
-        os.chdir(self._plan.directory)
+    def _listen(self, directory: str) -> socket.socket:
+        os.chdir(directory)
         Path(SOCKET).unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener.bind(SOCKET)  # relative: a Unix address holds 107 bytes
         os.chmod(SOCKET, 0o600)
         listener.listen(8)
         listener.setblocking(False)
-        self._watch(listener.fileno(), self._accept)
+        self._loop.watch(listener.fileno(), self._accept)
         return listener
 
     def run(self) -> NoReturn:
         """Serve until told to stop."""
-        while self._running:
-            for fd, _ in self._poll.poll():
-                if handler := self._handlers.get(fd):
-                    try:
-                        handler()
-                    except Exception:  # the pod must not die of a fault of ours
-                        Path("shim.fault").write_text(traceback.format_exc())
-                        self._forget(fd)
+        self._loop.run()
         os._exit(0)
-
-    def _watch(self, fd: int, handler: Callable[[], object]) -> None:
-        self._handlers[fd] = handler
-        self._poll.register(fd, select.EPOLLIN)
-
-    def _reap_orphans_too(self) -> None:
-        deaths, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-
-        def died() -> None:
-            os.read(deaths, READ)
-            self._reap_orphans()
-
-        self._watch(deaths, died)
-
-    def _reap_orphans(self) -> None:
-        """Bury what containers left behind, up to the first child that is ours: its own handler comes for that."""
-        processes_here = self._containers.values()
-        if not self._plan.shared_pids or any(p.on_started is not None for p in processes_here):
-            return  # whose child is it, while a runtime starts a container?
-        ours = {p.pid for p in processes_here if p.exit is None} | self._execs
-        with contextlib.suppress(ChildProcessError):
-            while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-                if found.si_pid in ours:
-                    return
-                os.waitpid(found.si_pid, 0)
-
-    def _forget(self, fd: int) -> None:
-        if self._handlers.pop(fd, None):
-            self._poll.unregister(fd)
 
     # -- clients ------------------------------------------------------------------------------------------------------
 
@@ -151,12 +94,12 @@ class Shim:
         client.setblocking(False)
         channel.enlarge(client)
         self._clients.append(client)
-        self._watch(client.fileno(), lambda: self._serve(client))
+        self._loop.watch(client.fileno(), lambda: self._serve(client))
 
     def _drop(self, client: socket.socket) -> None:
         if client in self._clients:
             self._clients.remove(client)
-            self._forget(client.fileno())
+            self._loop.forget(client.fileno())
             client.close()
 
     def _tell(self, client: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
@@ -164,6 +107,10 @@ class Shim:
             channel.send(client, message, fds)
         except OSError:  # gone, or not reading: it can connect again and ask for the status
             self._drop(client)
+
+    def _tell_all(self, message: dict[str, Any]) -> None:
+        for client in list(self._clients):
+            self._tell(client, message)
 
     def _serve(self, client: socket.socket) -> None:
         try:
@@ -191,7 +138,7 @@ class Shim:
 
     # -- commands -----------------------------------------------------------------------------------------------------
 
-    def _op_status(self, message: dict[str, Any], fds: list[int], reply: _Reply) -> None:
+    def _op_status(self, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
         containers = [
             {
                 "name": name,
@@ -200,197 +147,38 @@ class Shim:
                 "pid": process.machine_pid,
                 "exit": process.exit,
             }
-            for (name, attempt), process in self._containers.items()
+            for name, attempt, process in self._containers
         ]
         reply({"containers": containers, "pid": int(os.readlink("/proc/self"))})
 
-    def _op_start(self, message: dict[str, Any], fds: list[int], reply: _Reply) -> None:
-        name, attempt, directory = message["name"], message["attempt"], message["directory"]
-        if (name, attempt) in self._containers:
-            raise ValueError(f"container {name} attempt {attempt} was started before")
-        plan = read_plan(directory)
-        target = self._target(plan)
-        inner, outer = streams(plan)
-        report_in, report_out = socket.socketpair()
-        pid, made = self._use_spare(plan, directory, (*inner, report_out.fileno())), frozenset[int]()
-        if not pid:
-            pid, made = self._fork(plan, target)
-        if pid == 0:
-            redirect(inner)
-            if plan.oci is not None:
-                join = partial(podcgroups.join, plan.group, plan.limits, plan.pod_limits) if plan.group else None
-                oci.start(plan.oci, report_out.detach(), join, target.pid if target else 0)
-            run(plan, report_out.detach(), made)
-        report_out.close()
-        for fd in inner:
-            os.close(fd)
-        process = Process(pid, plan, directory)
-        process.log = LogFile(plan.log, plan.log_max_bytes, plan.log_max_files)
-        process.stdin = outer.stdin
-        for fd, stream in outer.outputs.items():
-            self._watch_output(process, fd, stream)
-        self._containers[name, attempt] = process
-        if plan.oci is None:
-            self._watch(process.pidfd, lambda: self._reap_container(name, attempt))
-        else:
-            process.on_started = lambda: self._take_over(name, attempt)
+    def _op_start(self, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
+        self._containers.start(message["name"], message["attempt"], message["directory"], reply)
 
-        def take_terminal(fd: int) -> None:
-            process.terminal = fd
-            self._watch_output(process, fd, b"stdout")
-
-        self._await_report(process, report_in, take_terminal, reply, {"started": process.started})
-
-    def _target(self, plan: ContainerPlan) -> Process | None:
-        """The running container whose PID namespace a new one is to be in. Raises LookupError if it does not run."""
-        if not plan.target:
-            return None
-        running = [p for (name, _), p in self._containers.items() if name == plan.target and p.exit is None]
-        if not running or running[-1].on_started is not None:
-            raise LookupError(f"unable to find target container {plan.target}")
-        return running[-1]
-
-    def _fork(self, plan: ContainerPlan, target: Process | None) -> processes.Forked:
-        if plan.oci is not None:
-            return processes.fork()
-        if target is not None:
-            return self._namespace.fork_into(target.pidfd)
-        return processes.fork() if plan.shares_pids else self._namespace.fork_new()
-
-    def _use_spare(self, plan: ContainerPlan, directory: str, fds: tuple[int, ...]) -> int:
-        """Make the child that waits the container, if there is one that can be: its PID; else 0, and there is none."""
-        spare, self._spare = self._spare, None
-        if spare is None:
-            return 0
-        if plan.oci is not None or plan.shares_pids or plan.target:
-            spare.end.close()  # it ends, and is buried
-            return 0
-        self._forget(spare.pidfd)
-        if spare.give({"directory": directory}, fds):
-            return spare.pid
-        os.waitpid(spare.pid, 0)
-        return 0
-
-    def _reap_spare(self, spare: Spare) -> None:
-        self._spare = None
-        self._forget(spare.pidfd)
-        os.close(spare.pidfd)
-        spare.end.close()
-        with contextlib.suppress(ChildProcessError):  # taken for an orphan, and buried
-            os.waitpid(spare.pid, 0)
-
-    def _watch_output(self, process: Process, fd: int, stream: bytes) -> None:
-        os.set_blocking(fd, False)
-        process.outputs[fd] = stream
-        self._watch(fd, partial(self._pump, process, fd))
-
-    def _await_report(
-        self,
-        process: Process,
-        report: socket.socket,
-        take_terminal: Callable[[int], None],
-        reply: _Reply,
-        success: dict[str, Any],
-    ) -> None:
-        """Reply once the child has become its program or has said why it can't."""
-        text = bytearray()
-
-        def read() -> None:
-            data, fds, _, _ = socket.recv_fds(report, READ, 1, socket.MSG_CMSG_CLOEXEC)
-            for fd in fds:
-                take_terminal(fd)
-            text.extend(data)
-            lines = bytes(text).split(b"\n")
-            for line in lines[:-1]:
-                if line.startswith(b"pid "):
-                    process.machine_pid = int(line[4:])
-            if data:
-                return
-            process.finish_report = None
-            self._forget(report.fileno())
-            report.close()
-            process.failure = lines[-1].decode(errors="replace")
-            if process.on_started is not None:
-                process.on_started()
-            if process.failure:
-                failed = {"error": process.failure, "start_failed": True}
-                if process.directory:  # a container: its end is written down before anyone hears of it
-                    process.after_exit = partial(reply, failed)
-                else:
-                    reply(failed)
-            else:
-                reply({**success, "pid": process.machine_pid})
-
-        process.finish_report = read
-        self._watch(report.fileno(), read)
-
-    def _take_over(self, name: str, attempt: int) -> None:
-        """The runtime's helper has reported: from now on the process is the container's first, which is ours since the
-        runtime has gone. If it reported a failure, the helper's end is the container's."""
-        process = self._containers[name, attempt]
-        process.on_started = None
-        if not process.failure and not process.machine_pid:
-            process.failure = "the container's runtime ended and did not say why"
-        if not process.failure:
-            os.waitpid(process.pid, 0)
-            os.close(process.pidfd)
-            process.pid = process.machine_pid
-            process.pidfd = os.pidfd_open(process.pid)
-        self._watch(process.pidfd, lambda: self._reap_container(name, attempt))
-        self._reap_orphans()
-
-    def _op_signal(self, message: dict[str, Any], fds: list[int], reply: _Reply) -> None:
-        process = self._containers.get((message["name"], message["attempt"]))
-        if process is not None and process.exit is None:
+    def _op_signal(self, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
+        process = self._containers.running(message["name"], message["attempt"])
+        if process is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(process.pidfd, message["signal"])
         reply({})
 
-    def _op_exec(self, message: dict[str, Any], fds: list[int], reply: _Reply) -> None:
+    def _op_exec(self, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
         """Descriptors: stdin, stdout, stderr. With `tty` none, and the reply carries the terminal's."""
-        container = self._containers.get((message["name"], message["attempt"]))
-        if container is None or container.exit is not None:
+        container = self._containers.running(message["name"], message["attempt"])
+        if container is None:
             reply({"error": "container is not running", "start_failed": True})
             return
-        tty = bool(message.get("tty"))
-        inner = nulls(3) if tty else fds
-        report_in, report_out = socket.socketpair()
-        pid, _ = self._namespace.fork_into(container.pidfd)
-        if pid == 0:
-            redirect(inner)
-            run_exec(container.plan, message["argv"], container.pidfd, report_out.detach(), tty=tty)
-        report_out.close()
-        if tty:
-            for fd in inner:
-                os.close(fd)
-        process = Process(pid, container.plan, "")
-        self._execs.add(pid)
         number = message["id"]
 
-        def ended() -> None:
-            self._forget(process.pidfd)
-            status = os.waitpid(pid, 0)[1]
-            os.close(process.pidfd)
-            self._execs.discard(pid)
-            for client in list(self._clients):
-                self._tell(client, {"event": "exec_exited", "exec": number, "code": shell_code(status)})
-            self._reap_orphans()
+        def ended(code: int) -> None:
+            self._tell_all({"event": "exec_exited", "exec": number, "code": code})
 
-        terminals: list[int] = []
+        self._containers.exec(container, message["argv"], fds, ended, reply, tty=bool(message.get("tty")))
 
-        def started(body: dict[str, Any]) -> None:
-            reply(body, () if "error" in body else tuple(terminals))
-            for fd in terminals:
-                os.close(fd)
-
-        self._await_report(process, report_in, terminals.append, started, {})
-        self._watch(process.pidfd, ended)
-
-    def _op_attach(self, message: dict[str, Any], fds: list[int], reply: _Reply) -> None:
+    def _op_attach(self, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
         """Descriptors: where output goes from now on (stdout, stderr). The reply carries the terminal, or the pipe to
         standard input if the container has one and `stdin` is asked."""
-        process = self._containers.get((message["name"], message["attempt"]))
-        if process is None or process.exit is not None:
+        process = self._containers.running(message["name"], message["attempt"])
+        if process is None:
             reply({"error": "container is not running"})
             return
         if len(fds) == 2:
@@ -408,99 +196,13 @@ class Shim:
         else:
             reply({"terminal": False})
 
-    def _op_connections(self, message: dict[str, Any], fds: list[int], reply: _Reply) -> None:
+    def _op_connections(self, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
         """How many connections from outside the pod's processes are at work on."""
         reply({"busy": busy_inbound(connections())})
 
-    def _op_stop(self, message: dict[str, Any], fds: list[int], reply: _Reply) -> None:
+    def _op_stop(self, message: dict[str, Any], fds: list[int], reply: Reply) -> None:
         """Kill everything and end. What ran is written down as killed."""
-        for (name, attempt), process in list(self._containers.items()):
-            if process.exit is None:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
-                self._reap_container(name, attempt)
+        self._containers.kill()
         Path(SOCKET).unlink(missing_ok=True)
         reply({})
-        self._running = False
-
-    # -- containers ---------------------------------------------------------------------------------------------------
-
-    def _pump(self, process: Process, fd: int) -> bool:
-        """Move what is there into the log and to whoever is attached. False when the stream has ended or is dry."""
-        try:
-            data = os.read(fd, READ)
-        except BlockingIOError:
-            return False
-        except OSError:  # EIO: the last holder of the terminal is gone
-            data = b""
-        stream, log = process.outputs[fd], process.log
-        assert log is not None
-        if not data:
-            self._forget(fd)
-            del process.outputs[fd]
-            log.end(stream)
-            if fd != process.terminal:
-                os.close(fd)
-            return False
-        log.feed(stream, data)
-        for copies in list(process.attached):
-            try:
-                os.write(copies[stream == b"stderr"], data)
-            except OSError:  # left, or too slow to keep: the log has it all
-                self._detach(process, copies)
-        return True
-
-    @staticmethod
-    def _detach(process: Process, copies: tuple[int, int]) -> None:
-        process.attached.remove(copies)
-        for fd in copies:
-            os.close(fd)
-
-    def _reap_container(self, name: str, attempt: int) -> None:
-        process = self._containers[name, attempt]
-        if process.exit is not None:
-            return
-        process.on_started = None
-        status = os.waitpid(process.pid, 0)[1]
-        finished = time.time_ns()
-        self._forget(process.pidfd)
-        while process.finish_report is not None:  # it is dead, so the report has an end
-            process.finish_report()
-        if process.plan.shares_pids or process.plan.target:
-            marked.kill(marker(process.directory))
-        # All writers died (with the PID namespace, or just now), so what is in the pipes is all there will be.
-        for fd in list(process.outputs):
-            deadline = time.monotonic() + _DRAIN_SECONDS
-            while self._pump(process, fd) and time.monotonic() < deadline:
-                pass
-            if fd in process.outputs:
-                self._forget(fd)
-                if fd != process.terminal:
-                    os.close(fd)
-        process.outputs.clear()
-        assert process.log is not None
-        process.log.close()
-        for copies in list(process.attached):
-            self._detach(process, copies)
-        for fd in (process.stdin, process.terminal, process.pidfd):
-            if fd >= 0:
-                os.close(fd)
-        process.stdin = process.terminal = -1
-        process.exit = {
-            "exit_code": shell_code(status),
-            "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
-            "started": process.started,
-            "finished": finished,
-            "failure": process.failure,
-            "oom": bool(process.plan.limits.memory or process.plan.pod_limits.memory)
-            and podcgroups.out_of_memory(process.plan.group),
-        }
-        if process.plan.group:
-            podcgroups.remove(process.plan.group)
-        write_atomically(Path(process.directory, "exit.json"), orjson.dumps(process.exit))
-        event = {"event": "exited", "name": name, "attempt": attempt, "exit": process.exit}
-        for client in list(self._clients):
-            self._tell(client, event)
-        if process.after_exit is not None:
-            process.after_exit()
-        self._reap_orphans()
+        self._loop.stop()
