@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fairlead.announce.announcer import Announcer
+from fairlead.announce.announcer import INTERVAL, Announcer
 from fairlead.announce.election import Address
 from fairlead.linux import namespaces
 from fairlead.linux.links import Links
@@ -228,6 +228,20 @@ def test_a_claim_of_somebody_else_is_contradicted(lab: Lab, caplog: Any) -> None
     eventually(warned, "the log names who else has it")
     stranger.close()
     eventually(lambda: lab.owner() == "n1", "the cache says n1 again")
+
+
+@pytest.mark.parametrize("address", [VIP, VIP6], ids=["ARP", "NDP"])
+def test_the_owner_has_the_last_word(lab: Lab, address: Address) -> None:
+    """A node that claims the address again right after it was contradicted, and lets go of it, does not leave its MAC
+    in the cache: so it is when a node comes back whose address another has taken over."""
+    lab.start("n1", {address: ("n1",)})
+    eventually(lambda: lab.reached(address) and lab.owner(address) == "n1", "n1 answers")
+    other = lab.start("n3", {address: ("n3",)})
+    eventually(lambda: lab.told["n3"], "n3 takes it, too")
+    time.sleep(1.2 * INTERVAL)  # it claims a second time: sooner than it is contradicted a second time
+    other.want({})
+    eventually(lambda: not lab.told["n3"], "n3 lets go")
+    eventually(lambda: lab.owner(address) == "n1", "the cache says n1 again")
 
 
 def test_an_address_of_no_network(lab: Lab) -> None:

@@ -78,6 +78,7 @@ class Announcer:
         self._mine: frozenset[Address] = frozenset()
         self._gained: dict[Address, float] = {}
         self._defended: dict[Address, float] = {}
+        self._claimed: set[Address] = set()  # by somebody else, since it was last defended
         self._fellows: set[bytes] = set()
         self._warned: set[Address] = set()
         self._strangers: dict[tuple[Address, bytes], float] = {}  # when who claimed first
@@ -235,6 +236,7 @@ class Announcer:
             log.info("withdrawn: %s", address)
             self._gained.pop(address, None)
             self._defended.pop(address, None)
+            self._claimed.discard(address)
         self._beat_due = now if mine else math.inf
         self._told(gained, lost)
 
@@ -246,6 +248,7 @@ class Announcer:
                 del self._gained[address]
             else:
                 self._tell_everybody(address)
+        self._defend(now)
 
     def _send_beats(self, addresses: Iterable[Address], leaving: bool = False) -> None:
         held = sorted(addresses, key=str)
@@ -316,6 +319,12 @@ class Announcer:
         if mac not in self._fellows and now - since >= _STRANGE:
             self._strangers[address, mac] = math.inf
             log.warning("%s is used by %s, too, which is none of this cluster's nodes", address, mac.hex(":"))
-        if now - self._defended.get(address, -math.inf) >= _DEFEND:
+        self._claimed.add(address)
+        self._defend(now)
+
+    def _defend(self, now: float) -> None:
+        """Contradict. Who claims again too soon after that is contradicted with a later beat: the last word is ours."""
+        for address in [a for a in self._claimed if now - self._defended.get(a, -math.inf) >= _DEFEND]:
+            self._claimed.discard(address)
             self._defended[address] = now
             self._tell_everybody(address)
