@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,11 @@ def kubeconfig(name: str, server: str, authority: bytes, user: KeyPair) -> dict[
     }
 
 
+def client_certificate(document: Mapping[str, Any]) -> bytes:
+    """What the user of such a kubeconfig shows. Raises KeyError, ValueError and the like if it is not such a one."""
+    return base64.b64decode(document["users"][0]["user"]["client-certificate-data"])
+
+
 def serving_files(folder: Path, node: str) -> tuple[Path, Path]:
     """Certificate and key of a kubelet's server."""
     return folder / f"kubelet-{node}.crt", folder / f"kubelet-{node}.key"
@@ -134,7 +139,7 @@ def _is_of(certificate: bytes, cn: str, organizations: Sequence[str], hosts: Seq
 def _fits(file: Path, server: str, cn: str, organizations: Sequence[str]) -> bool:
     try:
         document = yaml.safe_load(file.read_bytes())
-        certificate = base64.b64decode(document["users"][0]["user"]["client-certificate-data"])
+        certificate = client_certificate(document)
         at_home = bool(document["clusters"][0]["cluster"]["server"] == server)
         return at_home and _is_of(certificate, cn, organizations)
     except (yaml.YAMLError, KeyError, TypeError, IndexError, ValueError):

@@ -31,7 +31,7 @@ from fairlead.cluster import lifecycle, preflight, warm
 from fairlead.cluster.enlist import Enlisted, enlist, own_address, own_address6
 from fairlead.cluster.errors import ClusterError, NotReady
 from fairlead.cluster.invitation import Settings
-from fairlead.cluster.issuing import kubeconfig, serving_files, write_private
+from fairlead.cluster.issuing import client_certificate, kubeconfig, serving_files, write_private
 from fairlead.cluster.layout import Layout, members_directory
 from fairlead.cluster.supervisor import SUPERVISOR, holder
 from fairlead.kubelet.node import LEASE_NAMESPACE
@@ -157,7 +157,7 @@ def join(wish: Wish, wait: float, report: Report) -> Member:
 
 
 def check_lasting(node: str, certificate: bytes, now: datetime) -> None:
-    """Raises ClusterError if a node's certificate has ended: nobody takes its requests for another any more. Pure."""
+    """Raises ClusterError if a node's client certificate has ended: no request of its is taken. Pure."""
     ended = pki.expires(certificate)
     if ended < now:
         raise ClusterError(
@@ -173,7 +173,8 @@ def start(layout: Layout, member: Member, wait: float, report: Report) -> None:
     preflight.check_mode(member.settings.proxy_mode)
     if holder(layout.lock(SUPERVISOR)):
         raise ClusterError(f"node {member.node} is running", f"end it: fairlead node leave --node-name {member.node}")
-    check_lasting(member.node, serving_files(layout.pki, member.node)[0].read_bytes(), utc_now())
+    identity = yaml.safe_load(layout.kubeconfig(member.node).read_bytes())
+    check_lasting(member.node, client_certificate(identity), utc_now())
     report("program")
     warm.node()
     from fairlead.cluster import nodeagent, sysctls

@@ -22,7 +22,7 @@ from fairlead.apiserver import pki
 from fairlead.apiserver.pki import KeyPair
 from fairlead.client import config
 from fairlead.cluster.errors import ClusterError
-from fairlead.cluster.issuing import write_private
+from fairlead.cluster.issuing import client_certificate, write_private
 from fairlead.cluster.signing import KUBELET_CLIENT, KUBELET_SERVING
 from fairlead.registry.requests import utc_now
 
@@ -73,7 +73,7 @@ async def renew(files: Files, obtain: Obtain, users: Users, now: datetime) -> fl
     """Renew what is due, and have it used. The seconds until something is due again."""
     document = yaml.safe_load(files.kubeconfig.read_bytes())
     user = document["users"][0]["user"]
-    shown, served = base64.b64decode(user["client-certificate-data"]), files.certificate.read_bytes()
+    shown, served = client_certificate(document), files.certificate.read_bytes()
     if due(shown) <= now:
         pair = await obtain(KUBELET_CLIENT)
         user["client-certificate-data"] = base64.b64encode(pair.cert_pem).decode()
