@@ -179,19 +179,19 @@ def _healing(outside: Outside, sizes: Sizes) -> Iterator[Sequence[str]]:
         lab.join("d")
         outside.settle()
         inner = outside.inner("d")
-        outside.wait_for(lambda inner=inner: inner in _translations(outside), "n1 knows d")
+        outside.wait_for(lambda inner=inner: inner in _routes(outside), "n1 knows d")
         lab.leave("d")
         took.append(_seconds(lambda inner=inner: outside.wait_for(lambda: _without(outside, inner), "d is forgotten")))
     yield "a node leaves (d): the others know, and its endpoints are out of every Service", *_spread(took, 1)
 
 
-def _translations(outside: Outside) -> str:
+def _routes(outside: Outside) -> str:
     return outside.lab.run(outside.lab.machine("n1"), "ip", "route").stdout
 
 
 def _without(outside: Outside, inner: str) -> bool:
     """Nothing leads to the node that left, and a Service it served answers every time."""
-    if inner in _translations(outside):
+    if inner in _routes(outside):
         return False
     vip = outside.cluster.get("svc", "web")["spec"]["clusterIP"]
     return "failed" not in outside.from_pod("n1", *[f"http://{vip}"] * 40, patience=1)

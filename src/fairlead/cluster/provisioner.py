@@ -285,7 +285,7 @@ class Provisioner:
             if removing is not None and not await self._there(f"/{name}", removing):
                 return
             self._emptied.add(name)
-        rest = [name for name in metadata.get("finalizers") or () if name != FINALIZER]
+        rest = [one for one in metadata.get("finalizers") or () if one != FINALIZER]
         try:
             if rest != metadata.get("finalizers"):
                 let_go = {**volume, "metadata": {**metadata, "finalizers": rest}}
@@ -299,9 +299,9 @@ class Provisioner:
     async def _removal(self, volume: Object, path: Path) -> errands.Errand | None:
         """What is to be done on the node that joined whose machine has the directory; None if it left: then it took
         the directory along."""
-        if not (host := host_of(volume)):
-            return None
-        place = place_on(node, self._cluster, self._directory) if (node := await self._node(host)) is not None else None
+        host = host_of(volume)
+        node = await self._node(host) if host else None
+        place = place_on(node, self._cluster, self._directory) if node is not None else None
         if place is None or not place.joined or path.parent != place.root:
             return None
         name = f"remove-{volume['metadata']['name']}"
