@@ -23,6 +23,10 @@ class Condition(msgspec.Struct, frozen=True):
     message: str = ""
 
 
+ACCEPTED = Condition("Accepted", True, "Accepted")
+RESOLVED = Condition("ResolvedRefs", True, "ResolvedRefs")
+
+
 def render(conditions: Iterable[Condition], generation: int, before: Iterable[Object], now: str) -> list[Object]:
     """As the API has them; `before` are those that stand there, `now` is the time of those that are new."""
     known = {entry.get("type"): entry for entry in before}
@@ -49,7 +53,7 @@ def class_status(found: Object, now: str) -> Object:
     if (found.get("spec") or {}).get("parametersRef"):
         accepted = Condition("Accepted", False, "InvalidParameters", "spec.parametersRef is not read: leave it out")
     else:
-        accepted = Condition("Accepted", True, "Accepted")
+        accepted = ACCEPTED
     shown = found.get("status") or {}
     conditions = render([accepted], found["metadata"].get("generation", 0), shown.get("conditions") or (), now)
     return {"conditions": conditions, "supportedFeatures": [{"name": name} for name in FEATURES]}

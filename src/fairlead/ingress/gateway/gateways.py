@@ -14,11 +14,11 @@ import msgspec
 
 from fairlead.discovery.model import ServiceKey, ServiceSnapshot
 from fairlead.ingress import status
-from fairlead.ingress.gateway.conditions import CONTROLLER, Condition, Listening
+from fairlead.ingress.gateway.conditions import ACCEPTED, CONTROLLER, RESOLVED, Condition, Listening
 from fairlead.ingress.gateway.kinds import GROUP
 from fairlead.ingress.gateway.listeners import Attachment, Listener, attach, judge
 from fairlead.ingress.gateway.policies import CaOf, Policies
-from fairlead.ingress.gateway.references import RESOLVED, Grants, Known, find_backend
+from fairlead.ingress.gateway.references import Grants, Known, find_backend
 from fairlead.ingress.gateway.rules import Refused, Rules, compile_passthrough, compile_rules
 from fairlead.ingress.ingresses import PemOf, age
 from fairlead.ingress.table import ANY, Frontend, Host, Passthrough, Route, Section, arrange, covers, exactness, mark
@@ -75,7 +75,7 @@ class _Route(msgspec.Struct, frozen=True):
     found: Object
     rules: Rules = Rules(())
     passthrough: tuple[tuple[int, Section], ...] = ()
-    accepted: Condition = Condition("Accepted", True, "Accepted")
+    accepted: Condition = ACCEPTED
     resolved: Condition = RESOLVED
     services: frozenset[ServiceKey] = frozenset()
 
@@ -190,9 +190,9 @@ def _once(route: _Route, to: Attachment, seen: set[str]) -> Attached:
 
 
 def _means(ref: Object, namespace: str, gateway: Object) -> bool:
-    kind = (ref.get("group", "gateway.networking.k8s.io"), ref.get("kind", "Gateway"))
+    kind = (ref.get("group", GROUP), ref.get("kind", "Gateway"))
     named = (ref.get("namespace") or namespace, ref["name"])
-    return kind == ("gateway.networking.k8s.io", "Gateway") and named == _key(gateway)
+    return kind == (GROUP, "Gateway") and named == _key(gateway)
 
 
 def _concern(
@@ -325,7 +325,7 @@ def _says(
     refused: Condition | None,
     addresses: tuple[str, ...],
 ) -> GatewaySays:
-    accepted = refused or Condition("Accepted", True, "Accepted")
+    accepted = refused or ACCEPTED
     invalid = [listener.name for listener in listeners if not listener.valid]
     if refused is None and invalid:
         said = f"not valid: {', '.join(invalid)}"

@@ -13,9 +13,9 @@ import msgspec
 
 from fairlead.api.errors import StatusError
 from fairlead.api.selectors import LabelSelector
-from fairlead.ingress.gateway.conditions import Condition
+from fairlead.ingress.gateway.conditions import ACCEPTED, RESOLVED, Condition
 from fairlead.ingress.gateway.kinds import GROUP
-from fairlead.ingress.gateway.references import RESOLVED, Grants
+from fairlead.ingress.gateway.references import Grants
 from fairlead.ingress.ingresses import PemOf
 from fairlead.ingress.table import ANY, Certificate, covers
 
@@ -39,7 +39,7 @@ class Listener(msgspec.Struct, frozen=True):
     kinds: tuple[Kind, ...]
     namespaces: Object
     certificates: tuple[Certificate, ...] = ()
-    accepted: Condition = Condition("Accepted", True, "Accepted")
+    accepted: Condition = ACCEPTED
     resolved: Condition = RESOLVED
     conflicted: Condition = Condition("Conflicted", False, "NoConflicts")
 
@@ -60,7 +60,7 @@ def _judge(gateway: Object, entry: Object, pem_of: PemOf, grants: Grants) -> Lis
     protocol = entry["protocol"]
     allowed = entry.get("allowedRoutes") or {}
     kinds, resolved = _kinds(_TAKES.get(protocol, ()), allowed.get("kinds"))
-    accepted = Condition("Accepted", True, "Accepted")
+    accepted = ACCEPTED
     certificates: tuple[Certificate, ...] = ()
     tls = entry.get("tls") or {}
     if protocol not in _TAKES:
@@ -184,7 +184,7 @@ def attach(
     matched = [(listener, names) for listener in allowed if (names := intersection(listener.hostname, hostnames))]
     if not matched:
         return _no("NoMatchingListenerHostname", "no hostname of the route is one of a listener's")
-    return Attachment(tuple(matched), Condition("Accepted", True, "Accepted"))
+    return Attachment(tuple(matched), ACCEPTED)
 
 
 def _no(reason: str, message: str) -> Attachment:

@@ -12,16 +12,13 @@ from typing import Any
 import msgspec
 
 from fairlead.discovery.model import ServiceKey, ServiceSnapshot
-from fairlead.ingress.gateway.conditions import Condition
+from fairlead.ingress.gateway.conditions import ACCEPTED, RESOLVED, Condition
 from fairlead.ingress.ingresses import age
 from fairlead.ingress.table import Trust
 
 Object = dict[str, Any]
 CaOf = Callable[[str, str], tuple[str, str]]
 """(namespace, name of a ConfigMap) → the authorities in it, in PEM, or empty and why not."""
-
-ACCEPTED = Condition("Accepted", True, "Accepted")
-_RESOLVED = Condition("ResolvedRefs", True, "ResolvedRefs")
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -71,20 +68,20 @@ def judge(found: Object, ca_of: CaOf, snapshot: ServiceSnapshot) -> Policy:
     names = validation.get("subjectAltNames") or ()
     if names and [name.get("hostname") for name in names] != [validation["hostname"]]:
         wrong = "spec.validation.subjectAltNames: HAProxy compares spec.validation.hostname alone; leave them out"
-    wrong = wrong or _missing(targets, snapshot)
-    authorities, resolved, usable = "", _RESOLVED, True
+    missing = _missing(targets, snapshot)
+    authorities, resolved, usable = "", RESOLVED, True
     if not validation.get("wellKnownCACertificates"):
         authorities, resolved = _authorities(validation.get("caCertificateRefs") or (), namespace, ca_of)
         usable = bool(authorities)
     if wrong:
-        reason = "TargetNotFound" if wrong.startswith("there is no") else "Invalid"
-        accepted = Condition("Accepted", False, reason, wrong)
+        accepted = Condition("Accepted", False, "Invalid", wrong)
+    elif missing:
+        accepted = Condition("Accepted", False, "TargetNotFound", missing)
     elif not usable:
         accepted = Condition("Accepted", False, "NoValidCACertificate", resolved.message)
     else:
         accepted = ACCEPTED
-    holds = usable and (accepted.holds or accepted.reason == "TargetNotFound")
-    trust = Trust(validation["hostname"], authorities) if holds else None
+    trust = Trust(validation["hostname"], authorities) if usable and not wrong else None
     return Policy(found, tuple(targets), trust, accepted, resolved)
 
 
@@ -98,7 +95,7 @@ def _missing(targets: Iterable[tuple[ServiceKey, str]], snapshot: ServiceSnapsho
 
 def _authorities(refs: Iterable[Object], namespace: str, ca_of: CaOf) -> tuple[str, Condition]:
     found: list[str] = []
-    resolved = _RESOLVED
+    resolved = RESOLVED
     for index, ref in enumerate(refs):
         where = f"spec.validation.caCertificateRefs[{index}]"
         if (ref.get("group") or "", ref["kind"]) != ("", "ConfigMap"):

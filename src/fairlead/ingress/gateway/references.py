@@ -12,15 +12,13 @@ from typing import Any
 import msgspec
 
 from fairlead.discovery.model import ServiceKey, ServiceSnapshot
-from fairlead.ingress.gateway.conditions import Condition
+from fairlead.ingress.gateway.conditions import RESOLVED, Condition
 from fairlead.ingress.gateway.kinds import GROUP
 from fairlead.ingress.gateway.policies import Policies
 from fairlead.ingress.ingresses import protocol_of
 from fairlead.ingress.table import Protocol, Section
 
 Object = dict[str, Any]
-
-RESOLVED = Condition("ResolvedRefs", True, "ResolvedRefs")
 
 
 class Grants:

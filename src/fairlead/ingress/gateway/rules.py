@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from fairlead.ingress import patterns
-from fairlead.ingress.gateway.conditions import Condition
-from fairlead.ingress.gateway.references import RESOLVED, Found
+from fairlead.ingress.gateway.conditions import RESOLVED, Condition
+from fairlead.ingress.gateway.references import Found
 from fairlead.ingress.table import (
     Headers,
     Match,
