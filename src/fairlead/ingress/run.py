@@ -26,7 +26,7 @@ from fairlead.ingress import isolate, status
 from fairlead.ingress.gateway.gateways import CompiledGateways
 from fairlead.ingress.gateway.kinds import KINDS
 from fairlead.ingress.gatewaywriter import GatewayWriter, discover
-from fairlead.ingress.haproxy.config import render
+from fairlead.ingress.haproxy.config import Configuration, render
 from fairlead.ingress.haproxy.process import DataPlaneError, Haproxy, Refused
 from fairlead.ingress.haproxy.spares import FREE, Loaded, afresh, settle
 from fairlead.ingress.ingresses import CONTROLLER, Problem
@@ -121,25 +121,25 @@ class Ingress:
             await asyncio.sleep(_LOOK)
         log.info("serving Gateway API: %s", ", ".join(kind.plural for kind in self._gateways.kinds))
         async for batch in follow(self._client, *(Watched(kind) for kind in self._gateways.kinds)):
-            self._routes |= self._world.take(batch.events, self._world.snapshot.synced).routes
+            self._fold(batch, "gateways")
             if self._world.gateways.policies and not self._policed.is_set():
                 self._policed.set()
                 self._listed["authorities"] = False
                 asyncio.get_running_loop().call_later(_PATIENCE, self._begin, "authorities")
-            if batch.synced:
-                self._begin("gateways")
-                if self._routes:
-                    self._changed.set()
 
     async def _follow_authorities(self) -> None:
         """Most clusters have no policy, and many ConfigMaps."""
         await self._policed.wait()
         async for batch in follow(self._client, Watched(CONFIGMAPS)):
-            self._routes |= self._world.take(batch.events, self._world.snapshot.synced).routes
-            if batch.synced:
-                self._begin("authorities")
-                if self._routes:
-                    self._changed.set()
+            self._fold(batch, "authorities")
+
+    def _fold(self, batch: Batch, what: str) -> None:
+        """Objects beside those that services are made from."""
+        self._routes |= self._world.take(batch.events, self._world.snapshot.synced).routes
+        if batch.synced:
+            self._begin(what)
+            if self._routes:
+                self._changed.set()
 
     def _take(self, batch: Batch) -> None:
         folded = self._world.take(batch.events, batch.synced)
@@ -207,10 +207,8 @@ class Ingress:
         """Find whose fault it was; whether anybody was found."""
 
         async def refusal(table: RouteTable) -> str:
-            loaded = afresh(table.sections())
-            places = places_of(loaded.names, self._world.snapshot, self._places, self._options.node)
             try:
-                return await self._haproxy.refusal(render(table, places, self._options.settings, loaded))
+                return await self._haproxy.refusal(self._afresh(table)[1])
             except ValueError as wrong:
                 return str(wrong)
 
@@ -238,17 +236,15 @@ class Ingress:
 
     async def _apply(self) -> None:
         wanted = self._table.sections()
-        loaded = settle(self._loaded, wanted) if self._haproxy.current is not None else None
+        current = self._haproxy.current
+        loaded = settle(self._loaded, wanted) if current is not None else None
         places = self._places_for(loaded) if loaded is not None else None
         if loaded is None or places is None:
-            loaded = afresh(wanted)
-            places = places_of(loaded.names, self._world.snapshot, self._places, self._options.node)
-        configuration = render(self._table, places, self._options.settings, loaded)
-        current = self._haproxy.current
-        if current is not None and configuration.shape != current.shape and loaded != afresh(wanted):
-            loaded = afresh(wanted)  # a reload it must be: then everything gets its own
-            places = places_of(loaded.names, self._world.snapshot, self._places, self._options.node)
+            loaded, configuration = self._afresh(self._table)
+        else:
             configuration = render(self._table, places, self._options.settings, loaded)
+            if current is not None and configuration.shape != current.shape:  # a reload it must be
+                loaded, configuration = self._afresh(self._table)
         applied = await self._haproxy.apply(configuration)
         self._places, self._loaded = configuration.places, loaded
         self.ready.set()
@@ -256,6 +252,12 @@ class Ingress:
             told = (applied.how, len(wanted), applied.commands, applied.seconds * 1000)
             level = logging.INFO if applied.how == "reload" else logging.DEBUG
             log.log(level, "%s: %d backends, %d commands, %.1f ms", *told)
+
+    def _afresh(self, table: RouteTable) -> tuple[Loaded, Configuration]:
+        """What a reload makes of a table: everything gets its own. Raises ValueError."""
+        loaded = afresh(table.sections())
+        places = places_of(loaded.names, self._world.snapshot, self._places, self._options.node)
+        return loaded, render(table, places, self._options.settings, loaded)
 
     def _places_for(self, loaded: Loaded) -> dict[str, tuple[Place, ...]] | None:
         """The places of what is loaded; None if an endpoint would have none. A reserve that nobody has any more is
