@@ -223,7 +223,8 @@ async def push(source: Path, inner: str, target: str, *flags: str) -> None:
 
 
 async def test_pulled_from_a_registry(lab: Lab, base: bytes, registry: Callable[..., str]) -> None:
-    """By tag and by digest; what is not there is ErrImagePull, then ImagePullBackOff; Never never pulls."""
+    """By tag and by digest; what is not there is ErrImagePull, then ImagePullBackOff; Never never pulls. Pulled for a
+    pod it may go when the disk is full; not so once it was pulled by hand, though a pod pulls it again."""
     address = registry()
     await push(make.layout(lab.base / "box", "box", [base]), "box", f"{address}/team/box:1")
     await lab.start()
@@ -236,6 +237,14 @@ async def test_pulled_from_a_registry(lab: Lab, base: bytes, registry: Callable[
     always = {"image": f"{address}/team/box@{digest}", "command": ["echo", "same"], "imagePullPolicy": "Always"}
     lab.pod("digest", container=always, spec=once)
     assert lab.log(await lab.wait("digest", phase_is("Succeeded"))) == "same\n"
+    by_tag = parse(f"{address}/team/box:1")
+    assert [image.renewable for image in lab.store.list()] == [True, True]
+    assert not skopeo.pull(lab.store, by_tag).renewable
+    lab.pod("again", container={**always, "image": f"{address}/team/box:1"}, spec=once)
+    await lab.wait("again", phase_is("Succeeded"))
+    found = lab.store.find(by_tag)
+    assert found is not None
+    assert not found.renewable
     lab.pod("missing", container={"image": f"{address}/team/box:9", "command": ["true"]})
     pod = await lab.wait("missing", lambda p: "ErrImagePull" in str(state_of(p).get("state")))
     assert "manifest unknown" in state_of(pod)["state"]["waiting"]["message"]

@@ -25,10 +25,13 @@ _FULL_NAME = "io.containerd.image.name"
 
 
 def pull(store: Store, reference: Reference, auth: Object | None = None, *, renewable: bool = False) -> Image:
-    """From its registry. `auth` is the content of a Docker config.json; `renewable` as in Image. Raises ImageError."""
+    """From its registry. `auth` is the content of a Docker config.json; `renewable` as in Image, but what is here and
+    is not stays so. Raises ImageError."""
     source = Reference(reference.domain, reference.path, "" if reference.digest else reference.tag, reference.digest)
     flags = ["--src-tls-verify=false"] if reference.local else []
     with store.locked():
+        held = store.find(reference)
+        renewable = renewable and (held is None or held.renewable)
         return _copy(store, f"docker://{source}", reference, flags, auth, renewable=renewable)
 
 
