@@ -11,92 +11,79 @@ import binascii
 import datetime
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 Object = dict[str, Any]
+Parts = TypeVar("Parts")
 
 DEFAULT = "default"
 
 
 class Known(msgspec.Struct, frozen=True):
-    """What is known of a Secret: its PEM, or why there is none."""
+    """What is known of an object: its PEM, or why there is none."""
 
     pem: str = ""
     why: str = ""
 
 
-class CertificateBook:
-    """The Secrets that are followed. Only what could be a certificate is kept of them."""
+class _Book(Generic[Parts]):
+    """Objects that are followed. Only what could be used is kept of them, as `read` finds it; it is tried once, when
+    somebody asks for it."""
 
-    def __init__(self) -> None:
-        self._secrets: dict[tuple[str, str], tuple[str, str]] = {}
-        self._tried: dict[tuple[str, str], Known] = {}
+    def __init__(self, read: Callable[[Object], Parts | None], attempt: Callable[[Parts], Known], missing: str) -> None:
+        self._read, self._attempt, self._missing = read, attempt, missing
+        self._parts: dict[tuple[str, str], Parts] = {}
+        self._tried: dict[Parts, Known] = {}
         self._asked: set[tuple[str, str]] = set()
 
-    def take(self, secret: Object, gone: bool) -> bool:
-        """A Secret came, changed or went. Returns whether that matters to who asked for it before."""
-        metadata = secret["metadata"]
+    def take(self, obj: Object, gone: bool) -> bool:
+        """An object came, changed or went. Returns whether that matters to who asked for it before."""
+        metadata = obj["metadata"]
         key = (metadata.get("namespace", ""), metadata["name"])
-        data: Mapping[str, str] = secret.get("data") or {}
-        parts = (data.get("tls.crt") or "", data.get("tls.key") or "")
-        before = self._secrets.get(key)
-        if gone:
-            self._secrets.pop(key, None)
-        else:
-            self._secrets[key] = parts
-        return key in self._asked and (before is None or gone or before != parts)
+        before = self._parts.pop(key, None)
+        parts = None if gone else self._read(obj)
+        if parts is not None:
+            self._parts[key] = parts
+        return key in self._asked and before != parts
 
     def pem_of(self, namespace: str, name: str) -> tuple[str, str]:
-        """Chain and key in PEM, or empty and why not."""
+        """What it holds in PEM, or empty and why not."""
         self._asked.add((namespace, name))
-        parts = self._secrets.get((namespace, name))
+        parts = self._parts.get((namespace, name))
         if parts is None:
-            return "", "is not there"
+            return "", self._missing
         known = self._tried.get(parts)
         if known is None:
-            known = self._tried[parts] = _try(*parts)
+            known = self._tried[parts] = self._attempt(parts)
         return known.pem, known.why
 
     def prune(self) -> None:
-        """Forget certificates that no Secret holds any more."""
-        held = set(self._secrets.values())
+        """Forget what no object holds any more."""
+        held = set(self._parts.values())
         self._tried = {parts: known for parts, known in self._tried.items() if parts in held}
 
 
-class AuthorityBook:
-    """The ConfigMaps that hold authorities, in PEM under `ca.crt`. Nothing else of ConfigMaps is kept."""
+class CertificateBook(_Book[tuple[str, str]]):
+    """The Secrets: chain and key."""
 
     def __init__(self) -> None:
-        self._texts: dict[tuple[str, str], str] = {}
-        self._asked: set[tuple[str, str]] = set()
+        super().__init__(_parts_of, _try, "is not there")
 
-    def take(self, configmap: Object, gone: bool) -> bool:
-        """A ConfigMap came, changed or went. Returns whether that matters to who asked for it before."""
-        metadata = configmap["metadata"]
-        key = (metadata.get("namespace", ""), metadata["name"])
-        before = self._texts.pop(key, None)
-        text = None if gone else _text_of(configmap)
-        if text is not None:
-            self._texts[key] = text
-        return key in self._asked and before != text
 
-    def pem_of(self, namespace: str, name: str) -> tuple[str, str]:
-        """The authorities in PEM, or empty and why not."""
-        self._asked.add((namespace, name))
-        text = self._texts.get((namespace, name))
-        if text is None:
-            return "", "is not there, or has no ca.crt"
-        pem = "\n".join(line.strip() for line in text.splitlines() if line.strip()) + "\n"
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
-        except (ssl.SSLError, ValueError) as error:
-            reason = (getattr(error, "reason", None) or "no certificate").replace("_", " ").lower()
-            return "", f"holds no certificates that can be used in ca.crt ({reason})"
-        return pem, ""
+class AuthorityBook(_Book[str]):
+    """The ConfigMaps that hold authorities, in PEM under `ca.crt`."""
+
+    def __init__(self) -> None:
+        super().__init__(_text_of, _try_authorities, "is not there, or has no ca.crt")
+
+
+def _parts_of(secret: Object) -> tuple[str, str]:
+    data: Mapping[str, str] = secret.get("data") or {}
+    return data.get("tls.crt") or "", data.get("tls.key") or ""
 
 
 def _text_of(configmap: Object) -> str | None:
@@ -110,7 +97,18 @@ def _text_of(configmap: Object) -> str | None:
         return ""
 
 
-def _try(certificate: str, key: str) -> Known:
+def _try_authorities(text: str) -> Known:
+    pem = "\n".join(line.strip() for line in text.splitlines() if line.strip()) + "\n"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
+    except (ssl.SSLError, ValueError) as error:
+        reason = (getattr(error, "reason", None) or "no certificate").replace("_", " ").lower()
+        return Known(why=f"holds no certificates that can be used in ca.crt ({reason})")
+    return Known(pem)
+
+
+def _try(parts: tuple[str, str]) -> Known:
+    certificate, key = parts
     if not certificate or not key:
         missing = " and ".join(name for name, part in (("tls.crt", certificate), ("tls.key", key)) if not part)
         return Known(why=f"has no {missing}")

@@ -144,6 +144,7 @@ class World:
         gateways = compile_gateways(self.gateways, *books, self.snapshot, taken)
         self._services = compiled.services | gateways.backends
         self.certificates.prune()
+        self.authorities.prune()
         default, problems = self._default_certificate()
         frontends = (
             Frontend("http", options.http_port, options.public_http or 80, arrange(compiled.http, deep=False)),
