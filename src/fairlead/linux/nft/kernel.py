@@ -11,7 +11,7 @@ import ctypes
 import errno
 import socket
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -36,6 +36,8 @@ _HEADROOM = 4096
 _LARGEST = (
     4 << 20
 )  # bytes; beyond, a transaction's time grows with its square (6.18: 250,000 elements 4.1 s, cut 0.7 s)
+
+_DUMPS = 10  # of one set, at most: a stranger's may have counters, and so is different each time
 
 
 class Nftables(Protocol):
@@ -152,8 +154,23 @@ class NftSocket:
         tape.append(Said(kind, payload, tuple(answer.payload for answer in answers)))
         return answers
 
-    def _query(self, kind: int, flags: int, payload: bytes) -> Iterator[netlink.Received]:
-        return self._netlink.query(Message(transaction.SUBSYSTEM << 8 | kind, flags, payload))
+    def _query(self, kind: int, flags: int, payload: bytes) -> Iterable[netlink.Received]:
+        ask = partial(self._netlink.query, Message(transaction.SUBSYSTEM << 8 | kind, flags, payload))
+        return settled(ask) if kind == transaction.GETSETELEM else ask()
+
+
+def settled(dump: Callable[[], Iterable[netlink.Received]]) -> list[netlink.Received]:
+    """All parts of a set's elements. Between two parts of one dump the kernel counts off what it said already: while it
+    makes the set's hash table larger or smaller, which no generation tells, that misses some elements and says others
+    twice. So a set of several parts is dumped until a dump has nothing new, and what all of them had counts."""
+    parts: dict[bytes, netlink.Received] = {}
+    for _ in range(_DUMPS):
+        known = len(parts)
+        answers = list(dump())
+        parts.update((answer.payload, answer) for answer in answers)
+        if len(answers) <= 1 or len(parts) == known:
+            break
+    return list(parts.values())
 
 
 class Said(NamedTuple):
