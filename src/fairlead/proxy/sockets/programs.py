@@ -61,12 +61,7 @@ def _connect(version: Version, own_namespace: int) -> Program:
     _find_origin_slot(a)
     _copy(a, (FP, _ORIGIN + _COOKIE_BYTES), (R8, 0), _ENDPOINT_BYTES)
     _copy(a, (FP, _ORIGIN + _COOKIE_BYTES + _ENDPOINT_BYTES), (FP, _ENDPOINT_KEY), _SERVICE_BYTES)
-    a.move_map(R1, ORIGINS)
-    a.address(R2, FP, _ORIGIN_SLOT)
-    a.address(R3, FP, _ORIGIN)
-    a.move_number(R4, 0)
-    a.call("map_update_elem")
-    a.unless(R0, 0, "proceed")
+    _write(a, ORIGINS, _ORIGIN_SLOT, (FP, _ORIGIN))
     _send_there(a, version)
     a.label("proceed")
     a.exit(_PROCEED)
@@ -91,12 +86,7 @@ def _sendmsg(version: Version, own_namespace: int) -> Program:
     a.unless(R0, 0, "chosen")
     a.label("choose")
     _choose(a)
-    a.move_map(R1, FLOWS)
-    a.address(R2, FP, _FLOW_KEY)
-    a.move(R3, R8)
-    a.move_number(R4, 0)
-    a.call("map_update_elem")
-    a.unless(R0, 0, "proceed")
+    _write(a, FLOWS, _FLOW_KEY, (R8, 0))
     a.label("chosen")
     _remember_origin(a)
     _send_there(a, version)
@@ -213,12 +203,7 @@ def _remember_origin(a: Assembler) -> None:
     _unless_alike(a, R0, (FP, _ENDPOINT_KEY), _SERVICE_BYTES, "remember")
     a.goto("remembered")
     a.label("remember")
-    a.move_map(R1, DATAGRAM_ORIGINS)
-    a.address(R2, FP, _ORIGIN_KEY)
-    a.address(R3, FP, _ENDPOINT_KEY)
-    a.move_number(R4, 0)
-    a.call("map_update_elem")
-    a.unless(R0, 0, "proceed")
+    _write(a, DATAGRAM_ORIGINS, _ORIGIN_KEY, (FP, _ENDPOINT_KEY))
     a.label("remembered")
 
 
@@ -267,3 +252,14 @@ def _lookup(a: Assembler, name: str, offset: int) -> None:
     a.move_map(R1, name)
     a.address(R2, FP, offset)
     a.call("map_lookup_elem")
+
+
+def _write(a: Assembler, name: str, offset: int, value: tuple[int, int]) -> None:
+    """The value, at a register and an offset, for the key on the stack; who can't remember it leaves the socket as it
+    is."""
+    a.move_map(R1, name)
+    a.address(R2, FP, offset)
+    a.address(R3, *value)
+    a.move_number(R4, 0)
+    a.call("map_update_elem")
+    a.unless(R0, 0, "proceed")
