@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fairlead.linux import namespaces
-from tests.kernel.proxy_lab import Lab
-from tests.kernel.resilience_lab import Stand, Traffic, incidents
+from tests.kernel.resilience_lab import Stand, Traffic, incidents, standing
 
 
 @contextmanager
@@ -29,13 +28,10 @@ def stand() -> Iterator[Stand]:
         return name
 
     with tempfile.TemporaryDirectory() as folder:
-        lab = Lab(make)
-        found = Stand(lab, Path(folder))
         try:
-            yield found
+            with standing(make, Path(folder)) as found:
+                yield found
         finally:
-            found.close()
-            lab.close()
             for name in made:
                 namespaces.delete(name)
 

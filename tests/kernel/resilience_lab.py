@@ -435,3 +435,15 @@ def incidents(stand: Stand, traffic: Traffic, mode: str, other: str) -> Iterator
     yield happening(f"mode {other} → {mode}", switched(mode))
     yield happening("API server gone and back, then an endpoint leaves", api_lost)
     yield happening("an endpoint replaced while no proxy ran", away)
+
+
+@contextlib.contextmanager
+def standing(make: Callable[[str], str], folder: Path) -> Iterator[Stand]:
+    """A node of such namespaces, whose processes and sockets are gone afterwards."""
+    lab = Lab(make)
+    made = Stand(lab, folder)
+    try:
+        yield made
+    finally:
+        made.close()
+        lab.close()

@@ -8,21 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.proxy_lab import Lab
-from tests.kernel.resilience_lab import Incident, Stand, Traffic, incidents
+from tests.kernel.resilience_lab import Incident, Stand, Traffic, incidents, standing
 
 pytestmark = [pytest.mark.kernel, pytest.mark.xdist_group("proxy-resilience")]
 
 
 @pytest.fixture
 def stand(make_namespace: Callable[[str], str], tmp_path: Path) -> Iterator[Stand]:
-    lab = Lab(make_namespace)
-    made = Stand(lab, tmp_path)
-    try:
+    with standing(make_namespace, tmp_path) as made:
         yield made
-    finally:
-        made.close()
-        lab.close()
 
 
 def test_nothing_that_happens_is_seen(stand: Stand) -> None:

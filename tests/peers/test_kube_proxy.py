@@ -19,8 +19,8 @@ import pytest
 
 from fairlead.proxy.config import complete, parse_configuration
 from tests.kernel.conftest import make_namespace  # noqa: F401  (the fixture)
-from tests.kernel.proxy_lab import NODE, NODE_IP, POD_B, Lab
-from tests.kernel.resilience_lab import VIP, Stand, Traffic
+from tests.kernel.proxy_lab import NODE, NODE_IP, POD_B
+from tests.kernel.resilience_lab import VIP, Stand, Traffic, standing
 from tests.peers.nodes_lab import (
     FAR,
     SECOND_IP,
@@ -190,9 +190,8 @@ def test_takes_kube_proxys_place_under_traffic(
 ) -> None:
     """kube-proxy ends, this proxy starts over what it left: no connection fails or is cut, nothing of kube-proxy's is
     left to send connections to endpoints of yesterday."""
-    lab = Lab(make_namespace)
-    stand = Stand(lab, tmp_path)
-    try:
+    with standing(make_namespace, tmp_path) as stand:
+        lab = stand.lab
         stand.start_api()
         stand.fill()
         assert stand.call("POST", "/api/v1/nodes", node_object(NODE, NODE_IP, "10.244.1.0/24", "z1")) == 201
@@ -220,6 +219,3 @@ def test_takes_kube_proxys_place_under_traffic(
         finally:
             traffic.stop()
         assert "table ip kube-proxy" not in lab.nft("list tables")
-    finally:
-        stand.close()
-        lab.close()

@@ -9,9 +9,6 @@ import os
 import random
 import socket
 import threading
-from collections.abc import Callable, Iterator
-
-import pytest
 
 from fairlead.discovery.model import Service, ServiceSnapshot
 from fairlead.explain import path
@@ -22,21 +19,13 @@ from fairlead.proxy.ipvs.backend import IpvsBackend
 from fairlead.survey import sight
 from tests.kernel.conftest import make_namespace  # noqa: F401  (the fixture)
 from tests.kernel.proxy_lab import NODE, NODE_IP, OUTSIDE_IP, POD_A, POD_B, Lab, snapshot
-from tests.kernel.test_proxy_agreement import OPTIONS, happened, made_up, prepared
+from tests.kernel.test_proxy_agreement import OPTIONS, happened, lab, made_up  # noqa: F401  (the fixture)
 
 PODS = (POD_A, POD_B)
 PLACES = {POD_A: Origin("pod", POD_A, "shop"), "node": Origin("node", NODE), "outside": Origin("outside")}
 
 
-@pytest.fixture
-def lab(make_namespace: Callable[[str], str]) -> Iterator[Lab]:  # noqa: F811
-    made = Lab(make_namespace)
-    prepared(made)
-    yield made
-    made.close()
-
-
-def seen(lab: Lab, services: list[Service], view: ServiceSnapshot) -> Evidence:
+def seen(lab: Lab, services: list[Service], view: ServiceSnapshot) -> Evidence:  # noqa: F811
     """The objects, and what the survey reads of the node and the pods."""
     asked = [ip for entry in services for ip in (*entry.cluster_ips, entry.load_balancer[0].ip)]
     with lab.at("node"):
@@ -74,7 +63,7 @@ def a_pod(address: str) -> Object:
     }
 
 
-def reached(lab: Lab, listening: dict[str, socket.socket], place: str, address: str, port: int) -> set[str]:
+def reached(lab: Lab, listening: dict[str, socket.socket], place: str, address: str, port: int) -> set[str]:  # noqa: F811
     """The endpoints of a few connections, as many as round robin takes to get to each."""
     found = set()
     for _ in range(2 * len(PODS)):
@@ -86,7 +75,7 @@ def reached(lab: Lab, listening: dict[str, socket.socket], place: str, address: 
     return found
 
 
-def test_packets_reach_what_is_predicted(lab: Lab) -> None:
+def test_packets_reach_what_is_predicted(lab: Lab) -> None:  # noqa: F811
     """From a pod, the node and outside, by cluster IP, node port and load balancer: the same endpoints, or none."""
     dice = random.Random(9)
     services = [made_up(number, dice) for number in range(4)]

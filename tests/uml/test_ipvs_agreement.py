@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -15,21 +14,13 @@ from fairlead.proxy.ipvs.trace import trace
 from fairlead.proxy.nftables.trace import Packet
 from tests.kernel.conftest import make_namespace  # noqa: F401  (the fixture)
 from tests.kernel.proxy_lab import NODE_IP, POD_A, POD_B, Lab, snapshot
-from tests.kernel.test_proxy_agreement import LOCAL, OPTIONS, SOURCES, alike, happened, made_up, prepared
+from tests.kernel.test_proxy_agreement import LOCAL, OPTIONS, SOURCES, alike, happened, lab, made_up  # noqa: F401  (the fixture)
 
 SEED = int(os.environ.get("SEED", "1"))
 
 
-@pytest.fixture
-def lab(make_namespace: Callable[[str], str]) -> Iterator[Lab]:  # noqa: F811
-    made = Lab(make_namespace)
-    prepared(made)
-    yield made
-    made.close()
-
-
 @pytest.mark.parametrize("seed", range(SEED, SEED + 4))
-def test_packets_go_where_the_tracer_says(lab: Lab, seed: int) -> None:
+def test_packets_go_where_the_tracer_says(lab: Lab, seed: int) -> None:  # noqa: F811
     """From a pod, the node and outside, to every address of the Services: one of the outcomes that are possible. (That
     those are the other modes' is tests/property/test_proxy_backends.py's to say.)"""
     dice = random.Random(seed)

@@ -13,20 +13,15 @@ import pytest
 from fairlead.linux.ipvs import IpvsSocket
 from tests.kernel.conftest import make_namespace  # noqa: F401  (the fixture)
 from tests.kernel.proxy_lab import POD_A, POD_B, Lab, accepted, until
-from tests.kernel.resilience_lab import DEADLINE, VIP, Stand
+from tests.kernel.resilience_lab import DEADLINE, VIP, Stand, standing
 
 BOTH = {POD_A, POD_B}
 
 
 @pytest.fixture
 def stand(make_namespace: Callable[[str], str], tmp_path: Path) -> Iterator[Stand]:  # noqa: F811
-    lab = Lab(make_namespace)
-    made = Stand(lab, tmp_path)
-    try:
+    with standing(make_namespace, tmp_path) as made:
         yield made
-    finally:
-        made.close()
-        lab.close()
 
 
 def reached(lab: Lab, listening: dict[str, socket.socket], times: int = 4) -> set[str]:
