@@ -95,13 +95,7 @@ def _tunnel(own: Node, peer: Node, kernel: NodeKernel, address: str, hop: Hop) -
     links = [link for link in kernel.links if link.name.startswith(TUNNEL_PREFIX)]
     if not links or not any(link.up for link in links):
         name = links[0].name if links else TUNNEL_PREFIX + "…"
-        hop.find(
-            "FL064",
-            f"on {own.name} the tunnels' link {name}, which leads to {peer.name} in another network, is "
-            f"{'down' if links else 'missing'}",
-            f"the agent of {own.name} makes it anew within two seconds: see that it runs, and its log",
-        )
-        return ""
+        return _no_link(own, peer, f"tunnels' link {name}", "down" if links else "missing", hop)
     if not kernel.tunnels:
         return ""  # what is on the link could not be read
     found = next((known for known in kernel.tunnels if known.key == peer.tunnel_key), None)
@@ -132,13 +126,7 @@ def _vxlan(own: Node, peer: Node, kernel: NodeKernel, hop: Hop) -> str:
     """As `_tunnel`."""
     link, remote = kernel.link(VXLAN_LINK), next(iter(peer.external_ips), "")
     if link is None or not link.up:
-        hop.find(
-            "FL064",
-            f"on {own.name} the link {VXLAN_LINK}, which leads to {peer.name} in another network, is "
-            f"{'down' if link else 'missing'}",
-            f"the agent of {own.name} makes it anew within two seconds: see that it runs, and its log",
-        )
-        return ""
+        return _no_link(own, peer, f"link {VXLAN_LINK}", "down" if link else "missing", hop)
     mac = mac_address(ipaddress.ip_address(inner_address(peer)))
     found = next((known for known in kernel.tunnels if known.key == mac), None)
     if found is None or found.endpoint != remote:
@@ -151,6 +139,15 @@ def _vxlan(own: Node, peer: Node, kernel: NodeKernel, hop: Hop) -> str:
         return ""
     hop.say(f"{own.name}: {VXLAN_LINK} to {peer.name} at {remote}")
     return VXLAN_LINK
+
+
+def _no_link(own: Node, peer: Node, link: str, state: str, hop: Hop) -> str:
+    hop.find(
+        "FL064",
+        f"on {own.name} the {link}, which leads to {peer.name} in another network, is {state}",
+        f"the agent of {own.name} makes it anew within two seconds: see that it runs, and its log",
+    )
+    return ""
 
 
 def _route(own: Node, kernel: NodeKernel, address: str, link: str, hop: Hop) -> None:

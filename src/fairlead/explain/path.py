@@ -115,10 +115,9 @@ def find_client(evidence: Evidence, origin: Origin, hop: Hop) -> Client | None:
         return Client(origin.name, address)
     pod = evidence.pod(origin.namespace, origin.name)
     if pod is None:
-        elsewhere = sorted(p["metadata"]["namespace"] for p in evidence.pods if p["metadata"]["name"] == origin.name)
         hop.find(
             "FL007",
-            f"there is no pod {origin.name} in namespace {origin.namespace}{_near(evidence, origin, elsewhere)}",
+            f"there is no pod {origin.name} in namespace {origin.namespace}{_near(evidence, origin)}",
             f"kubectl -n {origin.namespace} get pods",
         )
         return None
@@ -136,10 +135,11 @@ def find_client(evidence: Evidence, origin: Origin, hop: Hop) -> Client | None:
     return Client(node, pod_ip(pod), pod, origin.namespace, pod)
 
 
-def _near(evidence: Evidence, origin: Origin, elsewhere: list[str]) -> str:
+def _near(evidence: Evidence, origin: Origin) -> str:
     """A pod that may be meant: of that name in another namespace, or of a name close by in this one."""
-    if elsewhere:
-        return f"; there is one in {elsewhere[0]}"
+    others = sorted(p["metadata"]["namespace"] for p in evidence.pods if p["metadata"]["name"] == origin.name)
+    if others:
+        return f"; there is one in {others[0]}"
     here = [p["metadata"]["name"] for p in evidence.pods if p["metadata"]["namespace"] == origin.namespace]
     close = difflib.get_close_matches(origin.name, here, 1, 0.6)
     return f"; did you mean {close[0]}?" if close else ""
