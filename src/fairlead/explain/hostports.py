@@ -12,7 +12,7 @@ from fairlead.discovery.model import ServicePort
 from fairlead.explain.evidence import Evidence, NodeKernel, Object
 from fairlead.explain.report import Hop
 from fairlead.explain.scene import Scene, Target, host, label, on_node_network, pod_ip, pod_ips
-from fairlead.podnetwork.hostports import TABLES, HostPort
+from fairlead.podnetwork.hostports import TABLES, HostPort, host_ports
 
 TAKEN = ("didn't have free ports for the requested pod ports", "is taken by another pod of this node")
 """What the scheduler, and a node's pod network, say of a hostPort that another pod has."""
@@ -21,14 +21,7 @@ _NAMES = {table.name for table in TABLES.values()}
 
 def wanted(pod: Object) -> tuple[HostPort, ...]:
     """The ports of its node that the pod asks for."""
-    if on_node_network(pod):
-        return ()
-    every = [port for c in (pod.get("spec") or {}).get("containers") or () for port in c.get("ports") or ()]
-    return tuple(
-        HostPort(p["hostPort"], p["containerPort"], p.get("protocol") or "TCP", p.get("hostIP") or "")
-        for p in every
-        if p.get("hostPort")
-    )
+    return () if on_node_network(pod) else host_ports(pod)
 
 
 def examine(evidence: Evidence, pod: Object) -> Hop | None:

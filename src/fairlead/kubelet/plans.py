@@ -23,7 +23,6 @@ from fairlead.kubelet.expansion import expand
 from fairlead.kubelet.rootfs import Bind, RootPlan, hidden
 from fairlead.kubelet.volumes import refusal as volume_refusal
 from fairlead.linux.processes import CAPABILITIES
-from fairlead.podnetwork.hostports import HostPort
 
 Object = dict[str, Any]
 _SHELLS = ("/bin/bash", "/bin/sh")  # what an image of a whole system runs if it is not told what
@@ -63,20 +62,6 @@ def refusal(pod: Object) -> str:
         if container.get("volumeDevices"):
             return f"{where}: volumeDevices are not supported by fairlead (yet)"
     return volume_refusal(pod)
-
-
-def host_ports(pod: Object) -> tuple[HostPort, ...]:
-    """The node's ports that are to lead to the pod, in order."""
-    spec = pod["spec"]
-    found = {
-        HostPort(
-            int(port["hostPort"]), int(port["containerPort"]), port.get("protocol") or "TCP", port.get("hostIP") or ""
-        )
-        for container in (*spec["containers"], *(spec.get("initContainers") or ()))
-        for port in container.get("ports") or ()
-        if port.get("hostPort")
-    }
-    return tuple(sorted(found))
 
 
 def container_plan(

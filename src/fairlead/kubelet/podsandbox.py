@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.kubelet import hosts, resolvconf, volumes
-from fairlead.kubelet.plans import PodPlaces, host_ports
+from fairlead.kubelet.plans import PodPlaces
 from fairlead.kubelet.runtime import Sandbox, Sharing
 from fairlead.kubelet.surroundings import Surroundings
+from fairlead.podnetwork.hostports import host_ports
 
 Object = dict[str, Any]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import struct
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -53,6 +54,20 @@ class HostPort(msgspec.Struct, frozen=True, order=True):
     container_port: int
     protocol: str = "TCP"
     host_ip: str = ""
+
+
+def host_ports(pod: Mapping[str, Any]) -> tuple[HostPort, ...]:
+    """The node's ports that are to lead to the pod, in order."""
+    spec = pod.get("spec") or {}
+    found = {
+        HostPort(
+            int(port["hostPort"]), int(port["containerPort"]), port.get("protocol") or "TCP", port.get("hostIP") or ""
+        )
+        for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ()))
+        for port in container.get("ports") or ()
+        if port.get("hostPort")
+    }
+    return tuple(sorted(found))
 
 
 class Published(msgspec.Struct, frozen=True):

@@ -52,6 +52,10 @@ def test_the_rules_that_lead_to_it() -> None:
     for rules in ((), (rule(8088, "10.244.1.9", 8080),), (rule(8089, "10.244.1.3", 8080),)):
         cause = of_pod(ported(), *rules).cause
         assert cause is not None and cause.id == "FL086"
+    sidecar = ported()
+    sidecar["spec"]["initContainers"] = [{"name": "s", "ports": [{"containerPort": 53, "hostPort": 5353}]}]
+    cause = of_pod(sidecar, rule(8088, "10.244.1.3", 8080)).cause
+    assert cause is not None and "5353/tcp" in cause.text
 
 
 @pytest.mark.parametrize(

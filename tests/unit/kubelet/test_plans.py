@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from fairlead.kubelet.container import DEFAULT_CAPABILITIES
-from fairlead.kubelet.plans import PlanProblem, PodPlaces, container_plan, host_ports, refusal
+from fairlead.kubelet.plans import PlanProblem, PodPlaces, container_plan, refusal
 from fairlead.kubelet.rootfs import Bind, hidden
-from fairlead.podnetwork.hostports import HostPort
 
 PLACES = PodPlaces(Path("/m"), Path("/c"), Path("/l/0.log"), ("/secret",), {"v": Path("/vol")}, "host")
 
@@ -90,13 +89,6 @@ def test_mounts() -> None:
 def test_what_can_not_be_done_is_refused_by_name(spec: dict[str, Any], word: str) -> None:
     """Before anything is started."""
     assert word in refusal(pod(**spec))
-
-
-def test_host_ports() -> None:
-    """Of every container that names one, with the protocol and address it has there."""
-    ports = [{"containerPort": 80}, {"containerPort": 53, "hostPort": 5353, "protocol": "UDP", "hostIP": "10.0.0.1"}]
-    subject = pod(containers=[{"name": "c", "ports": ports}], initContainers=[{"name": "i"}])
-    assert host_ports(subject) == (HostPort(5353, 53, "UDP", "10.0.0.1"),)
 
 
 def test_shared_namespaces() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from fairlead.linux.conntrack import Flow, Tuple
 from fairlead.linux.nft.expressions import DNAT
-from fairlead.podnetwork.hostports import TABLES, HostPort, Published, clash, stale, tables
+from fairlead.podnetwork.hostports import TABLES, HostPort, Published, clash, host_ports, stale, tables
 
 POD = Published(("10.244.0.5", "fd00::5"), (HostPort(8080, 80), HostPort(53, 53, "UDP", "10.0.0.1")))
 
@@ -56,3 +56,10 @@ def test_stale_flows() -> None:
     flows, changed, local = [there, past, elsewhere, other], {53: {"10.244.0.5"}}, {"10.0.0.1"}
     assert stale(flows, [POD], changed, local) == [past]
     assert stale(flows, [], changed, local) == [there]
+
+
+def test_what_a_pod_asks_for() -> None:
+    """Of every container that names one, with the protocol and address it has there."""
+    ports = [{"containerPort": 80}, {"containerPort": 53, "hostPort": 5353, "protocol": "UDP", "hostIP": "10.0.0.1"}]
+    spec = {"containers": [{"name": "c", "ports": ports}], "initContainers": [{"name": "i"}]}
+    assert host_ports({"spec": spec}) == (HostPort(5353, 53, "UDP", "10.0.0.1"),)
